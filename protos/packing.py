@@ -1,7 +1,7 @@
 """Arrays in and out of packed protobuf columns at the speed of a copy.
 
-protobuf writes a repeated field value by value (tens of nanoseconds each), yet a packed column of fixed-width
-numbers is, on the wire, just the array's little-endian bytes behind a tag and a length. So a column is written
+protobuf writes a repeated field value by value (tens of nanoseconds each), yet on the wire a packed column of
+fixed-width numbers is just the array's little-endian bytes behind a tag and a length. So a column is written
 by merging those bytes, and read through the buffer that protobuf exports.
 
 Columns obey one rule: one entry per row, or one entry that holds for all rows, or none, which means zero.
@@ -10,7 +10,7 @@ Columns obey one rule: one entry per row, or one entry that holds for all rows, 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
@@ -25,7 +25,7 @@ _LENGTH_DELIMITED = 2
 _ONE_BYTE_VARINT_MAX = 0x7F
 
 # Field types whose packed form is a plain array, and the element type they have on the wire.
-_FIXED_WIDTH = {
+_FIXED_WIDTH: dict[int, np.dtype[Any]] = {
     FieldDescriptor.TYPE_DOUBLE: np.dtype("<f8"),
     FieldDescriptor.TYPE_FLOAT: np.dtype("<f4"),
     FieldDescriptor.TYPE_FIXED64: np.dtype("<u8"),
@@ -34,7 +34,7 @@ _FIXED_WIDTH = {
     FieldDescriptor.TYPE_SFIXED32: np.dtype("<i4"),
 }
 # Field types that are varints on the wire, and the element type that they hold.
-_VARINT = {
+_VARINT: dict[int, np.dtype[Any]] = {
     FieldDescriptor.TYPE_BOOL: np.dtype(np.bool_),
     FieldDescriptor.TYPE_ENUM: np.dtype(np.int32),
     FieldDescriptor.TYPE_INT32: np.dtype(np.int32),
@@ -74,7 +74,8 @@ def read(message: Message, field: str) -> NDArray[Any]:
     descriptor = _column(message, field)
     values = getattr(message, field)
     dtype = _FIXED_WIDTH.get(descriptor.type) or _VARINT[descriptor.type]
-    return np.asarray(values, dtype=dtype) if len(values) else np.empty(0, dtype)
+    array: NDArray[Any] = np.asarray(values, dtype=dtype) if len(values) else np.empty(0, dtype)
+    return array
 
 
 def row_count(message: Message, fields: Iterable[str]) -> int:
@@ -117,10 +118,11 @@ def names(message: Message, table: str, index: str, rows: int) -> NDArray[np.uin
 
 
 def _column(message: Message, field: str) -> FieldDescriptor:
-    descriptor = message.DESCRIPTOR.fields_by_name.get(field)
+    descriptor = cast("FieldDescriptor | None", message.DESCRIPTOR.fields_by_name.get(field))
     if descriptor is None:
         raise PackingError(field, f"{message.DESCRIPTOR.full_name} has no such field")
-    if descriptor.type not in _FIXED_WIDTH and descriptor.type not in _VARINT or not descriptor.is_repeated:
+    packed = descriptor.type in _FIXED_WIDTH or descriptor.type in _VARINT
+    if not (packed and descriptor.is_repeated):
         raise PackingError(field, f"is not a packed column of {message.DESCRIPTOR.full_name}")
     return descriptor
 

@@ -1,0 +1,301 @@
+"""Positions in columns: options, and beside them spot and futures positions (``linear``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpu_kernels.errors import InvalidInput
+from gpu_kernels.options import Options
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def real_column(value: ArrayLike, field: str, count: int) -> Floats:
+    """``value`` as ``count`` finite doubles; a scalar or one entry holds for every row."""
+    raw = np.asarray(value)
+    if raw.dtype.kind not in "fiub":
+        raise InvalidInput(field, f"must hold real numbers, got dtype {raw.dtype}")
+    if raw.ndim > 1 or (raw.ndim == 1 and raw.shape[0] not in (1, count)):
+        raise InvalidInput(field, f"must have shape ({count},) or be a scalar, got {raw.shape}")
+    column = np.ascontiguousarray(np.broadcast_to(raw.astype(np.float64, copy=False), (count,)))
+    bad = np.flatnonzero(~np.isfinite(column))
+    if bad.size:
+        raise InvalidInput(field, f"is {column[bad[0]]}", int(bad[0]))
+    return column
+
+
+def index_column(value: ArrayLike, field: str, count: int) -> Integers:
+    """``value`` as ``count`` integers that are not negative; a scalar holds for every row."""
+    raw = np.asarray(value)
+    if raw.dtype.kind not in "iu" and raw.size:
+        raise InvalidInput(field, f"must hold integers, got dtype {raw.dtype}")
+    if raw.ndim > 1 or (raw.ndim == 1 and raw.shape[0] not in (1, count)):
+        raise InvalidInput(field, f"must have shape ({count},) or be a scalar, got {raw.shape}")
+    column = np.ascontiguousarray(np.broadcast_to(raw.astype(np.int64, copy=False), (count,)))
+    bad = np.flatnonzero(column < 0)
+    if bad.size:
+        raise InvalidInput(field, f"must not be negative, got {column[bad[0]]}", int(bad[0]))
+    return column
+
+
+def _length(**columns: ArrayLike | None) -> int:
+    """The common number of rows of scalars and columns."""
+    count = 1
+    for name, value in columns.items():
+        shape = np.shape(value) if value is not None else ()
+        if len(shape) == 1 and shape[0] != 1:
+            if count not in (1, shape[0]):
+                raise InvalidInput(name, f"has {shape[0]} rows, other columns have {count}")
+            count = shape[0]
+    return count
+
+
+@dataclass(frozen=True)
+class LinearPositions:
+    """Spot and futures positions (N,): worth quantity·multiplier·spot, moving with their underlying's return.
+
+    ``spot`` is the spot price, or the futures price of a futures position.
+    """
+
+    underlying: Integers
+    quantity: Floats
+    multiplier: Floats
+    spot: Floats
+    group: Integers | None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        underlying: ArrayLike,
+        quantity: ArrayLike,
+        spot: ArrayLike,
+        multiplier: ArrayLike = 1.0,
+        group: ArrayLike | None = None,
+    ) -> LinearPositions:
+        """Validated positions; scalars hold for every row."""
+        columns = {"underlying": underlying, "quantity": quantity, "multiplier": multiplier, "spot": spot}
+        count = _length(**columns, group=group)
+        if any(np.shape(column) == (0,) for column in columns.values()):
+            count = 0
+        prices = real_column(spot, "linear.spot", count)
+        bad = np.flatnonzero(prices < 0.0)
+        if bad.size:
+            raise InvalidInput("linear.spot", f"must not be negative, got {prices[bad[0]]}", int(bad[0]))
+        return cls(
+            underlying=index_column(underlying, "linear.underlying", count),
+            quantity=real_column(quantity, "linear.quantity", count),
+            multiplier=real_column(multiplier, "linear.multiplier", count),
+            spot=prices,
+            group=None if group is None else index_column(group, "linear.group", count),
+        )
+
+    def __len__(self) -> int:
+        return len(self.quantity)
+
+
+LinearLike = LinearPositions | Mapping[str, ArrayLike]
+
+
+class Portfolio:
+    """A book of positions, validated; rows keep their order, options first, then linear positions.
+
+    ``underlying`` counts the columns of the scenarios; ``group`` is a number 0..G-1 per row (desk, book or
+    strategy). ``linear`` is a LinearPositions or a mapping of its columns (underlying, quantity, multiplier,
+    spot and, when ``group`` is given, group). The columns may not be changed afterwards.
+    """
+
+    def __init__(
+        self,
+        options: Options | None = None,
+        quantity: ArrayLike = (),
+        multiplier: ArrayLike = 1.0,
+        underlying: ArrayLike = 0,
+        group: ArrayLike | None = None,
+        linear: LinearLike | None = None,
+    ) -> None:
+        self.linear = _linear(linear)
+        count = _option_rows(options, quantity, multiplier, underlying)
+        self.quantity = real_column(quantity, "quantity", count)
+        self.multiplier = real_column(multiplier, "multiplier", count)
+        self.underlying = index_column(underlying, "underlying", count)
+        self._take_options(options, count)
+        self.group = self._groups(group, count)
+        self.groups = 0 if self.group is None else int(self.group.max(initial=-1)) + 1
+        highest = (self.underlying.max(initial=-1), self.linear.underlying.max(initial=-1))
+        self.underlyings = int(max(highest)) + 1
+        for column in self._columns():
+            column.setflags(write=False)
+
+    def _take_options(self, options: Options | None, count: int) -> None:
+        given = _option_fields(options)
+        self.spot = _positive(given, "spot", count)
+        self.strike = _positive(given, "strike", count)
+        self.expiry = _positive(given, "expiry", count)
+        self.vol = _positive(given, "vol", count)
+        self.rate = real_column(given["rate"], "rate", count)
+        self.dividend_yield = real_column(given["dividend_yield"], "dividend_yield", count)
+        self.is_call = _flags(given, "is_call", count)
+        self.american = _flags(given, "american", count)
+
+    def _groups(self, group: ArrayLike | None, count: int) -> Integers | None:
+        """One group number per row, options first, then linear positions."""
+        extra = len(self.linear)
+        if group is None:
+            if self.linear.group is not None and count:
+                raise InvalidInput("group", "is missing, while linear has groups")
+            return self.linear.group
+        if (
+            np.ndim(group) == 1
+            and np.shape(group)[0] == count + extra
+            and extra
+            and self.linear.group is None
+        ):
+            return index_column(group, "group", count + extra)
+        own = index_column(group, "group", count)
+        if not extra:
+            return own
+        if self.linear.group is None:
+            raise InvalidInput("linear.group", "is missing, while the options have groups")
+        return np.concatenate([own, self.linear.group])
+
+    def _columns(self) -> list[NDArray[np.generic]]:
+        held = [*vars(self).values(), *vars(self.linear).values()]
+        return [column for column in held if isinstance(column, np.ndarray)]
+
+    @property
+    def options(self) -> int:
+        """Number of option rows."""
+        return len(self.quantity)
+
+    def __len__(self) -> int:
+        return len(self.quantity) + len(self.linear)
+
+    @property
+    def position_underlying(self) -> Integers:
+        """Underlying of every row, options first, then linear positions."""
+        return np.concatenate([self.underlying, self.linear.underlying])
+
+    def with_spots(self, spots: ArrayLike) -> Portfolio:
+        """The same positions with every row's spot taken from ``spots`` (U,) by its underlying."""
+        values = np.asarray(spots, dtype=np.float64)
+        if values.ndim != 1 or len(values) < self.underlyings:
+            raise InvalidInput(
+                "spots", f"must have one entry per underlying ({self.underlyings}), got shape {values.shape}"
+            )
+        bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0.0)))
+        if bad.size:
+            raise InvalidInput("spots", f"is {values[bad[0]]}", int(bad[0]))
+        moved = object.__new__(Portfolio)
+        moved.__dict__.update(self.__dict__)
+        moved.spot = values[self.underlying]
+        moved.linear = LinearPositions(
+            underlying=self.linear.underlying,
+            quantity=self.linear.quantity,
+            multiplier=self.linear.multiplier,
+            spot=values[self.linear.underlying],
+            group=self.linear.group,
+        )
+        return moved
+
+    def ungrouped(self) -> Portfolio:
+        """The same positions without groups."""
+        if self.group is None:
+            return self
+        plain = object.__new__(Portfolio)
+        plain.__dict__.update(self.__dict__)
+        plain.group = None
+        plain.groups = 0
+        return plain
+
+    def rows(self, chosen: NDArray[np.bool_] | Integers) -> Portfolio:
+        """The positions in ``chosen`` (mask or row numbers over options, then linear), in their order."""
+        numbers: Integers = np.arange(len(self), dtype=np.int64)[chosen]
+        numbers.sort()
+        options = numbers[numbers < self.options]
+        linear = numbers[numbers >= self.options] - self.options
+        part = object.__new__(Portfolio)
+        part.__dict__.update(self.__dict__)
+        for name in _OPTION_COLUMNS:
+            setattr(part, name, getattr(self, name)[options])
+        part.group = None if self.group is None else self.group[numbers]
+        part.linear = LinearPositions(
+            underlying=self.linear.underlying[linear],
+            quantity=self.linear.quantity[linear],
+            multiplier=self.linear.multiplier[linear],
+            spot=self.linear.spot[linear],
+            group=None if self.linear.group is None else self.linear.group[linear],
+        )
+        return part
+
+
+_OPTION_COLUMNS = (
+    *("quantity", "multiplier", "underlying", "spot", "strike", "expiry", "vol"),
+    *("rate", "dividend_yield", "is_call", "american"),
+)
+
+
+def _linear(linear: LinearLike | None) -> LinearPositions:
+    if linear is None:
+        empty = np.empty(0)
+        return LinearPositions.of(
+            underlying=np.empty(0, np.int64), quantity=empty, spot=empty, multiplier=empty
+        )
+    if isinstance(linear, LinearPositions):
+        return linear
+    if not isinstance(linear, Mapping):
+        raise InvalidInput(
+            "linear", f"must be LinearPositions or a mapping of its columns, got {type(linear).__name__}"
+        )
+    unknown = set(linear) - {"underlying", "quantity", "multiplier", "spot", "group"}
+    missing = {"underlying", "quantity", "spot"} - set(linear)
+    if unknown or missing:
+        what = f"has no column {min(missing)!r}" if missing else f"has an unknown column {min(unknown)!r}"
+        raise InvalidInput("linear", f"{what}")
+    return LinearPositions.of(**linear)
+
+
+def _option_rows(
+    options: Options | None, quantity: ArrayLike, multiplier: ArrayLike, underlying: ArrayLike
+) -> int:
+    if options is None:
+        if np.size(quantity):
+            raise InvalidInput("quantity", "is given without options")
+        return 0
+    if np.shape(quantity) == (0,):
+        if len(options) == 0:
+            return 0
+        raise InvalidInput("quantity", "is missing or empty")
+    count = _length(quantity=quantity, multiplier=multiplier, underlying=underlying)
+    rows = len(options)
+    if count not in (1, rows) and rows != 1:
+        raise InvalidInput("quantity", f"has {count} rows, options have {rows}")
+    return max(count, rows) if rows else 0
+
+
+def _option_fields(options: Options | None) -> dict[str, ArrayLike]:
+    names = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_call", "american")
+    if options is None:
+        return {name: False if name in ("is_call", "american") else 0.0 for name in names}
+    return {name: np.asarray(options.column(name)) for name in names}
+
+
+def _positive(given: dict[str, ArrayLike], field: str, count: int) -> Floats:
+    """A column that may be zero but not negative."""
+    column = real_column(given[field], field, count)
+    bad = np.flatnonzero(column < 0.0)
+    if bad.size:
+        raise InvalidInput(field, f"must not be negative, got {column[bad[0]]}", int(bad[0]))
+    return column
+
+
+def _flags(given: dict[str, ArrayLike], field: str, count: int) -> NDArray[np.bool_]:
+    raw = np.asarray(given[field])
+    if raw.ndim > 1 or (raw.ndim == 1 and raw.shape[0] not in (1, count)):
+        raise InvalidInput(field, f"must have shape ({count},) or be a scalar, got {raw.shape}")
+    return np.ascontiguousarray(np.broadcast_to(raw.astype(bool), (count,)))

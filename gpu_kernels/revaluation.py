@@ -1,0 +1,214 @@
+"""Full revaluation of a portfolio under scenarios: what every engine's kernel is given, and what is made of it.
+
+An engine prices blocks of options under scenarios that share one horizon; the checks, linear positions,
+horizons, groups and buffers are here and the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_kernels.errors import InvalidInput
+from gpu_kernels.portfolio import Portfolio
+from gpu_kernels.scenarios import Scenarios, VolShockSurface
+
+if TYPE_CHECKING:
+    from gpu_kernels.engines.engine import Engine
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# Rows × scenarios that `position_pnl` may answer with: beyond it a caller wants sums, not 8 GiB of rows.
+POSITION_PNL_MAX = 1 << 30
+
+
+@dataclass(frozen=True)
+class Shocks:
+    """Scenarios that share a horizon, one row per underlying, one column per scenario.
+
+    ``node`` and ``node_weight`` say for every option row which four rows of ``surface`` make up its vol shock
+    beside ``vol_change``; they are None without a vol shock surface.
+    """
+
+    spot_return: Floats  # (U, S) log returns
+    vol_change: Floats  # (U, S) or (1, S)
+    rate_change: Floats | None  # (S,), None when all are zero
+    elapsed: float  # years
+    surface: Floats | None  # (nodes, S)
+    node: Integers | None  # (P, 4)
+    node_weight: Floats | None  # (P, 4)
+
+    @property
+    def scenarios(self) -> int:
+        """Number of scenarios."""
+        return int(self.spot_return.shape[1])
+
+
+# Writes the options' P&L under the shocks into (G, S): per group, or all in row 0 when there are no groups.
+GroupKernel = Callable[[Portfolio, Shocks, Floats], None]
+# Writes the options' P&L under the shocks into (P, S).
+PositionKernel = Callable[[Portfolio, Shocks, Floats], None]
+
+
+def revalue_with(
+    kernel: GroupKernel, portfolio: Portfolio, scenarios: Scenarios, by: str | None, out: Any
+) -> Floats:
+    """P&L (S,), or (G, S) by group, from an engine's ``kernel`` for options."""
+    check(portfolio, scenarios)
+    groups = _group_count(portfolio, by)
+    answer = _buffer(out, (len(scenarios),) if by is None else (groups, len(scenarios)))
+    total = answer.reshape(groups, len(scenarios))
+    book = portfolio if by else portfolio.ungrouped()
+    for columns, part in _horizons(scenarios):
+        if columns is None:
+            kernel(book, shocks(book, part), total)
+        else:
+            piece = np.empty((groups, len(part)))
+            kernel(book, shocks(book, part), piece)
+            total[:, columns] = piece
+    _add_linear(book, scenarios, total)
+    return answer
+
+
+def position_pnl_with(kernel: PositionKernel, portfolio: Portfolio, scenarios: Scenarios) -> Floats:
+    """P&L of every position (options, then linear) in every scenario, (P, S), from an engine's ``kernel``."""
+    check(portfolio, scenarios)
+    if len(portfolio) * len(scenarios) > POSITION_PNL_MAX:
+        raise InvalidInput(
+            "scenarios",
+            f"{len(portfolio)} positions × {len(scenarios)} scenarios exceed {POSITION_PNL_MAX} numbers",
+        )
+    answer = np.empty((len(portfolio), len(scenarios)))
+    options = portfolio.options
+    book = portfolio.ungrouped()
+    for columns, part in _horizons(scenarios):
+        if columns is None:
+            kernel(book, shocks(book, part), answer[:options])
+        else:
+            piece = np.empty((options, len(part)))
+            kernel(book, shocks(book, part), piece)
+            answer[:options, columns] = piece
+    linear = portfolio.linear
+    worth = linear.quantity * linear.multiplier * linear.spot
+    answer[options:] = worth[:, None] * np.expm1(scenarios.spot_return.T[linear.underlying])
+    return answer
+
+
+def position_pnl(engine: Engine, portfolio: Portfolio, scenarios: Scenarios) -> Floats:
+    """P&L of every position (options, then linear) in every scenario, (P, S), in currency."""
+    answer: Floats = engine.module("revaluation").position_pnl(engine, portfolio, scenarios)
+    return answer
+
+
+def check(portfolio: Portfolio, scenarios: Scenarios) -> None:
+    """Raise unless the scenarios have a column for every underlying of the portfolio."""
+    if not isinstance(portfolio, Portfolio):
+        raise InvalidInput("portfolio", f"must be a Portfolio, got {type(portfolio).__name__}")
+    if not isinstance(scenarios, Scenarios):
+        raise InvalidInput("scenarios", f"must be Scenarios, got {type(scenarios).__name__}")
+    for field, column in (
+        ("underlying", portfolio.underlying),
+        ("linear.underlying", portfolio.linear.underlying),
+    ):
+        bad = np.flatnonzero(column >= scenarios.underlyings)
+        if bad.size:
+            row = int(bad[0])
+            raise InvalidInput(
+                field, f"is {column[row]}, but the scenarios have {scenarios.underlyings} underlyings", row
+            )
+
+
+def shocks(portfolio: Portfolio, scenarios: Scenarios) -> Shocks:
+    """Scenarios of one horizon laid out for kernels: underlyings in rows, scenarios side by side."""
+    surface = scenarios.vol_shock_surface
+    node, weight = (None, None) if surface is None else surface_nodes(portfolio, surface)
+    rate = scenarios.rate_change
+    return Shocks(
+        spot_return=np.ascontiguousarray(scenarios.spot_return.T),
+        vol_change=np.ascontiguousarray(scenarios.vol_change.T),
+        rate_change=np.ascontiguousarray(rate) if rate.any() else None,
+        elapsed=float(scenarios.elapsed[0]) if len(scenarios) else 0.0,
+        surface=None
+        if surface is None
+        else np.ascontiguousarray(surface.shock.reshape(len(scenarios), surface.shock[0].size).T),
+        node=node,
+        node_weight=weight,
+    )
+
+
+def surface_nodes(portfolio: Portfolio, surface: VolShockSurface) -> tuple[Integers, Floats]:
+    """For every option the four surface nodes around it, (P, 4), and their bilinear weights."""
+    with np.errstate(divide="ignore"):
+        moneyness = np.log(portfolio.strike) - np.log(portfolio.spot)
+    low_m, up_m, share_m = _bracket(surface.log_moneyness, np.nan_to_num(moneyness))
+    low_t, up_t, share_t = _bracket(surface.tenor, portfolio.expiry)
+    tenors = len(surface.tenor)
+    own = surface.shock.shape[1] > 1
+    first = (portfolio.underlying if own else np.zeros_like(portfolio.underlying)) * (
+        len(surface.log_moneyness) * tenors
+    )
+    node = np.stack([first + m * tenors + t for m in (low_m, up_m) for t in (low_t, up_t)], axis=1)
+    weight = np.stack([a * b for a in (1.0 - share_m, share_m) for b in (1.0 - share_t, share_t)], axis=1)
+    return np.ascontiguousarray(node), np.ascontiguousarray(weight)
+
+
+def _bracket(nodes: Floats, at: Floats) -> tuple[Integers, Integers, Floats]:
+    """Nodes below and above each point and its place between them; beyond the edges, the edge."""
+    upper = np.clip(np.searchsorted(nodes, at, side="right"), 1, max(1, len(nodes) - 1))
+    lower = upper - 1
+    upper = np.minimum(upper, len(nodes) - 1)
+    width = np.where(upper > lower, nodes[upper] - nodes[lower], 1.0)
+    return lower, upper, np.clip((at - nodes[lower]) / width, 0.0, 1.0)
+
+
+def _horizons(scenarios: Scenarios) -> Iterator[tuple[Integers | None, Scenarios]]:
+    """Scenarios cut by horizon: kernels work out the time to expiry once per position."""
+    if not len(scenarios):
+        return
+    distinct = np.unique(scenarios.elapsed)
+    if len(distinct) == 1:
+        yield None, scenarios
+        return
+    for years in distinct:
+        columns = np.flatnonzero(scenarios.elapsed == years)
+        yield columns, scenarios.select(columns)
+
+
+def _add_linear(portfolio: Portfolio, scenarios: Scenarios, total: Floats) -> None:
+    linear = portfolio.linear
+    if not len(linear):
+        return
+    group = (
+        np.zeros(len(linear), np.int64) if portfolio.group is None else portfolio.group[portfolio.options :]
+    )
+    exposure = np.zeros((len(total), portfolio.underlyings))
+    np.add.at(exposure, (group, linear.underlying), linear.quantity * linear.multiplier * linear.spot)
+    for underlying in np.unique(linear.underlying):
+        move = np.expm1(scenarios.spot_return[:, underlying])
+        for row in np.flatnonzero(exposure[:, underlying]):
+            total[row] += exposure[row, underlying] * move
+
+
+def _group_count(portfolio: Portfolio, by: str | None) -> int:
+    if by is None:
+        return 1
+    if by != "group":
+        raise InvalidInput("by", f'must be None or "group", got {by!r}')
+    if portfolio.group is None:
+        raise InvalidInput("group", 'the portfolio has none, but by="group" was asked for')
+    return portfolio.groups
+
+
+def _buffer(out: Any, shape: tuple[int, ...]) -> Floats:
+    if out is None:
+        return np.empty(shape)
+    if not isinstance(out, np.ndarray) or out.dtype != np.float64:
+        raise InvalidInput("out", "must be a float64 array")
+    if out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
+        raise InvalidInput("out", f"must be a writable C-contiguous array of shape {shape}, got {out.shape}")
+    return out

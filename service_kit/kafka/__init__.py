@@ -1,0 +1,1 @@
+"""Kafka for service processes: producer, consumer, topics, the in-memory broker and the real one."""

@@ -1,0 +1,157 @@
+"""Topics on a real broker: made where missing, checked where present."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError as ClientError
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from protos.topics import TOPICS, Topic, dead_letter
+from service_kit.errors import BrokerUnreachable
+from service_kit.kafka.connection import LOG, client_config, plain
+from service_kit.kafka.errors import TopicSetupFailed
+from service_kit.kafka.settings import KafkaSettings
+
+# Room for the framing of a record of `record_bytes_max`.
+_FRAMING_BYTES = 65_536
+_SLICE_S = 0.25
+
+# The client library's ClusterMetadata: its module exports no types.
+_Metadata = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """One broker of a cluster, as its metadata names it."""
+
+    id: int
+    host: str
+    port: int
+
+
+def check_broker(settings: KafkaSettings, timeout_s: float = 5.0) -> tuple[Broker, ...]:
+    """The brokers of the cluster; raise `BrokerUnreachable` when none answers within `timeout_s`."""
+    return _brokers(_Admin(settings).metadata(timeout_s))
+
+
+def ensure_topics(
+    settings: KafkaSettings,
+    topics: Iterable[Topic] = TOPICS,
+    *,
+    replication: int | None = None,
+    timeout_s: float = 20.0,
+) -> list[str]:
+    """Make missing topics and their dead-letter topics; return the names made.
+
+    `replication` None: three, or as many as there are brokers. With three replicas a write needs two of
+    them in sync, so that one broker may fail without loss or halt. A topic that exists with other
+    partitions than asked is an error: keys would move.
+    """
+    admin = _Admin(settings)
+    deadline = time.monotonic() + timeout_s
+    metadata = admin.metadata(min(timeout_s, 5.0))
+    copies = min(3, len(metadata.brokers)) if replication is None else replication
+    wanted = {one.name: one for one in topics}
+    for topic in list(wanted.values()):
+        name = dead_letter(topic.name)
+        wanted[name] = Topic(name, key=topic.key, partitions=1)
+    for name, topic in wanted.items():
+        _check_partitions(topic, metadata, name)
+    missing = [topic for name, topic in wanted.items() if name not in metadata.topics]
+    if missing:
+        admin.create([_new_topic(topic, copies, settings) for topic in missing], deadline)
+        admin.wait_for({topic.name: topic.partitions for topic in missing}, deadline)
+    return [topic.name for topic in missing]
+
+
+class _Admin:
+    """The admin client with its errors put into one line each."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._last_error = "no answer"
+        self._client = AdminClient(client_config(settings) | {"error_cb": self._on_error}, logger=LOG)
+
+    def metadata(self, timeout_s: float) -> _Metadata:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                # In slices: the reason of a refused connection comes through `poll`, and Ctrl-C is seen.
+                return self._client.list_topics(timeout=max(0.01, min(_SLICE_S, deadline - time.monotonic())))
+            except KafkaException as error:
+                self._client.poll(0)
+                reason: ClientError = error.args[0]
+                if reason.code() not in _NO_ANSWER:
+                    raise BrokerUnreachable(self._settings.bootstrap, plain(reason)) from None
+                if time.monotonic() >= deadline:
+                    why = f"{self._last_error} (waited {timeout_s:g} s)"
+                    raise BrokerUnreachable(self._settings.bootstrap, why) from None
+
+    def create(self, topics: list[NewTopic], deadline: float) -> None:
+        left = max(0.1, deadline - time.monotonic())
+        futures = self._client.create_topics(topics, operation_timeout=left, request_timeout=left)
+        for name, future in futures.items():
+            try:
+                future.result(timeout=left + 1.0)
+            except KafkaException as error:
+                # Another process was faster: as good as made.
+                if error.args[0].code() != ClientError.TOPIC_ALREADY_EXISTS:
+                    raise TopicSetupFailed(f"topic {name}: {error.args[0].str()}") from None
+            except FutureTimeout:
+                raise TopicSetupFailed(f"topic {name}: no answer within {left:.0f} s") from None
+
+    def wait_for(self, partitions: dict[str, int], deadline: float) -> None:
+        """Until every partition has a leader: before that a first send or read would have to retry."""
+        while True:
+            metadata = self.metadata(5.0)
+            waiting = [name for name, count in partitions.items() if not _has_leaders(metadata, name, count)]
+            if not waiting:
+                return
+            if time.monotonic() >= deadline:
+                raise TopicSetupFailed(f"topics without leaders: {', '.join(waiting)}")
+            self._client.poll(0.02)
+
+    def _on_error(self, error: ClientError) -> None:
+        if error.code() != ClientError._ALL_BROKERS_DOWN:
+            self._last_error = plain(error)
+
+
+_NO_ANSWER = frozenset({ClientError._TRANSPORT, ClientError._TIMED_OUT, ClientError._ALL_BROKERS_DOWN})
+
+
+def _brokers(metadata: _Metadata) -> tuple[Broker, ...]:
+    found = (Broker(one.id, one.host, one.port) for one in metadata.brokers.values())
+    return tuple(sorted(found, key=lambda one: one.id))
+
+
+def _check_partitions(topic: Topic, metadata: _Metadata, name: str) -> None:
+    existing = metadata.topics.get(name)
+    if existing is not None and len(existing.partitions) != topic.partitions:
+        raise TopicSetupFailed(
+            f"topic {name} exists with {len(existing.partitions)} partitions, {topic.partitions} are needed"
+        )
+
+
+def _new_topic(topic: Topic, replication: int, settings: KafkaSettings) -> NewTopic:
+    config = {
+        "cleanup.policy": "compact" if topic.compacted else "delete",
+        "max.message.bytes": str(settings.record_bytes_max + _FRAMING_BYTES),
+        "min.insync.replicas": str(max(1, replication - 1)),
+    }
+    return NewTopic(topic.name, topic.partitions, replication, config=config)
+
+
+def _has_leaders(metadata: _Metadata, name: str, count: int) -> bool:
+    topic = metadata.topics.get(name)
+    return (
+        topic is not None
+        and len(topic.partitions) == count
+        and all(one.leader >= 0 for one in topic.partitions.values())
+    )

@@ -1,0 +1,34 @@
+"""Counters and gauges of the Kafka layer; one instance per process and registry."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class KafkaMetrics:
+    """The `gpu_risk_kafka_*` metrics; without a registry they count but are not exported."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = CollectorRegistry() if registry is None else registry
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"gpu_risk_kafka_{name}", text, labels, registry=registry)
+
+        self.records_in = counter("records_in", "Records read from a topic.", "topic")
+        self.bytes_in = counter("bytes_in", "Bytes of record values read from a topic.", "topic")
+        self.records_out = counter("records_out", "Records handed to the producer's queue.", "topic")
+        self.bytes_out = counter("bytes_out", "Bytes of record values handed to the queue.", "topic")
+        self.dead_letters = counter("dead_letters", "Records that could not be decoded.", "topic")
+        self.delivery_errors = counter("delivery_errors", "Records that did not reach a broker.", "topic")
+        self.client_errors = counter("client_errors", "Errors that the Kafka client reported.", "code")
+        self.queue_full = counter("queue_full", "Sends refused because the queue stayed full.", "topic")
+        self.backpressure_s = counter("backpressure_seconds", "Time that sends waited for room.", "topic")
+        self.queue_records = Gauge(
+            "gpu_risk_kafka_queue_records", "Records in the producer's queue.", registry=registry
+        )
+        self.lag = Gauge(
+            "gpu_risk_kafka_consumer_lag_records",
+            "Records between the consumer's position and the end of the partition.",
+            ("group", "topic", "partition"),
+            registry=registry,
+        )

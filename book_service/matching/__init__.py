@@ -1,0 +1,7 @@
+"""The matching core: books, orders and pre-trade controls, compiled; a pure function of its messages."""
+
+from book_service.matching.engine import MatchingEngine
+from book_service.matching.layout import ORDER_DTYPE, REPORT_DTYPE
+from book_service.matching.reasons import CancelReason, RejectReason
+
+__all__ = ["ORDER_DTYPE", "REPORT_DTYPE", "CancelReason", "MatchingEngine", "RejectReason"]

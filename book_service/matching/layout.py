@@ -1,0 +1,158 @@
+"""Message and report records, their codes, and where the compiled core keeps what in memory.
+
+Offsets are in bytes. Every size below is a multiple of eight, so that no word straddles a cache line.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+
+class Action(IntEnum):
+    """What a message asks for."""
+
+    NEW = 0
+    CANCEL = 1
+    REPLACE = 2
+    MASS_CANCEL = 3
+    CONTROL = 4
+
+
+class Kind(IntEnum):
+    """Order kinds."""
+
+    LIMIT = 0
+    MARKET = 1
+    STOP = 2
+    STOP_LIMIT = 3
+
+
+class TimeInForce(IntEnum):
+    """How long an order lives; DAY is also good-till-cancelled."""
+
+    DAY = 0
+    IOC = 1
+    FOK = 2
+    POST_ONLY = 3
+    GTD = 4
+
+
+class SelfTrade(IntEnum):
+    """What happens when an order meets one of its own account."""
+
+    NONE = 0
+    CANCEL_NEWEST = 1
+    CANCEL_OLDEST = 2
+    CANCEL_BOTH = 3
+    DECREMENT = 4
+
+
+class ReportKind(IntEnum):
+    """What a report says."""
+
+    ACCEPTED = 0
+    TRADE = 1
+    CANCELLED = 2
+    REPLACED = 3
+    CANCEL_REJECTED = 4
+    REPLACE_REJECTED = 5
+    REJECTED = 6
+    TRIGGERED = 7
+    EXPIRED = 8
+    DECREMENTED = 9
+
+
+FLAG_POST_ONLY: Final = 1
+FLAG_ALL_SYMBOLS: Final = 2  # of a mass cancel: every symbol of the engine
+
+
+def _record(size: int, *fields: tuple[str, str, int]) -> np.dtype[np.void]:
+    names, formats, offsets = zip(*fields, strict=True)
+    return np.dtype(
+        {"names": list(names), "formats": list(formats), "offsets": list(offsets), "itemsize": size}
+    )
+
+
+# Message: one cache line.
+M_ID, M_PRICE, M_STOP, M_QUANTITY, M_TIME, M_EXPIRE, M_SYMBOL, M_ACCOUNT, M_CODES = 0, 8, 16, 24, 32, 40, 48, 52, 56
+MESSAGE_SIZE: Final = 64
+ORDER_DTYPE: Final = _record(
+    MESSAGE_SIZE,
+    ("action", "u1", 56),
+    ("symbol", "<u4", M_SYMBOL),
+    ("order_id", "<u8", M_ID),
+    ("account", "<u4", M_ACCOUNT),
+    ("side", "u1", 57),
+    ("kind", "u1", 58),
+    ("tif", "u1", 59),
+    ("flags", "u1", 60),
+    ("price", "<i8", M_PRICE),
+    ("stop_price", "<i8", M_STOP),
+    ("quantity", "<u8", M_QUANTITY),
+    ("time", "<i8", M_TIME),
+    ("expire_time", "<i8", M_EXPIRE),
+    ("stp", "u1", 61),
+)
+
+R_ID, R_MAKER, R_TAKER, R_PRICE, R_QUANTITY, R_LEAVES, R_MAKER_LEAVES, R_SEQUENCE, R_TIME = range(0, 72, 8)
+R_SYMBOL_ACCOUNT, R_MAKER_ACCOUNT_CODES = 72, 80
+REPORT_SIZE: Final = 88
+REPORT_DTYPE: Final = _record(
+    REPORT_SIZE,
+    ("kind", "u1", 86),
+    ("reason", "<u2", 84),
+    ("symbol", "<u4", 72),
+    ("order_id", "<u8", R_ID),
+    ("maker_id", "<u8", R_MAKER),
+    ("taker_id", "<u8", R_TAKER),
+    ("account", "<u4", 76),
+    ("maker_account", "<u4", 80),
+    ("side", "u1", 87),
+    ("price", "<i8", R_PRICE),
+    ("quantity", "<u8", R_QUANTITY),
+    ("leaves", "<u8", R_LEAVES),
+    ("maker_leaves", "<u8", R_MAKER_LEAVES),
+    ("sequence", "<u8", R_SEQUENCE),
+    ("time", "<i8", R_TIME),
+)
+DEPTH_DTYPE: Final = np.dtype([("price", "<i8"), ("quantity", "<u8"), ("orders", "<u8")])
+
+# Header: addresses (never written by compiled code), then counters.
+(P_ORDERS, P_DATES, P_INDEX, P_BLOCKS, P_LEVELS, P_BOOKS, P_SYMBOLS, P_EXPIRY, P_TRIGGERED, P_REPORTS) = range(0, 80, 8)
+(P_SCRATCH, N_SYMBOLS, CAPACITY, INDEX_MASK, REPORT_CAPACITY) = range(80, 120, 8)
+(LIVE, ORDERS_HIGH, ORDERS_FREE, BLOCKS_HIGH, BLOCKS_FREE, EXPIRIES, NEXT_EXPIRY, TRIGGERED) = range(192, 256, 8)
+(REPORTS, SEQUENCE, NEXT_AGE, TIME, TRADED, TRADE_LOW, TRADE_HIGH) = range(256, 312, 8)
+HEADER_WORDS: Final = 64
+
+# Order: one cache line; what only dated or stop orders need lies apart.
+O_ID, O_PRICE, O_LEAVES, O_AGE, O_PREV, O_NEXT, O_LEVEL, O_ACCOUNT = 0, 8, 16, 24, 32, 36, 40, 44
+O_SYMBOL, O_RECORD, O_HEAP, O_BITS = 48, 52, 56, 60
+ORDER_SIZE: Final = 64
+D_EXPIRE, D_STOP = 0, 8
+DATES_SIZE: Final = 16
+# O_BITS: side, waiting (a stop not yet triggered), kind, time in force, post-only, self-trade prevention.
+BIT_WAITING, KIND_SHIFT, TIF_SHIFT, FLAGS_SHIFT, STP_SHIFT = 2, 2, 4, 7, 9
+
+# Level: the orders of one price, a doubly linked queue.
+V_HEAD, V_TAIL, V_COUNT, V_TOTAL = 0, 4, 8, 16
+LEVEL_SIZE: Final = 24
+# Block: WIDTH neighbouring prices with a bit for each that has orders; a node of its book's tree.
+BLOCK_SHIFT: Final = 5
+BLOCK_WIDTH: Final = 1 << BLOCK_SHIFT
+K_KEY, K_MASK, K_PREV, K_NEXT, K_LEFT, K_RIGHT, K_BOOK = 0, 8, 16, 20, 24, 28, 32
+BLOCK_SIZE: Final = 64
+# Book: four per symbol: bids, asks, waiting buy stops, waiting sell stops.
+BOOKS_PER_SYMBOL: Final = 4
+B_BEST, B_FIRST, B_ROOT, B_HINTS = 0, 8, 12, 64
+HINTS: Final = 32
+BOOK_SIZE: Final = B_HINTS + 4 * HINTS
+# Symbol.
+Y_LAST, Y_HAS_LAST, Y_OPEN = 0, 8, 16
+SYMBOL_SIZE: Final = 64
+
+NONE: Final = -1  # no order, no block, an empty index entry
+NEVER: Final = (1 << 63) - 1
+LARGEST: Final = (1 << 63) - 1

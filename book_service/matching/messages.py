@@ -1,0 +1,443 @@
+"""What one message does: checks, the action asked for, and the stops its trades trigger."""
+
+from __future__ import annotations
+
+from book_service.matching.crossing import LOW32, cancel, cross, fills_wholly, report
+from book_service.matching.layout import (
+    B_FIRST,
+    BIT_WAITING,
+    BLOCK_WIDTH,
+    D_EXPIRE,
+    D_STOP,
+    EXPIRIES,
+    FLAG_ALL_SYMBOLS,
+    FLAG_POST_ONLY,
+    FLAGS_SHIFT,
+    K_MASK,
+    K_NEXT,
+    KIND_SHIFT,
+    LARGEST,
+    M_CODES,
+    M_EXPIRE,
+    M_ID,
+    M_PRICE,
+    M_QUANTITY,
+    M_STOP,
+    M_SYMBOL,
+    M_TIME,
+    N_SYMBOLS,
+    NEXT_EXPIRY,
+    NONE,
+    O_ACCOUNT,
+    O_AGE,
+    O_BITS,
+    O_ID,
+    O_LEAVES,
+    O_LEVEL,
+    O_NEXT,
+    O_PRICE,
+    O_RECORD,
+    P_EXPIRY,
+    P_SCRATCH,
+    P_TRIGGERED,
+    SEQUENCE,
+    STP_SHIFT,
+    TIF_SHIFT,
+    TIME,
+    TRADE_HIGH,
+    TRADE_LOW,
+    TRADED,
+    TRIGGERED,
+    V_HEAD,
+    V_TOTAL,
+    Y_HAS_LAST,
+    Y_LAST,
+    Y_OPEN,
+)
+from book_service.matching.levels import best_level, block_at, book_at, level_at, order_at, rank_of, reaches
+from book_service.matching.memory import (
+    compiled,
+    fixed64,
+    inlined,
+    load32,
+    load64,
+    load_u32,
+    lowest_bit,
+    store32,
+    store64,
+)
+from book_service.matching.orders import (
+    GTD,
+    add_order,
+    book_of,
+    dates_at,
+    find_order,
+    forget_order,
+    remove_order,
+    symbol_at,
+)
+from book_service.matching.levels import unlink
+
+ACCEPTED, CANCELLED, REPLACED, CANCEL_REJECTED, REPLACE_REJECTED, REJECTED = 0, 2, 3, 4, 5, 6
+TRIGGERED_REPORT, EXPIRED = 7, 8
+NEW, CANCEL, REPLACE, MASS_CANCEL, CONTROL = 0, 1, 2, 3, 4
+LIMIT, MARKET, STOP, STOP_LIMIT = 0, 1, 2, 3
+DAY, IOC, FOK, POST_ONLY = 0, 1, 2, 3
+BAD_ACTION, BAD_SIDE, BAD_KIND, BAD_TIF, BAD_FLAGS, BAD_STP = 1, 2, 3, 4, 5, 6
+UNKNOWN_SYMBOL, ZERO_QUANTITY, QUANTITY_OVERFLOW, MISSING_STOP, EXPIRY_PAST = 7, 8, 9, 10, 11
+DUPLICATE_ID, UNKNOWN_ORDER, NOT_OWNER, WOULD_MATCH = 20, 21, 22, 23
+CONTROLS_ARE_OFF = 59
+BY_IOC, BY_MARKET, BY_FOK, BY_SELF_TRADE, BY_POST_ONLY, BY_MASS = 100, 101, 102, 103, 104, 105
+
+
+@inlined
+def _limit_rank(side: int, kind: int, price: int) -> int:
+    """The worst rank of the other side that an order takes: a market or stop order takes any."""
+    if kind == MARKET or kind == STOP:
+        return LARGEST
+    return price ^ -side
+
+
+@inlined
+def place(
+    s: int, symbol: int, order_id: int, account: int, record: int, price: int, leaves: int, expire: int, bits: int
+) -> None:
+    """Matches an order that has been accepted, and rests or cancels what is left of it."""
+    side = bits & 1
+    kind = (bits >> KIND_SHIFT) & 3
+    tif = (bits >> TIF_SHIFT) & 7
+    stp = (bits >> STP_SHIFT) & 7
+    limit = _limit_rank(side, kind, price)
+    other = symbol * 4 + (side ^ 1)
+    why = 0
+    if reaches(s, other, limit):
+        if (bits >> FLAGS_SHIFT) & FLAG_POST_ONLY:
+            why = BY_POST_ONLY
+        elif tif == FOK and not fills_wholly(s, other, limit, account, leaves, stp):
+            why = BY_FOK
+        else:
+            leaves, ended = cross(s, symbol, other, limit, order_id, account, side, leaves, stp)
+            if ended:
+                why = BY_SELF_TRADE
+            elif leaves == 0:
+                return
+    if why == 0:
+        if tif == FOK:
+            why = BY_FOK
+        elif kind == MARKET or kind == STOP:
+            why = BY_MARKET
+        elif tif == IOC:
+            why = BY_IOC
+    if why:
+        report(s, CANCELLED, why, symbol, order_id, account, side, price, leaves, 0)
+        return
+    add_order(s, symbol, order_id, account, record, price, 0, leaves, expire, bits & ~BIT_WAITING)
+
+
+@inlined
+def _fault(s: int, message: int, codes: int) -> int:
+    """The first thing wrong with the row of a new order, or 0."""
+    side = (codes >> 8) & 0xFF
+    kind = (codes >> 16) & 0xFF
+    tif = (codes >> 24) & 0xFF
+    flags = (codes >> 32) & 0xFF
+    stp = (codes >> 40) & 0xFF
+    quantity = load64(message + M_QUANTITY)
+    if side > 1:
+        return BAD_SIDE
+    if kind > STOP_LIMIT:
+        return BAD_KIND
+    if tif > GTD:
+        return BAD_TIF
+    if flags > FLAG_POST_ONLY:
+        return BAD_FLAGS
+    if stp > 4:
+        return BAD_STP
+    if quantity == 0:
+        return ZERO_QUANTITY
+    if quantity < 0:
+        return QUANTITY_OVERFLOW
+    if kind >= STOP and load64(message + M_STOP) == 0:
+        return MISSING_STOP
+    if tif == GTD and kind != MARKET and load64(message + M_EXPIRE) <= load64(s + TIME):
+        return EXPIRY_PAST
+    return 0
+
+
+@inlined
+def _new_order(s: int, message: int, symbol: int, account: int, codes: int) -> None:
+    order_id = load64(message + M_ID)
+    price = load64(message + M_PRICE)
+    quantity = load64(message + M_QUANTITY)
+    side = (codes >> 8) & 0xFF
+    kind = (codes >> 16) & 0xFF
+    tif = (codes >> 24) & 0xFF
+    reason = UNKNOWN_SYMBOL if symbol >= fixed64(s + N_SYMBOLS) else _fault(s, message, codes)
+    post_only = ((codes >> 32) & FLAG_POST_ONLY) | (1 if tif == POST_ONLY else 0)
+    if reason == 0:
+        if find_order(s, symbol, order_id) != NONE:
+            reason = DUPLICATE_ID
+        elif load64(symbol_at(s, symbol) + Y_OPEN) > LARGEST - quantity:
+            reason = QUANTITY_OVERFLOW
+        elif post_only and kind < STOP and reaches(s, symbol * 4 + (side ^ 1), _limit_rank(side, kind, price)):
+            reason = WOULD_MATCH
+    if reason:
+        report(s, REJECTED, reason, symbol, order_id, account, side, price, quantity, 0)
+        return
+    report(s, ACCEPTED, 0, symbol, order_id, account, side, price, quantity, quantity)
+    stp = (codes >> 40) & 0xFF
+    expire = load64(message + M_EXPIRE)
+    bits = (
+        side | (kind << KIND_SHIFT) | (tif << TIF_SHIFT) | (post_only << FLAGS_SHIFT) | (stp << STP_SHIFT)
+    )
+    if kind >= STOP:
+        _wait(s, symbol, order_id, account, NONE, price, load64(message + M_STOP), quantity, expire, bits)
+        return
+    place(s, symbol, order_id, account, NONE, price, quantity, expire, bits)
+
+
+@compiled
+def _wait(
+    s: int, symbol: int, order_id: int, account: int, record: int, price: int, stop: int, leaves: int,
+    expire: int, bits: int,
+) -> None:  # fmt: skip
+    """A stop order waits for its price; the last trade price counts as a trade now."""
+    add_order(s, symbol, order_id, account, record, price, stop, leaves, expire, bits | BIT_WAITING)
+    at = symbol_at(s, symbol)
+    if load64(at + Y_HAS_LAST):
+        last = load64(at + Y_LAST)
+        store64(s + TRADED, 1)
+        store64(s + TRADE_LOW, last)
+        store64(s + TRADE_HIGH, last)
+
+
+@inlined
+def _cancel_order(s: int, message: int, symbol: int, account: int) -> None:
+    order_id = load64(message + M_ID)
+    reason = UNKNOWN_SYMBOL
+    if symbol < fixed64(s + N_SYMBOLS):
+        slot = find_order(s, symbol, order_id)
+        reason = UNKNOWN_ORDER
+        if slot != NONE:
+            if load_u32(order_at(s, slot) + O_ACCOUNT) == account:
+                cancel(s, slot, CANCELLED, 0)
+                return
+            reason = NOT_OWNER
+    report(s, CANCEL_REJECTED, reason, symbol, order_id, account, 0, 0, 0, 0)
+
+
+@inlined
+def _replace_order(s: int, message: int, symbol: int, account: int, codes: int) -> None:
+    order_id = load64(message + M_ID)
+    price = load64(message + M_PRICE)
+    quantity = load64(message + M_QUANTITY)
+    stp = (codes >> 40) & 0xFF
+    slot = NONE
+    reason = 0
+    if symbol >= fixed64(s + N_SYMBOLS):
+        reason = UNKNOWN_SYMBOL
+    elif stp > 4:
+        reason = BAD_STP
+    else:
+        slot = find_order(s, symbol, order_id)
+        if slot == NONE:
+            reason = UNKNOWN_ORDER
+        elif load_u32(order_at(s, slot) + O_ACCOUNT) != account:
+            reason = NOT_OWNER
+        elif quantity == 0:
+            reason = ZERO_QUANTITY
+        elif quantity < 0 or (
+            load64(symbol_at(s, symbol) + Y_OPEN) - load64(order_at(s, slot) + O_LEAVES) > LARGEST - quantity
+        ):
+            reason = QUANTITY_OVERFLOW
+    if reason:
+        report(s, REPLACE_REJECTED, reason, symbol, order_id, account, 0, price, quantity, 0)
+        return
+    order = order_at(s, slot)
+    bits = load32(order + O_BITS)
+    leaves = load64(order + O_LEAVES)
+    dates = dates_at(s, slot)
+    stop = load64(dates + D_STOP)
+    expire = load64(dates + D_EXPIRE)
+    record = load32(order + O_RECORD)
+    moved = price != load64(order + O_PRICE)
+    waiting = bits & BIT_WAITING
+    if waiting and load64(message + M_STOP) != 0:
+        moved = moved or load64(message + M_STOP) != stop
+        stop = load64(message + M_STOP)
+    report(s, REPLACED, 0, symbol, order_id, account, bits & 1, price, quantity, quantity)
+    if not moved and quantity <= leaves:
+        store64(order + O_LEAVES, quantity)
+        store32(order + O_BITS, (bits & ~(7 << STP_SHIFT)) | (stp << STP_SHIFT))
+        total = level_at(s, load32(order + O_LEVEL)) + V_TOTAL
+        store64(total, load64(total) - (leaves - quantity))
+        opened = symbol_at(s, symbol) + Y_OPEN
+        store64(opened, load64(opened) - (leaves - quantity))
+        return
+    remove_order(s, slot)
+    bits = (bits & ~(7 << STP_SHIFT)) | (stp << STP_SHIFT)
+    if waiting:
+        _wait(s, symbol, order_id, account, record, price, stop, quantity, expire, bits)
+        return
+    place(s, symbol, order_id, account, record, price, quantity, expire, bits & ~(FLAG_POST_ONLY << FLAGS_SHIFT))
+
+
+# A heap of open orders by age, oldest first: who was there first goes first.
+
+
+@compiled
+def _push(s: int, heap: int, count: int, slot: int) -> None:
+    age = load64(order_at(s, slot) + O_AGE)
+    while count > 0:
+        parent = (count - 1) >> 1
+        other = load32(heap + parent * 4)
+        if load64(order_at(s, other) + O_AGE) < age:
+            break
+        store32(heap + count * 4, other)
+        count = parent
+    store32(heap + count * 4, slot)
+
+
+@compiled
+def _pop(s: int, heap: int, count: int) -> int:
+    """Takes the oldest of `count` orders out."""
+    top = load32(heap)
+    count -= 1
+    slot = load32(heap + count * 4)
+    age = load64(order_at(s, slot) + O_AGE)
+    place_at = 0
+    while True:
+        child = 2 * place_at + 1
+        if child >= count:
+            break
+        other = load32(heap + child * 4)
+        if child + 1 < count:
+            second = load32(heap + child * 4 + 4)
+            if load64(order_at(s, second) + O_AGE) < load64(order_at(s, other) + O_AGE):
+                other = second
+                child += 1
+        if load64(order_at(s, other) + O_AGE) > age:
+            break
+        store32(heap + place_at * 4, other)
+        place_at = child
+    store32(heap + place_at * 4, slot)
+    return top
+
+
+@compiled
+def _collect(s: int, book: int, account: int, everybody: int, count: int) -> int:
+    """Adds the orders of a book (of one account, or of all) to the heap of scratch memory."""
+    heap = fixed64(s + P_SCRATCH)
+    block = load32(book_at(s, book) + B_FIRST)
+    while block != NONE:
+        here = block_at(s, block)
+        mask = load64(here + K_MASK)
+        while mask != 0:
+            slot = load32(level_at(s, block * BLOCK_WIDTH + lowest_bit(mask)) + V_HEAD)
+            mask &= mask - 1
+            while slot != NONE:
+                order = order_at(s, slot)
+                if everybody or load_u32(order + O_ACCOUNT) == account:
+                    _push(s, heap, count, slot)
+                    count += 1
+                slot = load32(order + O_NEXT)
+        block = load32(here + K_NEXT)
+    return count
+
+
+@compiled
+def cancel_many(s: int, first: int, last: int, account: int, everybody: int, reason: int) -> None:
+    """Cancels the open orders of symbols first..last-1, oldest first; stops that wait are open too."""
+    count = 0
+    for book in range(first * 4, last * 4):
+        count = _collect(s, book, account, everybody, count)
+    heap = fixed64(s + P_SCRATCH)
+    while count > 0:
+        slot = _pop(s, heap, count)
+        count -= 1
+        cancel(s, slot, CANCELLED, reason)
+
+
+@inlined
+def _mass_cancel(s: int, message: int, symbol: int, account: int, codes: int) -> None:
+    if (codes >> 32) & FLAG_ALL_SYMBOLS:
+        cancel_many(s, 0, fixed64(s + N_SYMBOLS), account, 0, BY_MASS)
+    elif symbol < fixed64(s + N_SYMBOLS):
+        cancel_many(s, symbol, symbol + 1, account, 0, BY_MASS)
+    else:
+        report(s, CANCEL_REJECTED, UNKNOWN_SYMBOL, symbol, load64(message + M_ID), account, 0, 0, 0, 0)
+
+
+@compiled
+def _activate(s: int, symbol: int, slot: int) -> None:
+    """A triggered stop stops waiting and becomes an incoming order."""
+    order = order_at(s, slot)
+    bits = load32(order + O_BITS)
+    order_id = load64(order + O_ID)
+    account = load_u32(order + O_ACCOUNT)
+    record = load32(order + O_RECORD)
+    price = load64(order + O_PRICE)
+    leaves = load64(order + O_LEAVES)
+    dates = dates_at(s, slot)
+    expire = load64(dates + D_EXPIRE)
+    report(s, TRIGGERED_REPORT, 0, symbol, order_id, account, bits & 1, load64(dates + D_STOP), leaves, leaves)
+    forget_order(s, slot)
+    place(s, symbol, order_id, account, record, price, leaves, expire, bits)
+
+
+@compiled
+def _run_stops(s: int, symbol: int) -> None:
+    """Triggers stops reached by the trades of this message, oldest first, and those that they reach in turn."""
+    heap = fixed64(s + P_TRIGGERED)
+    while True:
+        count = load64(s + TRIGGERED)
+        for side in range(2):
+            book = symbol * 4 + 2 + side
+            limit = rank_of(book, load64(s + TRADE_LOW) if side else load64(s + TRADE_HIGH))
+            while reaches(s, book, limit):
+                slot = load32(level_at(s, best_level(s, book)) + V_HEAD)
+                unlink(s, book, slot)
+                _push(s, heap, count, slot)
+                count += 1
+        if count == 0:
+            return
+        slot = _pop(s, heap, count)
+        store64(s + TRIGGERED, count - 1)
+        _activate(s, symbol, slot)
+
+
+@compiled
+def _run_expiries(s: int, now: int) -> None:
+    while load64(s + EXPIRIES) > 0 and load64(s + NEXT_EXPIRY) <= now:
+        cancel(s, load32(fixed64(s + P_EXPIRY)), EXPIRED, 0)
+
+
+@inlined
+def step(s: int, message: int) -> None:
+    """Applies one message."""
+    codes = load64(message + M_CODES)
+    names = load64(message + M_SYMBOL)
+    symbol = names & LOW32
+    account = (names >> 32) & LOW32
+    action = codes & 0xFF
+    now = load64(message + M_TIME)
+    store64(s + TIME, now)
+    if load64(s + NEXT_EXPIRY) <= now:
+        _run_expiries(s, now)
+    if action == NEW:
+        _new_order(s, message, symbol, account, codes)
+    elif action == CANCEL:
+        _cancel_order(s, message, symbol, account)
+    elif action == REPLACE:
+        _replace_order(s, message, symbol, account, codes)
+    elif action == MASS_CANCEL:
+        _mass_cancel(s, message, symbol, account, codes)
+    else:
+        report(
+            s, REJECTED, CONTROLS_ARE_OFF if action == CONTROL else BAD_ACTION, symbol, load64(message + M_ID),
+            account, 0, 0, 0, 0,
+        )  # fmt: skip
+    if load64(s + TRADED):
+        _run_stops(s, symbol)
+        store64(s + TRADED, 0)
+    store64(s + SEQUENCE, load64(s + SEQUENCE) + 1)

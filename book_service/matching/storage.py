@@ -1,0 +1,131 @@
+"""The arrays behind the compiled core, and the one address it is given."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from book_service.matching import layout as at
+from book_service.matching.kernel import REPORTS_PER_MESSAGE, REPORTS_PER_ORDER
+
+Words = NDArray[np.int64]
+
+FIRST_CAPACITY: Final = 4096  # open orders; doubles when full
+MINIMUM_REPORT_ROOM: Final = 16384
+# Arrays with one row per open order at most, and the size of a row. A book has no more blocks than orders, one
+# more while a block is being replaced.
+PER_ORDER: Final = (
+    ("orders", at.P_ORDERS, at.ORDER_SIZE),
+    ("dates", at.P_DATES, at.DATES_SIZE),
+    ("blocks", at.P_BLOCKS, at.BLOCK_SIZE),
+    ("levels", at.P_LEVELS, at.LEVEL_SIZE * at.BLOCK_WIDTH),
+    ("expiry", at.P_EXPIRY, 4),
+    ("triggered", at.P_TRIGGERED, 4),
+    ("scratch", at.P_SCRATCH, 4),
+)
+
+
+def address(array: NDArray[Any]) -> int:
+    """Where an array's first byte is."""
+    return int(array.__array_interface__["data"][0])
+
+
+def aligned(size: int) -> NDArray[np.uint8]:
+    """Bytes that start on a cache line; not touched, so a large array costs memory only where it is used."""
+    raw = np.empty(size + 64, np.uint8)
+    skip = -address(raw) % 64
+    return raw[skip : skip + size]
+
+
+class Storage:
+    """Owns the memory of one engine and grows it between calls of the core."""
+
+    def __init__(self, symbols: int, capacity: int = FIRST_CAPACITY) -> None:
+        self.arrays: dict[str, NDArray[np.uint8]] = {}
+        self.header: Words = self._words("header", at.HEADER_WORDS)
+        self.header[:] = 0
+        self.address: Final = address(self.header)
+        self.books: Words = self._words("books", symbols * at.BOOKS_PER_SYMBOL * at.BOOK_SIZE // 8)
+        self.books[:] = at.NONE
+        self.symbols: Words = self._words("symbols", symbols * at.SYMBOL_SIZE // 8)
+        self.symbols[:] = 0
+        self._point(at.P_BOOKS, "books")
+        self._point(at.P_SYMBOLS, "symbols")
+        self.set(at.N_SYMBOLS, symbols)
+        for counter in (at.ORDERS_FREE, at.BLOCKS_FREE):
+            self.set(counter, at.NONE)
+        self.set(at.NEXT_EXPIRY, at.NEVER)
+        self._resize(capacity)
+
+    def _words(self, name: str, count: int) -> Words:
+        self.arrays[name] = aligned(count * 8)
+        return self.arrays[name].view(np.int64)
+
+    def _point(self, pointer: int, name: str) -> None:
+        self.set(pointer, address(self.arrays[name]))
+
+    def get(self, offset: int) -> int:
+        """A word of the header."""
+        return int(self.header[offset >> 3])
+
+    def set(self, offset: int, value: int) -> None:
+        """Writes a word of the header."""
+        self.header[offset >> 3] = value
+
+    def _resize(self, capacity: int) -> None:
+        used = {"orders": at.ORDERS_HIGH, "dates": at.ORDERS_HIGH, "blocks": at.BLOCKS_HIGH, "levels": at.BLOCKS_HIGH}
+        for name, pointer, size in PER_ORDER:
+            old = self.arrays.get(name)
+            self.arrays[name] = aligned((capacity + 1) * size)
+            if old is not None:
+                rows = self.get(used[name]) if name in used else self.get(at.EXPIRIES)
+                self.arrays[name][: rows * size] = old[: rows * size]
+            self._point(pointer, name)
+        entries = 1 << (2 * capacity - 1).bit_length()
+        self._words("index", entries)[:] = at.NONE
+        self._point(at.P_INDEX, "index")
+        self.set(at.INDEX_MASK, entries - 1)
+        room = MINIMUM_REPORT_ROOM + REPORTS_PER_ORDER * capacity + REPORTS_PER_MESSAGE
+        self.arrays["reports"] = aligned(room * at.REPORT_SIZE)
+        self._point(at.P_REPORTS, "reports")
+        self.set(at.REPORT_CAPACITY, room)
+        self.set(at.CAPACITY, capacity)
+
+    def grow(self) -> None:
+        """Doubles the room for open orders; the index is then empty and must be filled again."""
+        self._resize(2 * self.get(at.CAPACITY))
+
+    def take_reports(self) -> NDArray[np.uint8]:
+        """A copy of the reports written since the last call."""
+        size = self.get(at.REPORTS) * at.REPORT_SIZE
+        self.set(at.REPORTS, 0)
+        return self.arrays["reports"][:size].copy()
+
+    def open_orders(self) -> Words:
+        """Open orders, oldest first: symbol, id, account, price, stop, leaves, expiry, bits, age."""
+        high = self.get(at.ORDERS_HIGH)
+        orders = self.arrays["orders"][: high * at.ORDER_SIZE]
+        words = orders.view(np.int64).reshape(high, -1)
+        halves = orders.view(np.int32).reshape(high, -1)
+        dates = self.arrays["dates"][: high * at.DATES_SIZE].view(np.int64).reshape(high, -1)
+        live = np.flatnonzero(halves[:, at.O_BITS >> 2] != at.NONE)
+        live = live[np.argsort(words[live, at.O_AGE >> 3], kind="stable")]
+        bits = halves[live, at.O_BITS >> 2].astype(np.int64)
+        names = halves[live].astype(np.int64) & 0xFFFFFFFF
+        dated = (bits >> at.TIF_SHIFT) & 7 == 4
+        waiting = bits & at.BIT_WAITING != 0
+        return np.column_stack(
+            (
+                names[:, at.O_SYMBOL >> 2],
+                words[live, at.O_ID >> 3],
+                names[:, at.O_ACCOUNT >> 2],
+                words[live, at.O_PRICE >> 3],
+                np.where(waiting, dates[live, at.D_STOP >> 3], 0),
+                words[live, at.O_LEAVES >> 3],
+                np.where(dated, dates[live, at.D_EXPIRE >> 3], 0),
+                bits,
+                words[live, at.O_AGE >> 3],
+            )
+        )

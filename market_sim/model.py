@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from market_sim.streams import stream
 from market_sim.universe import Underlying
@@ -29,8 +30,8 @@ Array = NDArray[np.float64]
 class Dynamics:
     """How the market moves. Rates are per year; jump sizes are log returns of an underlying with beta 1."""
 
-    mean_reversion: float = 4.0
-    vol_of_vol: float = 1.8  # times the long-run vol; 8 > 1.8² keeps Feller's condition
+    mean_reversion: float = 5.0
+    vol_of_vol: float = 1.8  # times the long-run vol; keeps variance above zero (Feller): 2·5·0.8 > 1.8²
     leverage: float = -0.7  # correlation of an underlying's return and variance shocks
     common_variance: float = (
         0.7  # correlation of the parts of two variance shocks that returns do not explain
@@ -39,9 +40,16 @@ class Dynamics:
     crash_rate: float = 2.0
     crash_mean: float = -0.025
     crash_sd: float = 0.015
-    crash_variance: float = 30.0  # rise of variance in units of its long-run level, per unit of fall
+    crash_variance: float = 20.0  # rise of variance in units of its long-run level, per unit of fall
     news_rate: float = 4.0
     news_sd: float = 0.15  # times the underlying's long-run vol
+
+
+def _crash_variance_rate(d: Dynamics) -> float:
+    """What crashes add to variance per year, relative to its long-run level, which already contains it."""
+    deep = -d.crash_mean / d.crash_sd
+    mean_fall = -d.crash_mean * ndtr(deep) + d.crash_sd * np.exp(-(deep**2) / 2) / np.sqrt(2 * np.pi)
+    return float(d.crash_rate * d.crash_variance * mean_fall)
 
 
 class _Draws:
@@ -89,6 +97,7 @@ class Market:
         self._to_self = np.sqrt(1 - self._to_market**2 - self._to_sector**2)
         self._beta = np.array([u.beta for u in underlyings])
         self._carry = np.array([u.rate - u.dividend_yield for u in underlyings])
+        self._crash_variance_rate = _crash_variance_rate(self.dynamics) * self.long_run_variance
         self._own = _Draws([stream(seed, "underlying", s) for s in symbols], 3)
         self._factors = _Draws([stream(seed, "sector", s) for s in sectors], 1)
         self._common = _Draws([stream(seed, "market")], 3)
@@ -120,9 +129,9 @@ class Market:
         self.time_years += dt_years
 
     def shock(self, market_return: float, variance_factor: float = 1.0) -> None:
-        """Moves every underlying by its beta times a log return of the market, and scales all variances."""
+        """Moves all by their beta times a log return of the market; variance grows with the tie to the market."""
         self.log_spot = self.log_spot + self._beta * market_return
-        self.variance = self.variance * variance_factor
+        self.variance = self.variance * (1 + (variance_factor - 1) * self._to_market)
 
     def _step(self, dt: float) -> None:
         d = self.dynamics
@@ -143,7 +152,7 @@ class Market:
         news = self._news(dt, own[:, 2], news_u)
         drift = self._carry + d.premium * self._beta - variance / 2
         self.log_spot = self.log_spot + drift * dt + np.sqrt(variance * dt) * z + crash + news
-        pull = d.mean_reversion * (self.long_run_variance - variance) * dt
+        pull = (d.mean_reversion * (self.long_run_variance - variance) - self._crash_variance_rate) * dt
         noise = d.vol_of_vol * np.sqrt(self.long_run_variance * variance * dt) * z_variance
         happened = crash_u[0] < -np.expm1(-d.crash_rate * dt)
         fall = max(0.0, -(d.crash_mean + d.crash_sd * float(common[0, 2]))) if happened else 0.0

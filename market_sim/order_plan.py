@@ -38,7 +38,7 @@ _ORDER_FIELDS: list[tuple[str, str]] = [
 ]
 ORDER_DTYPE = np.dtype(_ORDER_FIELDS)
 PLAN_DTYPE = np.dtype([*_ORDER_FIELDS, ("anchor", "<f8")])
-"""`price` and `stop_price` are steps from the middle price at `anchor` seconds; `time` is ns from the start."""
+"""`price` and `stop_price` are steps from the middle price at `anchor` seconds, `time` is in ns."""
 
 NEW, CANCEL, REPLACE = 0, 1, 2
 LIMIT, MARKET, STOP, STOP_LIMIT = 0, 1, 2, 3

@@ -34,7 +34,7 @@ class Crisis:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Daily columns: `close` and `implied_vol` (per 1.00, 30 days ahead) have row per date, column per symbol."""
+    """Daily columns: `close` and `implied_vol` (per 1.00, 30 days ahead), dates down, symbols across."""
 
     dates: Dates
     symbols: tuple[str, ...]
@@ -103,11 +103,11 @@ def usual_crises(days: int, seed: int) -> tuple[Crisis, ...]:
 
 
 def _crash(random: np.random.Generator) -> Crisis:
-    """Two weeks that take off about a fifth, with rallies between the falls; volatility trebles."""
+    """Two weeks that take off a fifth, with rallies between the falls; a quarter of a year wins half back."""
     falls = np.array([-0.025, -0.035, 0.015, -0.045, -0.03, 0.025, -0.055, 0.02, -0.06, -0.02])
-    returns = falls + 0.005 * random.standard_normal(10)
+    returns = np.concatenate([falls + 0.005 * random.standard_normal(10), np.full(60, 0.0025)])
     factors = np.array([1.8, 1.5, 1.0, 1.6, 1.25, 0.95, 1.4, 1.0, 1.4, 1.0])
-    return Crisis("two-week crash", 0, tuple(returns.tolist()), tuple(factors.tolist()))
+    return Crisis("two-week crash", 0, tuple(returns.tolist()), (*factors.tolist(), *(1.0,) * 60))
 
 
 def _bear(random: np.random.Generator) -> Crisis:

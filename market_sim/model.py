@@ -30,13 +30,13 @@ Array = NDArray[np.float64]
 class Dynamics:
     """How the market moves. Rates are per year; jump sizes are log returns of an underlying with beta 1."""
 
-    mean_reversion: float = 5.0
-    vol_of_vol: float = 1.8  # times the long-run vol; keeps variance above zero (Feller): 2·5·0.8 > 1.8²
+    mean_reversion: float = 8.0
+    vol_of_vol: float = 2.2  # times the long-run vol; keeps variance above zero (Feller): 2·8·0.87 > 2.2²
     leverage: float = -0.7  # correlation of an underlying's return and variance shocks
     common_variance: float = (
         0.7  # correlation of the parts of two variance shocks that returns do not explain
     )
-    premium: float = 0.05  # drift of the market factor above the rate
+    premium: float = 0.07  # drift of the market factor above the rate
     crash_rate: float = 2.0
     crash_mean: float = -0.025
     crash_sd: float = 0.015
@@ -129,7 +129,7 @@ class Market:
         self.time_years += dt_years
 
     def shock(self, market_return: float, variance_factor: float = 1.0) -> None:
-        """Moves all by their beta times a log return of the market; variance grows with the tie to the market."""
+        """Moves all by beta times a log return of the market; variance follows the tie to the market."""
         self.log_spot = self.log_spot + self._beta * market_return
         self.variance = self.variance * (1 + (variance_factor - 1) * self._to_market)
 

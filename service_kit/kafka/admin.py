@@ -155,3 +155,13 @@ def _has_leaders(metadata: _Metadata, name: str, count: int) -> bool:
         and len(topic.partitions) == count
         and all(one.leader >= 0 for one in topic.partitions.values())
     )
+
+
+def leaders_in_sync(settings: KafkaSettings, replicas: int, timeout_s: float = 5.0) -> bool:
+    """Whether every partition has a leader and, of its replicas, at least `replicas` (or all) in sync."""
+    metadata = _Admin(settings).metadata(timeout_s)
+    return all(
+        one.leader >= 0 and len(one.isrs) >= min(replicas, len(one.replicas))
+        for topic in metadata.topics.values()
+        for one in topic.partitions.values()
+    )

@@ -1,0 +1,68 @@
+"""Numbers in, numbers out: option prices, Greeks, implied vols, scenario revaluation and tail risk in batches.
+
+Names are loaded when first used, so that `import gpu_kernels` needs only NumPy and SciPy and takes little time.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from gpu_kernels.errors import EngineUnavailable, GpuKernelsError, InvalidInput
+from gpu_kernels.options import Options
+from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
+from gpu_kernels.status import Status
+
+if TYPE_CHECKING:
+    from gpu_kernels.engines.choose import available_engines, engine
+    from gpu_kernels.engines.engine import Engine
+
+_LAZY = {
+    "engine": "gpu_kernels.engines.choose",
+    "available_engines": "gpu_kernels.engines.choose",
+    "Engine": "gpu_kernels.engines.engine",
+    "Portfolio": "gpu_kernels.portfolio",
+    "LinearPositions": "gpu_kernels.portfolio",
+    "Scenarios": "gpu_kernels.scenarios",
+    "simulate_scenarios": "gpu_kernels.simulated_scenarios",
+    "tail_risk": "gpu_kernels.tail_risk",
+    "TailRisk": "gpu_kernels.tail_risk",
+}
+
+__all__ = [
+    "Engine",
+    "EngineUnavailable",
+    "GpuKernelsError",
+    "GreeksResult",
+    "ImpliedVolResult",
+    "InvalidInput",
+    "Options",
+    "PriceResult",
+    "Status",
+    "available_engines",
+    "engine",
+]
+
+
+class _Package(ModuleType):
+    """This package. A function may bear the name of its submodule: the submodule then does not hide it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_LAZY[name]), name)
+        setattr(self, name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _LAZY and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_LAZY})
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,132 @@
+"""How the CPU engine's functions are compiled, and the disk cache that outlives the process.
+
+numba's own disk cache watches only the file of the kernel itself: after an edit of a formula or a primitive in
+another file it would run the old machine code. Here the key is a hash of every source file the kernel is built
+from: its own module and all modules of this package that it imports, directly or not.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numba import njit
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    InTreeCacheLocator,
+    UserProvidedCacheLocator,
+    UserWideCacheLocator,
+)
+
+# `contract` lets a*b + c become one fused operation. Never `reassoc`, which folds the rounding trick of exp away,
+# nor `nnan`, which would let the compiler drop NaN as a signal.
+FASTMATH = frozenset({"contract", "nsz"})
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """A function that is pasted into the kernels that call it; formulas and primitives are compiled so."""
+    return njit(inline="always", fastmath=set(FASTMATH))(function)
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """A serial loop over rows, compiled without the interpreter lock and cached on disk by a hash of its sources."""
+    dispatcher: Any = njit(nogil=True, fastmath=set(FASTMATH), error_model="numpy")(function)
+    make_cache: Any = _SourceKeyedCache
+    dispatcher._cache = make_cache(function)
+    return dispatcher
+
+
+def sources_of(path: Path) -> tuple[Path, ...]:
+    """The file and every file of its top package that it imports, directly or not, sorted."""
+    start = path.resolve()
+    root = _package_root(start)
+    seen: set[Path] = set()
+    waiting = [start]
+    while waiting:
+        one = waiting.pop()
+        if one not in seen:
+            seen.add(one)
+            waiting.extend(_imports_of(one, root))
+    return tuple(sorted(seen))
+
+
+def source_key(path: Path) -> str:
+    """A hash over the names and contents of all sources of a kernel's file."""
+    digest = hashlib.sha256()
+    root = _package_root(path.resolve()).parent
+    for source in sources_of(path):
+        digest.update(str(source.relative_to(root)).encode())
+        digest.update(hashlib.sha256(source.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _package_root(path: Path) -> Path:
+    root = path.parent
+    while (root.parent / "__init__.py").exists():
+        root = root.parent
+    return root
+
+
+def _imports_of(path: Path, root: Path) -> list[Path]:
+    found: list[Path] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            source = _file_of(name, root)
+            if source is not None:
+                found.append(source)
+    return found
+
+
+def _file_of(name: str, root: Path) -> Path | None:
+    first, _, rest = name.partition(".")
+    # A kernel is not built from the package's front door or from folders' descriptions.
+    if first != root.name or not rest:
+        return None
+    path = root.joinpath(*rest.split(".")).with_suffix(".py")
+    return path if path.exists() else None
+
+
+@cache
+def _key_of_file(py_file: str) -> str:
+    return source_key(Path(py_file))
+
+
+class _SourceKeyed:
+    """Puts the hash of all sources in place of the hash of the kernel's own file."""
+
+    _py_file: str
+
+    def get_source_stamp(self) -> str:
+        return _key_of_file(self._py_file)
+
+
+class _Provided(_SourceKeyed, UserProvidedCacheLocator):
+    pass
+
+
+class _InTree(_SourceKeyed, InTreeCacheLocator):
+    pass
+
+
+class _UserWide(_SourceKeyed, UserWideCacheLocator):
+    pass
+
+
+class _SourceKeyedImpl(CompileResultCacheImpl):
+    # NUMBA_CACHE_DIR if set, else beside the source, else the user's cache folder where the source is read-only.
+    _locator_classes: ClassVar[list[Any]] = [_Provided, _InTree, _UserWide]
+
+
+class _SourceKeyedCache(FunctionCache):
+    _impl_class = _SourceKeyedImpl

@@ -1,0 +1,132 @@
+"""European options: Black and Scholes (1973) with a continuous dividend yield (Merton 1973), and eight Greeks.
+
+Both orientations are reduced to the option that is out of the money on the forward. With x = log(F/K), total
+volatility s, z1 = -|x|/s + s/2 and z2 = -|x|/s - s/2 its value is p [Y(z1) - Y(z2)], where Y = Phi/phi and
+p = S e^(-qT) phi(d1) = K e^(-rT) phi(d2). An option in the money adds the intrinsic value on the forward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpu_kernels.formulas.mills import mills
+
+INV_SQRT_2PI = 0.3989422804014327
+# Below these the limits of zero volatility or zero spot are taken; both keep every product finite.
+LEAST_TOTAL_VOL = 1e-80
+LEAST_PRICE = 1e-300
+
+
+def black_scholes(ops: Any) -> Any:
+    """The functions price, price_and_greeks and row_status of one option."""
+    exp, expm1, log_ratio, sqrt, absolute = ops.exp, ops.expm1, ops.log_ratio, ops.sqrt, ops.absolute
+    maximum, where = ops.maximum, ops.where
+    mills_pair = mills(ops)
+
+    def pieces(
+        spot: Any, strike: Any, expiry: Any, total_vol: Any, inv_vol: Any, rate: Any, dividend_yield: Any
+    ) -> Any:
+        """What price and Greeks have in common, for the option that is out of the money on the forward."""
+        carry = (rate - dividend_yield) * expiry
+        spot_discount = exp(-dividend_yield * expiry)
+        forward = spot * spot_discount
+        discounted_strike = strike * (spot_discount * exp(-carry))
+        # S e^(-qT) - K e^(-rT) without losing the digits of S - K.
+        intrinsic = spot_discount * ((spot - strike) - strike * expm1(-carry))
+        x = log_ratio(maximum(spot, LEAST_PRICE), maximum(strike, LEAST_PRICE)) + carry
+        call_side = x <= 0.0
+        half = 0.5 * total_vol
+        h = -absolute(x) * inv_vol
+        z1 = h + half
+        z2 = h - half
+        upper = z1 > 0.5
+        density = INV_SQRT_2PI * exp(-0.5 * (z1 * z1))
+        y1, y2, slope = mills_pair(where(upper, -z1, z1), z2)
+        lead = where(call_side, forward, discounted_strike)
+        n1 = where(upper, 1.0 - density * y1, density * y1)
+        p = lead * density
+        value = where(upper, lead * n1 - p * y2, p * (total_vol * slope))
+        return (
+            value,
+            p,
+            lead * n1,
+            p * y2,
+            n1,
+            z1,
+            z2,
+            call_side,
+            intrinsic,
+            forward,
+            discounted_strike,
+            spot_discount,
+        )
+
+    pieces = ops.function(pieces)
+
+    def price(
+        spot: Any, strike: Any, expiry: Any, vol: Any, rate: Any, dividend_yield: Any, is_call: Any
+    ) -> Any:
+        """Value of one option."""
+        total_vol = maximum(vol * sqrt(expiry), LEAST_TOTAL_VOL)
+        parts = pieces(spot, strike, expiry, total_vol, 1.0 / total_vol, rate, dividend_yield)
+        value = parts[0]
+        call_side = parts[7]
+        intrinsic = parts[8]
+        return value + where(is_call == call_side, 0.0, absolute(intrinsic))
+
+    def price_and_greeks(
+        spot: Any, strike: Any, expiry: Any, vol: Any, rate: Any, dividend_yield: Any, is_call: Any
+    ) -> Any:
+        """Value, delta, gamma, vega, theta, rho, vanna, volga, charm of one option."""
+        root = sqrt(expiry)
+        exact_total_vol = vol * root
+        total_vol = maximum(exact_total_vol, LEAST_TOTAL_VOL)
+        inv_vol = 1.0 / total_vol
+        parts = pieces(spot, strike, expiry, total_vol, inv_vol, rate, dividend_yield)
+        (
+            value,
+            whole_p,
+            lead_leg,
+            other_leg,
+            n1,
+            z1,
+            z2,
+            call_side,
+            intrinsic,
+            forward,
+            discounted_strike,
+            spot_discount,
+        ) = parts
+        out_of_money = is_call == call_side
+        # +1 for a call in the money, -1 for a put: what the option has beyond the one out of the money.
+        in_money = where(out_of_money, 0.0, where(is_call, 1.0, -1.0))
+        inv_spot = 1.0 / maximum(spot, LEAST_PRICE)
+        d1 = where(call_side, z1, -z2)
+        d2 = where(call_side, z2, -z1)
+        p = where(exact_total_vol < LEAST_TOTAL_VOL, 0.0, whole_p)
+        spot_n = where(call_side, spot_discount * n1, -other_leg * inv_spot)
+        delta = spot_n + in_money * spot_discount
+        strike_leg = where(call_side, other_leg, -lead_leg) + in_money * discounted_strike
+        inv_root = vol * inv_vol
+        p_spot = p * inv_spot
+        # At the kink of an expired option one-sided slopes in time differ: both are given as 0.
+        moving = where(expiry > 0.0, 1.0, where(spot == strike, 0.0, 1.0))
+        gamma = p_spot * (inv_spot * inv_vol)
+        vega = p * root
+        theta = moving * (dividend_yield * spot * delta - rate * strike_leg) - 0.5 * (p * (vol * inv_root))
+        rho = expiry * strike_leg
+        vanna = -p_spot * (d2 * (root * inv_vol))
+        volga = p * ((d1 * d2) * (expiry * inv_vol))
+        charm = moving * dividend_yield * delta - p_spot * (
+            (rate - dividend_yield) * inv_vol - 0.5 * (d2 * (inv_root * inv_root))
+        )
+        return value + absolute(in_money * intrinsic), delta, gamma, vega, theta, rho, vanna, volga, charm
+
+    def row_status(spot: Any, strike: Any, expiry: Any, vol: Any, rate: Any, dividend_yield: Any) -> Any:
+        """Status number of one row: 0 fine, 1 expired, 2 not a valid option (comparisons are false for NaN)."""
+        least = ops.minimum(ops.minimum(spot, strike), ops.minimum(expiry, vol))
+        size = spot + strike + expiry + vol + absolute(rate) + absolute(dividend_yield)
+        valid = (size < 1.7e308) & (least >= 0.0)
+        return where(valid, where(expiry > 0.0, 0, 1), 2)
+
+    return ops.function(price), ops.function(price_and_greeks), ops.function(row_status)

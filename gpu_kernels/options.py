@@ -1,0 +1,167 @@
+"""Options as columns: one validated array per field, broadcast together, rows in the caller's order."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpu_kernels.errors import InvalidInput
+
+NUMERIC_FIELDS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
+FLAG_FIELDS = ("is_call", "american")
+
+
+class Options:
+    """Columns of options. Expiry in years; vol, rate and yield per year, continuous; any mix of scalars and arrays.
+
+    Every field is kept as a float64 (or bool) array of either the full shape or one element; `shape` is the
+    broadcast shape and `size` its number of rows. Arrays that already live on a CUDA device stay there. Values
+    are not judged here: a NaN or a negative spot is a bad row, and gets its status when priced.
+    """
+
+    __slots__ = (
+        "american",
+        "dividend_yield",
+        "expiry",
+        "is_call",
+        "rate",
+        "shape",
+        "size",
+        "spot",
+        "strike",
+        "vol",
+    )
+
+    spot: Any
+    strike: Any
+    expiry: Any
+    vol: Any
+    rate: Any
+    dividend_yield: Any
+    is_call: Any
+    american: Any
+    shape: tuple[int, ...]
+    size: int
+
+    def __init__(
+        self,
+        *,
+        spot: Any,
+        strike: Any,
+        expiry: Any,
+        vol: Any = math.nan,
+        rate: Any = 0.0,
+        dividend_yield: Any = 0.0,
+        is_call: Any = True,
+        american: Any = False,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "spot", _numbers("spot", spot))
+        put(self, "strike", _numbers("strike", strike))
+        put(self, "expiry", _numbers("expiry", expiry))
+        put(self, "vol", _numbers("vol", vol))
+        put(self, "rate", _numbers("rate", rate))
+        put(self, "dividend_yield", _numbers("dividend_yield", dividend_yield))
+        put(self, "is_call", _flags("is_call", is_call))
+        put(self, "american", _flags("american", american))
+        shape: tuple[int, ...] = ()
+        for name in (*NUMERIC_FIELDS, *FLAG_FIELDS):
+            one = getattr(self, name).shape
+            if one != shape and one != ():
+                shape = _joined(name, shape, one)
+        put(self, "shape", shape)
+        put(self, "size", math.prod(shape))
+        for name in (*NUMERIC_FIELDS, *FLAG_FIELDS):
+            array = getattr(self, name)
+            if array.shape != shape and array.size != 1:
+                put(self, name, _spread(array, shape))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Options is read-only: {name}")
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __repr__(self) -> str:
+        return f"Options(shape={self.shape})"
+
+    def rows(self, index: Any) -> Options:
+        """The options of the given rows (integer or boolean index into the flattened rows), as one dimension."""
+        return Options(**{name: self.column(name)[index] for name in (*NUMERIC_FIELDS, *FLAG_FIELDS)})
+
+    def column(self, name: str) -> Any:
+        """One field as a flat array of `size` elements; a one-element field comes as a broadcast view."""
+        array = getattr(self, name)
+        if array.size == self.size:
+            return array.reshape(-1)
+        return _spread_view(array.reshape(-1), (self.size,))
+
+    def replace(self, **changes: Any) -> Options:
+        """A copy with some fields changed."""
+        fields = {name: getattr(self, name) for name in (*NUMERIC_FIELDS, *FLAG_FIELDS)}
+        unknown = changes.keys() - fields.keys()
+        if unknown:
+            raise InvalidInput(min(unknown), "no such field of Options")
+        return Options(**(fields | changes))
+
+
+def numbers(field: str, value: Any) -> Any:
+    """`value` as a C-contiguous float64 array on its device; raises InvalidInput naming the field."""
+    return _numbers(field, value)
+
+
+def _numbers(field: str, value: Any) -> Any:
+    if type(value) is float:
+        return np.array(value)
+    array = value if _is_device_array(value) else _host_array(field, value)
+    if array.dtype != np.float64:
+        if array.dtype.kind not in "iuf":
+            raise InvalidInput(field, f"expected numbers, got {array.dtype}")
+        array = array.astype(np.float64)
+    return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+def _flags(field: str, value: Any) -> Any:
+    if value is True:
+        return _TRUE
+    if value is False:
+        return _FALSE
+    array = value if _is_device_array(value) else _host_array(field, value)
+    if array.dtype != np.bool_:
+        raise InvalidInput(field, f"expected booleans, got {array.dtype}")
+    return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+def _host_array(field: str, value: Any) -> Any:
+    if value is None:
+        raise InvalidInput(field, "missing")
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(field, f"not an array: {error}") from error
+
+
+def _is_device_array(value: Any) -> bool:
+    return hasattr(value, "__cuda_array_interface__")
+
+
+def _joined(field: str, shape: tuple[int, ...], one: tuple[int, ...]) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(shape, one)
+    except ValueError as error:
+        raise InvalidInput(field, f"shape {one} does not broadcast with {shape}") from error
+
+
+def _spread_view(array: Any, shape: tuple[int, ...]) -> Any:
+    # NumPy hands device arrays on to their own library (__array_function__).
+    return np.broadcast_to(array, shape)
+
+
+def _spread(array: Any, shape: tuple[int, ...]) -> Any:
+    return _spread_view(array, shape).copy(order="C")
+
+
+_TRUE = np.array(True)
+_FALSE = np.array(False)

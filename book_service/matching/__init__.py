@@ -3,5 +3,6 @@
 from book_service.matching.engine import MatchingEngine
 from book_service.matching.layout import ORDER_DTYPE, REPORT_DTYPE
 from book_service.matching.reasons import CancelReason, RejectReason
+from book_service.matching.snapshot import SnapshotError
 
-__all__ = ["ORDER_DTYPE", "REPORT_DTYPE", "CancelReason", "MatchingEngine", "RejectReason"]
+__all__ = ["ORDER_DTYPE", "REPORT_DTYPE", "CancelReason", "MatchingEngine", "RejectReason", "SnapshotError"]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from book_service.matching import kernel
+from book_service.matching import kernel, snapshot
 from book_service.matching import layout as at
 from book_service.matching.layout import DEPTH_DTYPE, ORDER_DTYPE, REPORT_DTYPE
+from book_service.matching.kernel import SAVED_WORDS
+from book_service.matching.snapshot import Saved, SnapshotError
 from book_service.matching.storage import Storage, address
 
 Records = NDArray[np.void]
+
+LARGEST_SYMBOLS: Final = 1 << 20  # a book is 768 bytes per symbol
 
 
 @cache
@@ -52,8 +56,8 @@ class MatchingEngine:
 
     def __init__(self, instruments: int | Sequence[Any], controls: Any = None) -> None:
         count = instruments if isinstance(instruments, int) else len(instruments)
-        if not 1 <= count <= 1 << 20:
-            raise ValueError(f"instruments: between 1 and {1 << 20} symbols, not {count}")
+        if not 1 <= count <= LARGEST_SYMBOLS:
+            raise ValueError(f"instruments: between 1 and {LARGEST_SYMBOLS} symbols, not {count}")
         self._symbols = count
         self._storage = Storage(count)
         self._kernels = kernels()
@@ -72,6 +76,44 @@ class MatchingEngine:
     def open_orders(self) -> int:
         """Number of resting orders and waiting stops."""
         return self._storage.get(at.LIVE)
+
+    def _saved(self) -> Saved:
+        storage = self._storage
+        config = {
+            "symbols": self._symbols,
+            "sequence": storage.get(at.SEQUENCE),
+            "next_age": storage.get(at.NEXT_AGE),
+        }
+        last = storage.symbols.reshape(self._symbols, -1)[:, [at.Y_LAST >> 3, at.Y_HAS_LAST >> 3]]
+        return Saved(config, {"last": last, "orders": storage.open_orders()})
+
+    def state_hash(self) -> str:
+        """SHA-256 of the logical state, in hex: equal for two engines that will report the same for ever."""
+        return snapshot.state_hash(self._saved())
+
+    def snapshot(self) -> bytes:
+        """The whole logical state, with its configuration, versioned and hashed."""
+        return snapshot.encode(self._saved())
+
+    @classmethod
+    def restore(cls, blob: bytes) -> MatchingEngine:
+        """A new engine in the state of a snapshot; raises SnapshotError for bytes that are not one."""
+        saved = snapshot.decode(blob)
+        engine = cls(snapshot.number(saved, "symbols", 1, LARGEST_SYMBOLS))
+        storage = engine._storage
+        next_age = snapshot.number(saved, "next_age", 0, at.LARGEST)
+        last = snapshot.table(saved, "last", 2, engine._symbols)
+        if not np.isin(last[:, 1], (0, 1)).all() or last[last[:, 1] == 0, 0].any():
+            raise SnapshotError("snapshot: table 'last' holds an impossible flag")
+        rows = np.ascontiguousarray(snapshot.table(saved, "orders", SAVED_WORDS))
+        snapshot.check_orders(rows, engine._symbols, next_age)
+        storage.symbols.reshape(engine._symbols, -1)[:, [at.Y_LAST >> 3, at.Y_HAS_LAST >> 3]] = last
+        storage.set(at.SEQUENCE, snapshot.number(saved, "sequence", 0, at.LARGEST))
+        while storage.get(at.CAPACITY) <= len(rows):
+            storage.grow()
+        engine._kernels.reopen(storage.address, address(rows), len(rows))
+        storage.set(at.NEXT_AGE, next_age)
+        return engine
 
     def process(self, messages: Records) -> Records:
         """Applies messages in order; gives their reports in order."""

@@ -1,0 +1,63 @@
+"""What a record of orders.incoming says, as the matching core takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from book_service.matching import ORDER_DTYPE
+from protos import packing
+from protos.orders.v1.orders_pb2 import OrderBatch
+
+# Column of the message by field of ORDER_DTYPE.
+COLUMNS = {
+    "action": "action",
+    "order_id": "order_id",
+    "account": "account",
+    "side": "side",
+    "kind": "kind",
+    "tif": "time_in_force",
+    "flags": "flags",
+    "price": "price_ticks",
+    "stop_price": "stop_price_ticks",
+    "quantity": "quantity",
+    "time": "time_ns",
+    "expire_time": "expire_time_ns",
+    "stp": "self_trade_prevention",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OrderEvents:
+    """One batch of orders; `rows.symbol` is a place in `symbols`, not yet one of the venue's."""
+
+    symbols: tuple[str, ...]
+    rows: NDArray[np.void]
+
+
+def decode(value: bytes) -> OrderEvents:
+    """Reads a record's value; a value that is no batch raises ValueError naming the column."""
+    batch = OrderBatch.FromString(value)
+    if len(set(batch.symbols)) != len(batch.symbols):
+        raise packing.PackingError("symbols", "names a symbol twice")
+    count = packing.row_count(batch, ("symbol_index", *COLUMNS.values()))
+    if count == 0:
+        raise packing.PackingError("action", "the batch has no orders")
+    rows = np.zeros(count, ORDER_DTYPE)
+    rows["symbol"] = packing.names(batch, "symbols", "symbol_index", count)
+    for name, column in COLUMNS.items():
+        rows[name] = _fitting(packing.column(batch, column, count), rows.dtype[name], column)
+    return OrderEvents(tuple(batch.symbols), rows)
+
+
+def _fitting(values: NDArray[Any], dtype: np.dtype[Any], column: str) -> NDArray[Any]:
+    """Refuses what the core's narrower column would cut: a cut value would be another order."""
+    limits = np.iinfo(dtype)
+    outside = np.flatnonzero((values < limits.min) | (values > limits.max))
+    if outside.size:
+        row = int(outside[0])
+        raise packing.PackingError(column, f"{values[row]} does not fit {dtype}", row)
+    return values

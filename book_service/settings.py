@@ -1,0 +1,69 @@
+"""Settings of book_service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from service_kit.telemetry.settings import TelemetrySettings
+
+from book_service.normaliser import NormaliserRules
+from service_kit.errors import SettingError
+from service_kit.grpc_server.settings import GrpcSettings
+from service_kit.kafka.settings import KafkaSettings
+from service_kit.settings import limited
+
+
+@dataclass(frozen=True, slots=True)
+class BookSettings:
+    """What book_service trades and how it reads the market."""
+
+    # The instruments of our own venue, each SYMBOL:TICK_SIZE; their places are the matching core's symbols,
+    # so the list is part of the log's meaning: append to it, never reorder it.
+    instruments: tuple[str, ...] = ()
+    group: str = "book-service"
+    poll_records_max: int = limited(500, at_least=1, at_most=100_000)
+    poll_wait_s: float = limited(0.05, at_least=0.001, at_most=10.0)
+    commit_every_s: float = limited(1.0, at_least=0.0, at_most=60.0)
+    band_relative: float = limited(0.25, at_least=0.001, at_most=100.0)
+    band_absolute: float = limited(1.0, at_least=0.0, at_most=1e9)
+    band_confirmations: int = limited(5, at_least=1, at_most=1_000_000)
+    stale_after_s: float = limited(2.0, at_least=0.0, at_most=86_400.0)
+
+    def rules(self) -> NormaliserRules:
+        """The normaliser's limits."""
+        return NormaliserRules(
+            band_relative=self.band_relative,
+            band_absolute=self.band_absolute,
+            band_confirmations=self.band_confirmations,
+            stale_after_ns=round(self.stale_after_s * 1e9),
+        )
+
+    def tick_sizes(self) -> dict[str, float]:
+        """Tick size by symbol, in the order of the setting."""
+        sizes: dict[str, float] = {}
+        for entry in self.instruments:
+            symbol, _, tick = entry.rpartition(":")
+            try:
+                size = float(tick)
+            except ValueError:
+                size = 0.0
+            if not symbol or symbol in sizes or not 0.0 < size < float("inf"):
+                raise SettingError("book.instruments", f"{entry!r} is not SYMBOL:TICK_SIZE, each symbol once")
+            sizes[symbol] = size
+        return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class BookServiceSettings:
+    """Everything that `risk book` reads."""
+
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)
+    grpc: GrpcSettings = field(default_factory=GrpcSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    book: BookSettings = field(default_factory=BookSettings)
+
+    def validate(self) -> BookServiceSettings:
+        """These settings, or SettingError naming the first that cannot work."""
+        self.kafka.validate()
+        self.book.tick_sizes()
+        return self

@@ -1,0 +1,104 @@
+"""orders.incoming in, orders.executed out. The books are rebuilt from the log whenever a partition is taken.
+
+A partition is read from its beginning, so that its venue is a function of the whole log; what lies before the
+committed offset was published by whoever held the partition then, and is not published again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from book_service.order_events import OrderEvents
+from book_service.service_metrics import BookMetrics
+from book_service.venue import Venue
+from protos import topics
+from protos.book.v1.book_pb2 import Book
+from protos.market.v1.market_pb2 import Origin
+from service_kit.kafka.consumer import Consumer
+from service_kit.kafka.partitioning import partition_of
+from service_kit.kafka.producer import Producer
+from service_kit.kafka.records import BEGINNING, Message, Partition
+from service_kit.lifecycle import Stop
+
+
+@dataclass(slots=True)
+class VenueLoop:
+    """Runs in one thread; `book` may be called from any."""
+
+    producer: Producer
+    tick_sizes: Mapping[str, float]
+    metrics: BookMetrics
+    partitions: int
+    poll_records_max: int
+    poll_wait_s: float
+    commit_every_s: float
+    consumer: Consumer[OrderEvents] = field(init=False)
+    _venues: dict[int, Venue] = field(default_factory=dict)
+    _published_to: dict[int, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _uncommitted: bool = False
+    _committed_at_s: float = 0.0
+
+    def taken(self, partitions: list[Partition]) -> Mapping[Partition, int]:
+        """New partitions: their venues begin empty, at the beginning of their logs."""
+        committed = self.consumer.committed(partitions)
+        with self._lock:
+            for one in partitions:
+                self._venues[one.partition] = Venue(self.tick_sizes)
+                self._published_to[one.partition] = committed.get(one, 0)
+        return dict.fromkeys(partitions, BEGINNING)
+
+    def given_up(self, partitions: list[Partition], lost: bool) -> None:
+        """Partitions that another takes over."""
+        if not lost:
+            self._commit()
+        with self._lock:
+            for one in partitions:
+                self._venues.pop(one.partition, None)
+
+    def run(self, stop: Stop) -> None:
+        """Until told to stop; what was read is then sent and committed."""
+        while not stop.is_set():
+            self.turn()
+        self._commit()
+
+    def turn(self) -> None:
+        """One round."""
+        for message in self.consumer.poll(self.poll_records_max, self.poll_wait_s):
+            self._match(message)
+        self.producer.poll()
+        if self._uncommitted and time.monotonic() - self._committed_at_s >= self.commit_every_s:
+            self._commit()
+
+    def book(self, symbol: str, levels: int) -> Book | None:
+        """Depth of an instrument as its partition has it; None where it is not traded here."""
+        with self._lock:
+            venue = self._venues.get(partition_of(symbol, self.partitions))
+            return None if venue is None else venue.book(symbol, levels)
+
+    def _match(self, message: Message[OrderEvents]) -> None:
+        record = message.record
+        origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
+        with self._lock:
+            executions = self._venues[record.partition].apply(message.value, origin)
+        if record.offset < self._published_to[record.partition]:
+            return
+        self.metrics.orders.inc(len(message.value.rows))
+        self.metrics.reports.inc(len(executions.kind))
+        self.producer.send(topics.ORDERS_EXECUTED, record.key, executions.SerializeToString(), record.headers)
+        self._uncommitted = True
+
+    def _published(self, partition: Partition) -> int:
+        return self._published_to.get(partition.partition, 0)
+
+    def _commit(self) -> None:
+        if self._uncommitted:
+            self.producer.flush()
+            # A partition that is still being replayed must not be committed backwards.
+            ahead = {one: at for one, at in self.consumer.position().items() if at > self._published(one)}
+            self.consumer.commit(ahead)
+        self._uncommitted = False
+        self._committed_at_s = time.monotonic()

@@ -1,0 +1,40 @@
+"""The only place that makes the feed's real clients."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from market_sim.feed import MarketFeed
+from market_sim.publish_loop import PublishLoop
+from market_sim.settings import FeedSettings, MarketSimSettings
+from service_kit.kafka.admin import check_broker
+from service_kit.kafka.producer import Producer
+from service_kit.lifecycle import Stop
+
+
+def market_feed(settings: FeedSettings) -> MarketFeed:
+    """The market that these settings describe, its options listed today."""
+    return MarketFeed(
+        settings.seed,
+        start=datetime.now(UTC).date(),
+        underlyings=settings.underlyings,
+        expiries=settings.expiries,
+        strikes=settings.strikes,
+        ticks_per_second=settings.ticks_per_second,
+        orders_per_second=settings.orders_per_second,
+        regime=settings.regime,
+        speed=settings.speed,
+    )
+
+
+def run_feed(settings: MarketSimSettings, stop: Stop) -> None:
+    """Runs the feed until told to stop."""
+    check_broker(settings.kafka)
+    with Producer(settings.kafka) as producer:
+        loop = PublishLoop(
+            feed=market_feed(settings.feed),
+            producer=producer,
+            step_s=1.0 / settings.feed.steps_per_second,
+            refresh_every_s=settings.feed.refresh_every_s,
+        )
+        loop.run(stop)

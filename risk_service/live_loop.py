@@ -1,0 +1,125 @@
+"""The live loop: ticks and portfolios in, risk out. Poll, apply, measure, publish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from protos import topics
+from protos.risk.v1.risk_pb2 import Portfolio, RiskMetrics
+from risk_service.alerts import AlertBook
+from risk_service.board import RiskBoard
+from risk_service.live_risk import RiskCalculator
+from risk_service.market_events import MarketEvents
+from risk_service.market_state import MarketState
+from risk_service.portfolios import PortfolioStore, check
+from risk_service.service_metrics import ServiceMetrics
+from risk_service.valuation import Book
+from risk_service.vol_marks import VolMarks
+from service_kit.errors import InvalidRequest
+from service_kit.kafka.consumer import Consumer
+from service_kit.kafka.producer import Producer
+from service_kit.kafka.records import Message
+from service_kit.lifecycle import Stop
+
+
+def decode_portfolio(value: bytes) -> Portfolio | None:
+    """A record of risk.portfolios, checked; None is a deletion. What is no portfolio raises ValueError."""
+    if not value:
+        return None
+    portfolio = Portfolio.FromString(value)
+    try:
+        check(portfolio)
+    except InvalidRequest as fault:
+        raise ValueError(str(fault)) from fault
+    return portfolio
+
+
+@dataclass(slots=True)
+class LiveLoop:
+    """Owns the live state; runs in one thread. What others see goes through the board and the store."""
+
+    market_consumer: Consumer[MarketEvents]
+    portfolio_consumer: Consumer[Portfolio | None]
+    producer: Producer
+    store: PortfolioStore
+    board: RiskBoard
+    calculator: RiskCalculator
+    alerts: AlertBook
+    metrics: ServiceMetrics
+    poll_records_max: int
+    poll_wait_s: float
+    clock_ns: Callable[[], int] = time.time_ns
+    market: MarketState = field(default_factory=MarketState)
+    _marks: VolMarks = field(default_factory=VolMarks)
+    _books: dict[str, Book] = field(default_factory=dict)
+    _dirty: set[str] = field(default_factory=set)
+
+    def run(self, stop: Stop) -> None:
+        """Until told to stop."""
+        while not stop.is_set():
+            self.turn()
+
+    def turn(self) -> None:
+        """One round: everything that has arrived is applied before anything is measured (latest wins)."""
+        messages = self.market_consumer.poll(self.poll_records_max, self.poll_wait_s)
+        for message in messages:
+            self._apply(message)
+        self._take_portfolios()
+        # A full batch means that more is waiting: an answer now would be old before it is sent.
+        if len(messages) < self.poll_records_max:
+            self._measure_dirty()
+        self.producer.poll()
+
+    def _apply(self, message: Message[MarketEvents]) -> None:
+        record = message.record
+        changed = self.market.apply(message.value, record.key, record.partition, record.offset)
+        self.metrics.ticks.inc(len(message.value))
+        if not changed:
+            return
+        for name, book in self._books.items():
+            if record.key in book.held.underlyings:
+                self._dirty.add(name)
+
+    def _take_portfolios(self) -> None:
+        for message in self.portfolio_consumer.poll(self.poll_records_max, 0.0):
+            if message.value is None:
+                self.store.apply_delete(message.record.key)
+            else:
+                self.store.apply(message.value)
+        held = {portfolio.name: portfolio for portfolio in self.store.all()}
+        for name in self._books.keys() - held.keys():
+            del self._books[name]
+            self._dirty.discard(name)
+            self.board.remove(name)
+            self.alerts.forget(name)
+        for name, portfolio in held.items():
+            if name not in self._books or self._books[name].held is not portfolio:
+                self._books[name] = Book.of(portfolio, self.market)
+                self._dirty.add(name)
+
+    def _measure_dirty(self) -> None:
+        for name in sorted(self._dirty):
+            book = self._books[name]
+            with self.metrics.measure_seconds.time():
+                metrics = self.calculator.measure(self.market, book, self._marks)
+            self._publish(metrics, book.held.limits.hysteresis)
+        self._dirty.clear()
+
+    def _publish(self, metrics: RiskMetrics, hysteresis: float) -> None:
+        metrics.timing.published_time_ns = self.clock_ns()
+        self.board.publish(metrics)
+        self.producer.send(topics.RISK_METRICS, metrics.portfolio, metrics.SerializeToString())
+        for alert in self.alerts.update(metrics, hysteresis):
+            self.producer.send(topics.RISK_ALERTS, alert.portfolio, alert.SerializeToString())
+            self.metrics.alerts.labels(alert.portfolio).inc()
+        self.metrics.published.inc()
+        self._time(metrics)
+
+    def _time(self, metrics: RiskMetrics) -> None:
+        timing = metrics.timing
+        if timing.source_time_ns:
+            self.metrics.tick_to_risk_seconds.observe(
+                max(0, timing.published_time_ns - timing.source_time_ns) / 1e9
+            )

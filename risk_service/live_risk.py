@@ -1,0 +1,185 @@
+"""One portfolio's risk at one snapshot of the market: a pure function, the same numbers at every replay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gpu_kernels as gk
+from protos import packing
+from protos.risk.v1.risk_pb2 import (
+    GreeksByUnderlying,
+    LimitUsage,
+    RiskMetrics,
+    RowFault,
+    TailRisk,
+    TickTiming,
+)
+from risk_service.market_state import MarketState
+from risk_service.price_history import NoHistory, PriceHistory
+from risk_service.valuation import Book, Valuation, value
+from risk_service.vol_marks import VolMarks
+
+DEFAULT_VAR_FRACTION = 0.02  # of gross value
+DEFAULT_STRESS_FRACTION = 0.05
+
+_GREEKS = ("delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
+
+
+@dataclass(frozen=True, slots=True)
+class Stress:
+    """A shock to every underlying at once: simple return of spot, absolute change of vol."""
+
+    name: str
+    spot: float
+    vol: float = 0.0
+
+
+STRESSES = (
+    Stress("spot -20% vol +20", -0.20, 0.20),
+    Stress("spot -10% vol +10", -0.10, 0.10),
+    Stress("spot -5%", -0.05),
+    Stress("spot +5%", 0.05),
+    Stress("spot +10% vol -5", 0.10, -0.05),
+    Stress("vol +10", 0.0, 0.10),
+)
+
+
+@dataclass(slots=True)
+class ScenarioSource:
+    """The scenarios of a portfolio, made once per set of underlyings: its history, then the stresses."""
+
+    history: PriceHistory | None
+    days: int
+    _made: dict[tuple[str, ...], tuple[gk.Scenarios, int, str]] = field(default_factory=dict)
+
+    def of(self, underlyings: tuple[str, ...]) -> tuple[gk.Scenarios, int, str]:
+        """Scenarios, how many of them are historical, and why there are none where there are none."""
+        if underlyings not in self._made:
+            self._made[underlyings] = self._make(underlyings)
+        return self._made[underlyings]
+
+    def _make(self, underlyings: tuple[str, ...]) -> tuple[gk.Scenarios, int, str]:
+        stresses = _stress_scenarios(len(underlyings))
+        if self.history is None:
+            return stresses, 0, "no price history is loaded"
+        try:
+            historical = self.history.scenarios(underlyings, self.days)
+        except NoHistory as missing:
+            return stresses, 0, str(missing)
+        return gk.Scenarios.stacked([historical, stresses]), len(historical), ""
+
+
+def _stress_scenarios(underlyings: int) -> gk.Scenarios:
+    spot = np.array([math.log1p(stress.spot) for stress in STRESSES])
+    vol = np.array([stress.vol for stress in STRESSES])
+    return gk.Scenarios(spot_return=np.tile(spot[:, None], (1, underlyings)), vol_change=vol[:, None])
+
+
+@dataclass(frozen=True, slots=True)
+class RiskCalculator:
+    """Turns a book and the market into metrics with one engine."""
+
+    engine: gk.Engine
+    scenarios: ScenarioSource
+    level: float
+    degraded_reason: str = ""
+
+    def measure(self, market: MarketState, book: Book, marks: VolMarks) -> RiskMetrics:
+        """Values, Greeks, tail risk and stresses of everything in the book that can be valued."""
+        valuation = value(self.engine, market, book, marks)
+        metrics = RiskMetrics(
+            portfolio=book.held.name,
+            portfolio_version=book.held.version,
+            positions=len(book.held),
+            faults=[RowFault(row=f.row, symbol=f.symbol, status=int(f.status)) for f in valuation.faults],
+            timing=TickTiming(
+                source_time_ns=market.clocks.source_time_ns,
+                normalized_time_ns=market.clocks.normalized_time_ns,
+            ),
+        )
+        ages = market.clocks.source_time_ns - market.times_ns(book.underlying_slots)
+        self._add_greeks(metrics, book, valuation, ages)
+        self._add_scenarios(metrics, book, valuation)
+        self._add_provenance(metrics, market, ages)
+        metrics.limits.extend(limit_usage(book, metrics))
+        return metrics
+
+    def _add_greeks(
+        self, metrics: RiskMetrics, book: Book, valuation: Valuation, ages: NDArray[np.int64]
+    ) -> None:
+        portfolio = valuation.portfolio
+        result = self.engine.greeks(valuation.options)
+        size = portfolio.quantity * portfolio.multiplier
+        linear = portfolio.linear
+        linear_size = linear.quantity * linear.multiplier
+        worth = np.concatenate((size * result.price, linear_size * linear.spot))
+        metrics.value, metrics.gross_value = float(worth.sum()), float(np.abs(worth).sum())
+        count = len(book.held.underlyings)
+        greeks = GreeksByUnderlying(underlying=book.held.underlyings)
+        packing.write(greeks, "spot", valuation.spots)
+        for name in _GREEKS:
+            by_underlying = np.bincount(portfolio.underlying, size * getattr(result, name), count)
+            if name == "delta":
+                by_underlying += np.bincount(linear.underlying, linear_size, count)
+            packing.write(greeks, name, by_underlying)
+        packing.write(greeks, "age_ns", ages)
+        metrics.greeks.CopyFrom(greeks)
+        delta = packing.read(greeks, "delta")
+        metrics.hedge_symbol.extend(book.held.underlyings)
+        packing.write(metrics, "hedge_quantity", -delta)
+
+    def _add_scenarios(self, metrics: RiskMetrics, book: Book, valuation: Valuation) -> None:
+        scenarios, historical, why_none = self.scenarios.of(book.held.underlyings)
+        pnl = self.engine.revalue(valuation.portfolio, scenarios)
+        metrics.scenarios = len(scenarios)
+        metrics.stress_name.extend(stress.name for stress in STRESSES)
+        packing.write(metrics, "stress_pnl", pnl[historical:])
+        if historical:
+            metrics.historical.append(tail_message(gk.tail_risk(pnl[:historical], self.level)))
+        else:
+            nothing = TailRisk(level=self.level, value_at_risk=math.nan, expected_shortfall=math.nan)
+            nothing.warnings.append(why_none)
+            metrics.historical.append(nothing)
+
+    def _add_provenance(self, metrics: RiskMetrics, market: MarketState, ages: NDArray[np.int64]) -> None:
+        provenance = metrics.provenance
+        provenance.engine, provenance.device = self.engine.name, self.engine.device
+        provenance.method = "full revaluation, historical, exact_tail"
+        provenance.market_snapshot_id = market.snapshot_id()
+        provenance.data_age_ns = int(ages.max(initial=0))
+        provenance.degraded = bool(self.degraded_reason)
+        provenance.degraded_reason = self.degraded_reason
+
+
+def tail_message(tail: gk.TailRisk) -> TailRisk:
+    """A tail risk as it goes over the wire."""
+    return TailRisk(
+        level=tail.level,
+        value_at_risk=tail.var,
+        expected_shortfall=tail.es,
+        expected_shortfall_std_error=tail.es_std_error,
+        warnings=tail.warnings,
+    )
+
+
+def limit_usage(book: Book, metrics: RiskMetrics) -> Iterable[LimitUsage]:
+    """How much of each limit is used; a limit of the portfolio's own replaces the default of its kind."""
+    limits = book.held.limits
+    tail, worst = metrics.historical[0], -min(metrics.stress_pnl, default=0.0)
+    var_limit = (limits.var_fraction or DEFAULT_VAR_FRACTION) * metrics.gross_value
+    stress_limit = limits.stress_loss or (
+        (limits.stress_fraction or DEFAULT_STRESS_FRACTION) * metrics.gross_value
+    )
+    yield _usage("value at risk", tail.value_at_risk, var_limit)
+    yield _usage("worst stress", worst, stress_limit)
+    if limits.expected_shortfall:
+        yield _usage("expected shortfall", tail.expected_shortfall, limits.expected_shortfall)
+
+
+def _usage(name: str, used: float, limit: float) -> LimitUsage:
+    return LimitUsage(name=name, used=used, limit=limit, breached=used > limit)

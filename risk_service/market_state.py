@@ -1,0 +1,150 @@
+"""The market as the log has told it so far: quotes, spots, rates, and the moment each is of.
+
+A pure function of the records applied, in the order of each partition: two services that have applied the
+same records hold the same numbers, and the snapshot id names which records those were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos.market.v1.market_pb2 import (
+    EVENT_FLAG_CROSSED,
+    EVENT_FLAG_OUT_OF_BAND,
+    EVENT_FLAG_STALE,
+    EVENT_KIND_QUOTE,
+    EVENT_KIND_REFERENCE,
+    EVENT_KIND_TRADE,
+)
+from risk_service.market_events import MarketEvents
+
+# A price with one of these flags is reported by the normaliser as not to be trusted: it marks nothing.
+UNTRUSTED = EVENT_FLAG_CROSSED | EVENT_FLAG_OUT_OF_BAND | EVENT_FLAG_STALE
+MISSING = -1  # no slot
+
+_FIRST_CAPACITY = 256
+
+
+_SLOT = np.dtype(
+    [
+        ("mid", np.float64),
+        ("last", np.float64),
+        ("rate", np.float64),
+        ("dividend_yield", np.float64),
+        ("time_ns", np.int64),
+        # What the underlying was when the instrument was quoted: a vol is implied from numbers of one moment.
+        ("underlying_spot", np.float64),
+        ("underlying_rate", np.float64),
+        ("underlying_yield", np.float64),
+        ("quotes", np.int64),
+    ]
+)
+
+
+def _empty(capacity: int) -> NDArray[np.void]:
+    slots = np.zeros(capacity, _SLOT)
+    for name in ("mid", "last", "underlying_spot"):
+        slots[name] = np.nan
+    return slots
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Newest moments seen. The numbers follow the source's; the other only measures the way of a tick."""
+
+    source_time_ns: int = 0
+    normalized_time_ns: int = 0
+
+
+@dataclass(slots=True)
+class MarketState:
+    """Everything known of every instrument, one slot each."""
+
+    _slots: dict[str, int] = field(default_factory=dict)
+    _data: NDArray[np.void] = field(default_factory=lambda: _empty(_FIRST_CAPACITY))
+    _next_offsets: dict[int, int] = field(default_factory=dict)
+    clocks: Clocks = Clocks()
+
+    def apply(self, events: MarketEvents, key: str, partition: int, offset: int) -> set[str]:
+        """Takes in one record, all of it of the underlying `key`; returns the symbols that changed."""
+        slots = self.slots(events.symbols)
+        underlying = self._slot(key)
+        places = slots[events.symbol_index]
+        changed = self._set_references(events, places)
+        priced = self._set_prices(events, places)
+        self._tie_to_underlying(priced, underlying)
+        changed |= {events.symbols[index] for index in np.unique(events.symbol_index[priced.rows]).tolist()}
+        newest = int(events.source_time_ns.max()) if len(events) else 0
+        self.clocks = Clocks(
+            max(self.clocks.source_time_ns, newest),
+            max(self.clocks.normalized_time_ns, events.normalized_time_ns),
+        )
+        self._next_offsets[partition] = offset + 1
+        return changed
+
+    def snapshot_id(self) -> str:
+        """Names the exact prefix of the log that this state is made of: partition and next offset of each."""
+        return ",".join(
+            f"{partition}:{self._next_offsets[partition]}" for partition in sorted(self._next_offsets)
+        )
+
+    def slots(self, symbols: Iterable[str]) -> NDArray[np.int64]:
+        """Slots of the symbols, made where nothing was said of one yet; MISSING for the empty name."""
+        return np.array([self._slot(symbol) if symbol else MISSING for symbol in symbols], np.int64)
+
+    def column(self, name: str, slots: NDArray[np.int64]) -> NDArray[np.float64]:
+        """One column at the given slots; NaN where a slot is missing."""
+        values = self._data[name][slots].astype(np.float64)
+        values[slots == MISSING] = np.nan
+        return values
+
+    def times_ns(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Moment of each slot's newest good price, by the source's clock; 0 where there is none."""
+        times = self._data["time_ns"][slots].astype(np.int64)
+        times[slots == MISSING] = 0
+        return times
+
+    def spots(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The middle of the last good quote, or the last good trade where there was never a quote."""
+        mid = self.column("mid", slots)
+        return np.where(np.isnan(mid), self.column("last", slots), mid)
+
+    def _slot(self, symbol: str) -> int:
+        slot = self._slots.setdefault(symbol, len(self._slots))
+        if slot >= len(self._data):
+            self._data = np.concatenate((self._data, _empty(slot)))
+        return slot
+
+    def _set_references(self, events: MarketEvents, places: NDArray[np.int64]) -> set[str]:
+        rows = np.flatnonzero(events.kind == EVENT_KIND_REFERENCE)
+        # NumPy keeps the last of several writes to one place, which is the latest event of the record.
+        self._data["rate"][places[rows]] = events.rate[rows]
+        self._data["dividend_yield"][places[rows]] = events.dividend_yield[rows]
+        return {events.symbols[index] for index in np.unique(events.symbol_index[rows]).tolist()}
+
+    def _set_prices(self, events: MarketEvents, places: NDArray[np.int64]) -> _Priced:
+        trusted = (events.flags & UNTRUSTED) == 0
+        quoted = trusted & (events.kind == EVENT_KIND_QUOTE) & (events.bid > 0.0) & (events.ask > 0.0)
+        traded = trusted & (events.kind == EVENT_KIND_TRADE) & (events.price > 0.0)
+        self._data["mid"][places[quoted]] = 0.5 * (events.bid[quoted] + events.ask[quoted])
+        self._data["last"][places[traded]] = events.price[traded]
+        either = quoted | traded
+        self._data["time_ns"][places[either]] = events.source_time_ns[either]
+        return _Priced(np.flatnonzero(either), np.unique(places[quoted]))
+
+    def _tie_to_underlying(self, priced: _Priced, underlying: int) -> None:
+        here = np.array([underlying], np.int64)
+        self._data["underlying_spot"][priced.quoted] = self.spots(here)[0]
+        self._data["underlying_rate"][priced.quoted] = self._data["rate"][underlying]
+        self._data["underlying_yield"][priced.quoted] = self._data["dividend_yield"][underlying]
+        self._data["quotes"][priced.quoted] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    rows: NDArray[np.intp]  # events that carried a good price
+    quoted: NDArray[np.int64]  # slots that got a good quote

@@ -1,0 +1,229 @@
+"""The portfolios that the service holds: checked once when they come in, versioned, in columns."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos import packing
+from protos.risk.v1.risk_pb2 import (
+    INSTRUMENT_KIND_OPTION,
+    INSTRUMENT_KIND_SPOT,
+    InstrumentKind,
+    Limits,
+    Portfolio,
+)
+from service_kit.errors import AlreadyChanged, InvalidRequest, NotFound
+
+POSITIONS_MAX = 1_000_000  # in one portfolio; more would not fit one record of the log
+NAME_LENGTH_MAX = 200  # characters of a portfolio's name, which is its key on Kafka
+
+_COLUMNS = (
+    "underlying_index",
+    "kind",
+    "quantity",
+    "multiplier",
+    "expiry_time_ns",
+    "strike",
+    "is_call",
+    "american",
+    "group_index",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPortfolio:
+    """A portfolio that passed every check. Arrays have one entry per position and are not written to."""
+
+    name: str
+    version: int
+    owner: str
+    underlyings: tuple[str, ...]
+    groups: tuple[str, ...]
+    symbols: tuple[str, ...]
+    underlying_index: NDArray[np.int64]
+    kind: NDArray[np.int32]
+    quantity: NDArray[np.float64]
+    multiplier: NDArray[np.float64]
+    expiry_time_ns: NDArray[np.int64]
+    strike: NDArray[np.float64]
+    is_call: NDArray[np.bool_]
+    american: NDArray[np.bool_]
+    group_index: NDArray[np.int64]
+    limits: Limits
+
+    @property
+    def is_option(self) -> NDArray[np.bool_]:
+        """Which positions are options."""
+        options: NDArray[np.bool_] = self.kind == INSTRUMENT_KIND_OPTION
+        return options
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+
+def check(message: Portfolio) -> HeldPortfolio:
+    """Reads a portfolio; anything wrong raises InvalidRequest naming field and row."""
+    name = message.portfolio
+    if not name or len(name) > NAME_LENGTH_MAX or not name.isprintable():
+        raise InvalidRequest("portfolio", f"needs a printable name of 1 to {NAME_LENGTH_MAX} characters")
+    _check_table("underlyings", message.underlyings)
+    _check_table("groups", message.groups)
+    positions = message.positions
+    rows = len(positions.symbol)
+    if rows > POSITIONS_MAX:
+        raise InvalidRequest("positions.symbol", f"{rows} positions are more than {POSITIONS_MAX}")
+    _check_symbols(positions.symbol)
+    columns = _read_columns(positions, rows)
+    held = HeldPortfolio(
+        name=name,
+        version=message.version,
+        owner=message.owner,
+        underlyings=tuple(message.underlyings),
+        groups=tuple(message.groups),
+        symbols=tuple(positions.symbol),
+        limits=message.limits,
+        **columns,
+    )
+    _check_places(held)
+    _check_numbers(held)
+    _check_limits(message.limits)
+    return held
+
+
+def _read_columns(positions: Any, rows: int) -> dict[str, NDArray[Any]]:
+    columns: dict[str, NDArray[Any]] = {}
+    for name in _COLUMNS:
+        try:
+            default = 1.0 if name == "multiplier" else None
+            columns[name] = packing.column(positions, name, rows, default)
+        except packing.PackingError as fault:
+            raise InvalidRequest(f"positions.{name}", fault.why) from fault
+    for name in ("underlying_index", "group_index"):
+        columns[name] = columns[name].astype(np.int64)
+    return columns
+
+
+def _check_table(field_name: str, names: Any) -> None:
+    seen: set[str] = set()
+    for row, name in enumerate(names):
+        if not name:
+            raise InvalidRequest(field_name, "is empty", row)
+        if name in seen:
+            raise InvalidRequest(field_name, f"names {name!r} twice", row)
+        seen.add(name)
+
+
+def _check_symbols(symbols: Any) -> None:
+    for row, symbol in enumerate(symbols):
+        if not symbol:
+            raise InvalidRequest("positions.symbol", "is empty", row)
+
+
+def _check_places(held: HeldPortfolio) -> None:
+    _refuse(
+        "positions.underlying_index", held.underlying_index >= len(held.underlyings), "is outside underlyings"
+    )
+    # A portfolio without groups may leave the column out; then every index is 0 and means nothing.
+    if held.groups or held.group_index.any():
+        _refuse("positions.group_index", held.group_index >= len(held.groups), "is outside groups")
+
+
+def _check_numbers(held: HeldPortfolio) -> None:
+    kinds = (held.kind < 0) | (held.kind >= len(InstrumentKind.keys()))
+    _refuse("positions.kind", kinds, "is no kind of instrument")
+    _refuse("positions.quantity", ~np.isfinite(held.quantity), "must be finite")
+    bad_multiplier = ~(np.isfinite(held.multiplier) & (held.multiplier > 0.0))
+    _refuse("positions.multiplier", bad_multiplier, "must be positive")
+    bad_strike = held.is_option & ~(np.isfinite(held.strike) & (held.strike > 0.0))
+    _refuse("positions.strike", bad_strike, "must be positive")
+    dated = held.kind != INSTRUMENT_KIND_SPOT
+    _refuse("positions.expiry_time_ns", dated & (held.expiry_time_ns <= 0), "is missing")
+
+
+def _check_limits(limits: Limits) -> None:
+    for descriptor, value in limits.ListFields():
+        if not (np.isfinite(value) and value >= 0.0):
+            raise InvalidRequest(f"limits.{descriptor.name}", "must be a number that is not negative")
+
+
+def _refuse(field_name: str, bad: NDArray[np.bool_], why: str) -> None:
+    rows = np.flatnonzero(bad)
+    if rows.size:
+        raise InvalidRequest(field_name, why, int(rows[0]))
+
+
+@dataclass(slots=True)
+class PortfolioStore:
+    """The portfolios by name. Safe to use from several threads; what it hands out never changes."""
+
+    _held: dict[str, HeldPortfolio] = field(default_factory=dict)
+    _messages: dict[str, Portfolio] = field(default_factory=dict)
+    # A version goes on after a delete: a watcher must not take a new portfolio for an old one.
+    _versions: dict[str, int] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def put(self, message: Portfolio, expected_version: int, owner: str) -> Portfolio:
+        """Takes a portfolio in and returns it with its new version, as it is to be logged."""
+        check(message)
+        with self._lock:
+            self._check_version(message.portfolio, expected_version)
+            logged = Portfolio()
+            logged.CopyFrom(message)
+            logged.version = self._versions.get(message.portfolio, 0) + 1
+            logged.owner = owner
+            self.apply(logged)
+            return logged
+
+    def delete(self, name: str, expected_version: int) -> None:
+        """Forgets a portfolio."""
+        with self._lock:
+            self.get(name)
+            self._check_version(name, expected_version)
+            self._forget(name)
+
+    def apply(self, message: Portfolio) -> None:
+        """Takes in what the log says; an older version than the one held changes nothing."""
+        held = check(message)
+        with self._lock:
+            if held.version >= self._versions.get(held.name, 0):
+                self._held[held.name] = held
+                self._messages[held.name] = message
+                self._versions[held.name] = held.version
+
+    def apply_delete(self, name: str) -> None:
+        """Takes in a deletion that the log holds."""
+        with self._lock:
+            if name in self._held:
+                self._forget(name)
+
+    def get(self, name: str) -> HeldPortfolio:
+        """The portfolio of that name, or NotFound."""
+        with self._lock:
+            if name not in self._held:
+                raise NotFound("portfolio", name)
+            return self._held[name]
+
+    def message(self, name: str) -> Portfolio:
+        """The portfolio as it was put, with its version."""
+        with self._lock:
+            self.get(name)
+            return self._messages[name]
+
+    def all(self) -> list[HeldPortfolio]:
+        """Every portfolio, by name."""
+        with self._lock:
+            return [self._held[name] for name in sorted(self._held)]
+
+    def _forget(self, name: str) -> None:
+        self._versions[name] += 1
+        del self._held[name], self._messages[name]
+
+    def _check_version(self, name: str, expected: int) -> None:
+        current = self._held[name].version if name in self._held else 0
+        if expected and expected != current:
+            raise AlreadyChanged("portfolio", name, f"version {current} is there, not {expected}")

@@ -1,0 +1,87 @@
+"""Daily closes and vols read from a file, and the historical scenarios of any set of underlyings."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gpu_kernels as gk
+from service_kit.errors import SettingError
+
+VOL_SUFFIX = ".vol"
+BUSINESS_DAYS_PER_YEAR = 252.0
+
+
+class NoHistory(LookupError):
+    """An underlying has no price history, so it has no historical scenarios."""
+
+    def __init__(self, underlying: str) -> None:
+        self.underlying = underlying
+        super().__init__(f"no price history of {underlying}")
+
+
+@dataclass(frozen=True, slots=True)
+class PriceHistory:
+    """Closes and vols per day (rows) and underlying (columns)."""
+
+    underlyings: tuple[str, ...]
+    closes: NDArray[np.float64]
+    vols: NDArray[np.float64]
+
+    def scenarios(self, underlyings: tuple[str, ...], days: int) -> gk.Scenarios:
+        """One scenario per day of the last `days`: that day's log returns and vol changes."""
+        columns = [self._column(name) for name in underlyings]
+        closes, vols = self.closes[-days - 1 :, columns], self.vols[-days - 1 :, columns]
+        return gk.Scenarios(
+            spot_return=np.diff(np.log(closes), axis=0),
+            vol_change=np.diff(vols, axis=0),
+            elapsed=1.0 / BUSINESS_DAYS_PER_YEAR,
+        )
+
+    def _column(self, underlying: str) -> int:
+        if underlying not in self.underlyings:
+            raise NoHistory(underlying)
+        return self.underlyings.index(underlying)
+
+
+def read(path: Path) -> PriceHistory:
+    """Reads a CSV with a column `date`, a close per underlying, and a vol per underlying named NAME.vol."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        header = next(rows, [])
+        names = tuple(name for name in header[1:] if not name.endswith(VOL_SUFFIX))
+        _check_header(path, header, names)
+        places = [header.index(name) for name in names]
+        vol_places = [header.index(name + VOL_SUFFIX) for name in names]
+        closes, vols = [], []
+        for number, row in enumerate(rows, start=2):
+            closes.append([_number(path, number, header, row, place) for place in places])
+            vols.append([_number(path, number, header, row, place) for place in vol_places])
+    if len(closes) < 2:
+        raise SettingError("risk.history", f"{path} has {len(closes)} days; two are the least")
+    return PriceHistory(names, np.array(closes), np.array(vols))
+
+
+def _check_header(path: Path, header: list[str], names: tuple[str, ...]) -> None:
+    if header[:1] != ["date"] or not names:
+        raise SettingError(
+            "risk.history", f"{path} must begin with a column `date`, then a close per underlying"
+        )
+    for name in names:
+        if name + VOL_SUFFIX not in header:
+            raise SettingError("risk.history", f"{path} has no column {name}{VOL_SUFFIX}")
+
+
+def _number(path: Path, line: int, header: list[str], row: list[str], place: int) -> float:
+    try:
+        value = float(row[place])
+    except (IndexError, ValueError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 0.0):
+        raise SettingError("risk.history", f"{path} line {line}: {header[place]} is no positive number")
+    return value

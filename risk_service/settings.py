@@ -1,0 +1,46 @@
+"""Settings of risk_service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service_kit.grpc_server.settings import GrpcSettings
+from service_kit.telemetry.settings import TelemetrySettings
+
+from service_kit.errors import SettingError
+from service_kit.kafka.settings import KafkaSettings
+from service_kit.settings import limited
+
+
+@dataclass(frozen=True, slots=True)
+class RiskSettings:
+    """What risk_service computes and how often."""
+
+    engine: str = "auto"  # or the name of one, which must then be there
+    history: Path | None = None  # CSV of daily closes and vols; without it there is no historical ES
+    history_days_max: int = limited(500, at_least=20, at_most=100_000)
+    es_level: float = limited(0.975, at_least=0.5, at_most=0.9999)
+    poll_records_max: int = limited(1_000, at_least=1, at_most=100_000)
+    poll_wait_s: float = limited(0.05, at_least=0.001, at_most=10.0)
+    stale_after_s: float = limited(5.0, at_least=0.1, at_most=86_400.0)
+    publish_gap_ms_min: float = limited(0.0, at_least=0.0, at_most=60_000.0)
+    rows_per_request_max: int = limited(2_000_000, at_least=1, at_most=50_000_000)
+    watchers_max: int = limited(1_000, at_least=1, at_most=100_000)
+
+
+@dataclass(frozen=True, slots=True)
+class RiskServiceSettings:
+    """Everything that `risk serve` reads."""
+
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)
+    grpc: GrpcSettings = field(default_factory=GrpcSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    risk: RiskSettings = field(default_factory=RiskSettings)
+
+    def validate(self) -> RiskServiceSettings:
+        """These settings, or SettingError naming the first that cannot work."""
+        self.kafka.validate()
+        if self.risk.history is not None and not self.risk.history.is_file():
+            raise SettingError("risk.history", f"there is no file {self.risk.history}")
+        return self

@@ -1,0 +1,120 @@
+"""The vol of every option position, implied from the market's own quotes.
+
+A strike's call and put have one vol, and the one out of the money tells it best: it has no intrinsic value
+to hide a rounded tick in. So a position is marked at the vol of whichever quote at its strike is out of the
+money; where only the other is quoted, at that one's. Each vol is implied from numbers of one moment: the
+quote and the underlying as it was then. Between quotes the vol stays with the strike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gpu_kernels as gk
+from risk_service.market_state import MISSING, MarketState
+
+NS_PER_YEAR = 365.0 * 86_400e9  # actual/365, as options are quoted
+
+_OSI_LENGTH = 21
+_OSI_RIGHT = 12  # place of C or P
+
+
+@dataclass(frozen=True, slots=True)
+class Contracts:
+    """Terms of option positions, and the market slots of their underlying and their strike's call and put."""
+
+    underlying: NDArray[np.int64]  # slots
+    call: NDArray[np.int64]
+    put: NDArray[np.int64]
+    expiry_time_ns: NDArray[np.int64]
+    strike: NDArray[np.float64]
+    american: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.strike)
+
+
+def pair(symbol: str, is_call: bool) -> tuple[str, str]:
+    """Symbols of the call and the put at an option's strike; in a format we do not know, only its own."""
+    if len(symbol) == _OSI_LENGTH and symbol[_OSI_RIGHT] in "CP":
+        head, tail = symbol[:_OSI_RIGHT], symbol[_OSI_RIGHT + 1 :]
+        return f"{head}C{tail}", f"{head}P{tail}"
+    return (symbol, "") if is_call else ("", symbol)
+
+
+def years_between(start_ns: NDArray[np.int64] | int, end_ns: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Time from start to end, in years, never negative."""
+    years: NDArray[np.float64] = np.maximum(end_ns - start_ns, 0) / NS_PER_YEAR
+    return years
+
+
+@dataclass(slots=True)
+class VolMarks:
+    """Vols by slot of the quote they come from, implied anew only where the quote has changed."""
+
+    _vol: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    _quotes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def marks(
+        self, engine: gk.Engine, market: MarketState, contracts: Contracts
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Vol of each contract, NaN where no quote tells one, and the slot of the quote it is marked by."""
+        chosen = _out_of_the_money(market, contracts)
+        self._refresh(engine, market, contracts, chosen)
+        vols = np.full(len(contracts), np.nan)
+        quoted = chosen != MISSING
+        vols[quoted] = self._vol[chosen[quoted]]
+        return vols, chosen
+
+    def _refresh(
+        self,
+        engine: gk.Engine,
+        market: MarketState,
+        contracts: Contracts,
+        chosen: NDArray[np.int64],
+    ) -> None:
+        self._grow(int(chosen.max(initial=MISSING)) + 1)
+        rows = np.flatnonzero(chosen != MISSING)
+        quotes = market.column("quotes", chosen[rows]).astype(np.int64)
+        fresh = quotes != self._quotes[chosen[rows]]
+        rows, quotes = rows[fresh], quotes[fresh]
+        if not rows.size:
+            return
+        slots = chosen[rows]
+        options = gk.Options(
+            spot=market.column("underlying_spot", slots),
+            strike=contracts.strike[rows],
+            expiry=years_between(market.times_ns(slots), contracts.expiry_time_ns[rows]),
+            rate=market.column("underlying_rate", slots),
+            dividend_yield=market.column("underlying_yield", slots),
+            vol=np.nan,
+            is_call=slots == contracts.call[rows],
+            american=contracts.american[rows],
+        )
+        implied = engine.implied_vol(options, market.column("mid", slots))
+        self._vol[slots] = np.where(implied.status == gk.Status.OK, implied.vol, np.nan)
+        self._quotes[slots] = quotes
+
+    def _grow(self, size: int) -> None:
+        if size > len(self._vol):
+            more = max(size, 2 * len(self._vol)) - len(self._vol)
+            self._vol = np.concatenate((self._vol, np.full(more, np.nan)))
+            self._quotes = np.concatenate((self._quotes, np.full(more, -1, np.int64)))
+
+
+def _out_of_the_money(market: MarketState, contracts: Contracts) -> NDArray[np.int64]:
+    underlying = contracts.underlying
+    years = years_between(market.clocks.source_time_ns, contracts.expiry_time_ns)
+    carry = market.column("rate", underlying) - market.column("dividend_yield", underlying)
+    forward = market.spots(underlying) * np.exp(carry * years)
+    first = np.where(contracts.strike < forward, contracts.put, contracts.call)
+    second = np.where(contracts.strike < forward, contracts.call, contracts.put)
+    return np.where(_quoted(market, first), first, np.where(_quoted(market, second), second, MISSING))
+
+
+def _quoted(market: MarketState, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+    quoted: NDArray[np.bool_] = np.isfinite(market.column("mid", slots))
+    return quoted

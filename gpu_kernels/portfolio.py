@@ -127,8 +127,7 @@ class Portfolio:
         self._take_options(options, count)
         self.group = self._groups(group, count)
         self.groups = 0 if self.group is None else int(self.group.max(initial=-1)) + 1
-        highest = (self.underlying.max(initial=-1), self.linear.underlying.max(initial=-1))
-        self.underlyings = int(max(highest)) + 1
+        self.underlyings = self._highest_underlying() + 1
         for column in self._columns():
             column.setflags(write=False)
 
@@ -163,6 +162,9 @@ class Portfolio:
         if self.linear.group is None:
             raise InvalidInput("linear.group", "is missing, while the options have groups")
         return np.concatenate([own, self.linear.group])
+
+    def _highest_underlying(self) -> int:
+        return int(max(self.underlying.max(initial=-1), self.linear.underlying.max(initial=-1)))
 
     def _columns(self) -> list[NDArray[np.generic]]:
         held = [*vars(self).values(), *vars(self.linear).values()]
@@ -231,6 +233,7 @@ class Portfolio:
             spot=self.linear.spot[linear],
             group=None if self.linear.group is None else self.linear.group[linear],
         )
+        part.underlyings = part._highest_underlying() + 1
         return part
 
 

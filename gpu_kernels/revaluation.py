@@ -1,4 +1,4 @@
-"""Full revaluation of a portfolio under scenarios: what every engine's kernel is given, and what is made of it.
+"""Full revaluation of a portfolio under scenarios: what an engine's kernel is given, and what is made of it.
 
 An engine prices blocks of options under scenarios that share one horizon; the checks, linear positions,
 horizons, groups and buffers are here and the same for all.

@@ -160,8 +160,8 @@ class Scenarios:
 
     def select(self, chosen: slice | ArrayLike) -> Scenarios:
         """The scenarios in ``chosen`` (row numbers, mask or slice), in that order."""
-        rows = chosen if isinstance(chosen, slice) else np.asarray(chosen)
-        numbers = np.arange(len(self))[rows]
+        rows = chosen if isinstance(chosen, slice) or np.size(chosen) else slice(0)
+        numbers = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows)]
         part = object.__new__(Scenarios)
         part.spot_return = self.spot_return[numbers]
         part.vol_change = self.vol_change[numbers]

@@ -274,11 +274,9 @@ def _option_rows(
         if len(options) == 0:
             return 0
         raise InvalidInput("quantity", "is missing or empty")
-    count = _length(quantity=quantity, multiplier=multiplier, underlying=underlying)
-    rows = len(options)
-    if count not in (1, rows) and rows != 1:
-        raise InvalidInput("quantity", f"has {count} rows, options have {rows}")
-    return max(count, rows) if rows else 0
+    if len(options) != 1:
+        return len(options)
+    return _length(quantity=quantity, multiplier=multiplier, underlying=underlying)
 
 
 def _option_fields(options: Options | None) -> dict[str, ArrayLike]:

@@ -1,0 +1,120 @@
+"""What a call to the service can end in, as one tree.
+
+RiskClientError
+├── InvalidRequest      the request is wrong; `violations` name fields and rows
+├── NotFound            no such portfolio, symbol or engine
+├── AlreadyChanged      somebody else changed it first: read again, retry
+├── PreconditionFailed  not in this state of the service
+├── Unauthenticated     no identity, or one that does not hold
+├── PermissionDenied    identity known, not allowed
+├── QuotaExceeded       too much at once; `retry_after_s` says when to come back
+├── DeadlinePassed      the answer was not ready in time
+├── Unavailable         the service cannot be reached, or not now
+├── NotSupported        this service does not do that
+└── ServiceFault        the service's own fault
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing wrong with a request: the field, with its row where it has one, and why."""
+
+    field: str
+    why: str
+
+
+class RiskClientError(Exception):
+    """Root of every error of this package."""
+
+    def __init__(
+        self, message: str, violations: tuple[Violation, ...] = (), retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.violations = violations
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(RiskClientError):
+    """The request is wrong; `violations` name fields and rows."""
+
+
+class NotFound(RiskClientError):
+    """No such portfolio, symbol or engine."""
+
+
+class AlreadyChanged(RiskClientError):
+    """Somebody else changed it first."""
+
+
+class PreconditionFailed(RiskClientError):
+    """The service is not in a state where this can be done."""
+
+
+class Unauthenticated(RiskClientError):
+    """No identity, or one that does not hold."""
+
+
+class PermissionDenied(RiskClientError):
+    """The identity is known and may not do this."""
+
+
+class QuotaExceeded(RiskClientError):
+    """Too much at once; `retry_after_s` says when to come back."""
+
+
+class DeadlinePassed(RiskClientError):
+    """The answer was not ready in time."""
+
+
+class Unavailable(RiskClientError):
+    """The service cannot be reached, or not now."""
+
+
+class NotSupported(RiskClientError):
+    """This service does not do that."""
+
+
+class ServiceFault(RiskClientError):
+    """The service's own fault."""
+
+
+_BY_CODE: dict[grpc.StatusCode, type[RiskClientError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyChanged,
+    grpc.StatusCode.ABORTED: AlreadyChanged,
+    grpc.StatusCode.FAILED_PRECONDITION: PreconditionFailed,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: QuotaExceeded,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlinePassed,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.UNIMPLEMENTED: NotSupported,
+}
+
+
+def from_rpc(error: grpc.RpcError) -> RiskClientError:
+    """The typed error behind a failed call, with the details that the service gave."""
+    # Every error that a call raises is also the call; grpc's types do not say so.
+    call = cast(grpc.Call, error)
+    kind = _BY_CODE.get(call.code(), ServiceFault)
+    violations: list[Violation] = []
+    retry_after_s: float | None = None
+    status = rpc_status.from_call(call)
+    for detail in status.details if status is not None else ():
+        bad, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        if detail.Unpack(bad):
+            violations.extend(Violation(one.field, one.description) for one in bad.field_violations)
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+    return kind(str(call.details()), tuple(violations), retry_after_s)

@@ -1,0 +1,241 @@
+"""The one chain around every handler: identity, quota, deadline, handler, errors, metrics, trace.
+
+The handlers are wrapped once, when the server is built, instead of going through grpc's interceptors: an
+interceptor is asked again for a handler on every call. Requests arrive as bytes and are parsed here, after
+the caller is known and within its quota, so that bytes of a stranger are never parsed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from service_kit import errors
+from service_kit.errors import CallError
+from service_kit.grpc_server.call import CURRENT, CallContext
+from service_kit.grpc_server.identity import ANYBODY, Identities
+from service_kit.grpc_server.quota import Account, Quotas
+from service_kit.grpc_server.settings import GrpcSettings
+from service_kit.grpc_server.status import WireStatus, internal_status, wire_status
+from service_kit.telemetry.logs import logger
+from service_kit.telemetry.metrics import GrpcMetrics
+from service_kit.telemetry.traces import NO_SPAN, Span, Traces
+
+RETRY_AFTER_STOP_S = 1.0
+Translate = Callable[[Exception], CallError | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What the chain needs to know about one RPC."""
+
+    method: str
+    public: bool
+    streams_in: bool
+    streams_out: bool
+
+
+class _Open:
+    """A call between its admission and its end."""
+
+    __slots__ = ("account", "call", "timeout", "watch")
+
+    def __init__(
+        self, call: CallContext, account: Account | None, timeout: asyncio.Timeout, watch: bool
+    ) -> None:
+        self.call, self.account, self.timeout, self.watch = call, account, timeout, watch
+
+
+class Guard:
+    """Wraps the handlers of a server and knows all calls that are open."""
+
+    def __init__(
+        self, settings: GrpcSettings, metrics: GrpcMetrics, traces: Traces, translate: Translate | None = None
+    ) -> None:
+        self._settings, self._metrics, self._traces, self._translate = settings, metrics, traces, translate
+        self._identities = Identities(settings)
+        self.quotas = Quotas(settings)
+        self.open: set[_Open] = set()
+        self.stopping = False
+        self._log = logger("grpc")
+
+    def wrap(self, method: str, handler: Any, *, public: bool = False) -> Any:
+        """The grpc handler with the chain around it; `public` leaves out identity and quota (health)."""
+        streams_in, streams_out = handler.request_streaming, handler.response_streaming
+        shape = f"{'stream' if streams_in else 'unary'}_{'stream' if streams_out else 'unary'}"
+        behaviour, route = getattr(handler, shape), _Route(method, public, streams_in, streams_out)
+        read = partial(_parsed_stream if streams_in else _parsed, handler.request_deserializer)
+        if not (inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)):
+            # What generated code gives for an RPC that the servicer does not define.
+            behaviour = partial(_not_served, method)
+
+        async def answer_once(data: Any, context: Any) -> Any:
+            return await self._run(route, behaviour, read, data, context)
+
+        async def answer_stream(data: Any, context: Any) -> None:
+            await self._run(route, partial(_send, behaviour), read, data, context)
+
+        outer = answer_stream if streams_out else answer_once
+        return getattr(grpc, f"{shape}_rpc_method_handler")(outer, None, handler.response_serializer)
+
+    async def _run(
+        self,
+        route: _Route,
+        body: Callable[[Any, Any], Awaitable[Any]],
+        read: Callable[[Any], Any],
+        data: Any,
+        context: Any,
+    ) -> Any:
+        started, code, opened = time.perf_counter(), "OK", None
+        try:
+            opened = self._admit(route, context)
+            try:
+                async with opened.timeout:
+                    if self._traces.enabled:
+                        with self._span(opened.call, context):
+                            answer = await body(read(data), context)
+                    else:
+                        answer = await body(read(data), context)
+                if opened.call.remaining_s() <= 0:
+                    # Computed past its deadline without ever waiting, so nothing could cancel it.
+                    raise errors.DeadlinePassed
+                return answer
+            finally:
+                self.open.discard(opened)
+                if opened.account is not None:
+                    self.quotas.leave(opened.account)
+        except grpc.aio.AbortError:
+            code = _name_of(context.code())
+            raise
+        except asyncio.CancelledError:
+            # The client went away, or the core saw the client's deadline before our own clock did.
+            code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
+            raise
+        except Exception as error:  # noqa: BLE001 the edge of a call: every exception becomes a status
+            status = self._status(error, opened, route.method)
+            code = status.code.name
+            await context.abort(status.code, status.text, status.trailing)
+        finally:
+            self._metrics.ended(route.method, code, time.perf_counter() - started)
+
+    def _admit(self, route: _Route, context: Any) -> _Open:
+        """Let a call in, or raise the CallError that tells why not. Nothing here waits."""
+        now = asyncio.get_running_loop().time()
+        principal, account = ANYBODY, None
+        if route.public:
+            seconds = context.time_remaining() or self._settings.max_stream_deadline_s
+        else:
+            principal = self._identities.principal(context)
+            if self.stopping:
+                raise errors.Unavailable("the server is stopping", RETRY_AFTER_STOP_S)
+            seconds = self._deadline(context.time_remaining(), route.streams_out)
+            account = self.quotas.enter(principal, now)
+        call = CallContext(route.method, principal, now + seconds)
+        CURRENT.set(call)
+        watch = route.streams_out and not route.streams_in
+        opened = _Open(call, account, asyncio.timeout_at(call.ends_at), watch)
+        self.open.add(opened)
+        return opened
+
+    def _deadline(self, asked_s: float | None, stream: bool) -> float:
+        """Seconds that the call may take."""
+        own = self._settings
+        longest = own.max_stream_deadline_s if stream else own.max_deadline_s
+        if asked_s is None:
+            if own.deadline == "required":
+                raise errors.DeadlineMissing(longest)
+            return own.default_stream_deadline_s if stream else own.default_deadline_s
+        # Refused, not cut: who plans on an hour must learn it now, not after a minute.
+        if asked_s > longest:
+            raise errors.DeadlineTooLong(asked_s, longest)
+        return asked_s
+
+    def _span(self, call: CallContext, context: Any) -> AbstractContextManager[Span]:
+        return _Spanned(self._traces.span(call.method, context.invocation_metadata()), call)
+
+    def _status(self, error: Exception, opened: _Open | None, method: str) -> WireStatus:
+        if isinstance(error, TimeoutError) and opened is not None and opened.timeout.expired():
+            if opened.call.stopping:
+                return wire_status(errors.Unavailable("the server is stopping", RETRY_AFTER_STOP_S))
+            return wire_status(errors.DeadlinePassed())
+        if self._translate is not None and not isinstance(error, CallError):
+            error = self._translate(error) or error
+        if isinstance(error, CallError):
+            return wire_status(error)
+        error_id = uuid.uuid4().hex[:12]
+        principal = opened.call.principal if opened is not None else ANYBODY
+        self._log.error("call failed", error_id=error_id, method=method, principal=principal, exc_info=error)
+        return internal_status(error_id)
+
+    def end_calls(self, within_s: float) -> None:
+        """Have every open call end as UNAVAILABLE: watches at once, the others after so many seconds."""
+        self.stopping = True
+        now = asyncio.get_running_loop().time()
+        for opened in self.open:
+            when = now if opened.watch else min(opened.call.ends_at, now + within_s)
+            if when < opened.call.ends_at and not opened.timeout.expired():
+                opened.call.stopping = True
+                opened.timeout.reschedule(when)
+
+
+class _Spanned:
+    """Puts the span into the call while it is open."""
+
+    def __init__(self, span: AbstractContextManager[Span], call: CallContext) -> None:
+        self._span, self._call = span, call
+
+    def __enter__(self) -> Span:
+        self._call.span = self._span.__enter__()
+        self._call.span.set("rpc.system", "grpc")
+        self._call.span.set("enduser.id", self._call.principal)
+        return self._call.span
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        self._call.span = NO_SPAN
+        return self._span.__exit__(*raised)
+
+
+def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return parse(data)
+    except DecodeError as error:
+        raise errors.InvalidRequest("request", "is not a message of the expected type") from error
+
+
+async def _parsed_stream(parse: Callable[[bytes], Any], data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for one in data:
+        yield _parsed(parse, one)
+
+
+async def _send(behaviour: Callable[[Any, Any], Any], requests: Any, context: Any) -> None:
+    """Run a handler that answers with a stream: an async generator, or a coroutine that writes by itself."""
+    if not inspect.isasyncgenfunction(behaviour):
+        # Such a handler uses context.write.
+        await behaviour(requests, context)
+        return
+    # Closed here and now on any way out, so that the handler's own clean-up runs within the call.
+    async with aclosing(behaviour(requests, context)) as responses:
+        async for response in responses:
+            await context.write(response)
+
+
+async def _not_served(method: str, _request: Any, _context: Any) -> None:
+    raise errors.NotSupported(f"this server does not serve {method}")
+
+
+def _name_of(code: Any) -> str:
+    """Name of the code that a handler set itself, which grpc keeps as a number."""
+    for known in grpc.StatusCode:
+        if code in (known, known.value[0]):
+            return known.name
+    return "UNKNOWN"

@@ -1,0 +1,69 @@
+"""Structured logs on stderr: JSON for machines, a readable console for people; secrets never in them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any, Literal, TextIO
+
+import structlog
+
+# Values under these names are hidden whoever logs them.
+HIDDEN = ("authorization", "password", "secret", "token", "private_key", "sasl")
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """How much is logged and in which form (`GPU_RISK_LOG_…`)."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    form: Literal["auto", "json", "console"] = "auto"  # auto: console on a terminal, else JSON
+
+
+def hide_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace values whose name says that they are secret."""
+    for key in event:
+        if key != "event" and any(word in key.lower() for word in HIDDEN):
+            event[key] = "***"
+    return event
+
+
+def start_logs(settings: LogSettings, service: str, stream: TextIO | None = None) -> None:
+    """Configure structlog and the standard library's logging of this process, once, at its edge."""
+    out = sys.stderr if stream is None else stream
+    console = settings.form == "console" or (settings.form == "auto" and out.isatty())
+    level = getattr(logging, settings.level.upper())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        hide_secrets,
+    ]
+    if console:
+        last: list[Any] = [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+    else:
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+
+
+def logger(name: str) -> Any:
+    """A structured logger: `logger("book").info("started", port=50051)`."""
+    return structlog.get_logger().bind(logger=name)

@@ -163,7 +163,7 @@ class RiskClient:
         try:
             yield from _typed(stream)
         finally:
-            cast(grpc.Future, stream).cancel()
+            cast("grpc.Future[Any]", stream).cancel()
 
     def close(self) -> None:
         """Ends the connection; open streams end with it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,16 +16,14 @@ from gpu_kernels.scenarios import VolShockSurface
 TOLERANCE_OF_GROSS = 1e-11
 
 
-def _present(name: str) -> bool:
-    found = {probe.name: probe for probe in gk.available_engines()}[name].engine is not None
-    return found and importlib.util.find_spec(f"gpu_kernels.engines.{name}.revaluation") is not None
-
-
 @pytest.fixture(params=["reference", "cpu", "xla", "cuda"])
 def engine(request: pytest.FixtureRequest) -> gk.Engine:
-    if not _present(request.param):
-        pytest.skip(f"engine {request.param} is not there or does not revalue")
-    return gk.engine(request.param)
+    try:
+        found = gk.engine(request.param)
+        found.module("revaluation")
+    except gk.EngineUnavailable as error:
+        pytest.skip(str(error))
+    return found
 
 
 @pytest.fixture

@@ -96,7 +96,9 @@ def order_flow(
     kind = regime_named(regime)
     # Some symbols trade a lot and most a little.
     weights = tuple(float(weight) for weight in 1 / np.arange(1, symbols + 1) ** 0.8)
-    shape = FlowShape(kind, weights, accounts=accounts, orders_per_second=orders_per_second)
+    shape = FlowShape(
+        kind, weights, accounts=accounts, orders_per_second=orders_per_second, opening_steps=opening_ticks
+    )
     planner = OrderPlanner(shape, seed)
     clean = messages - int(messages * hostile)
     blocks: list[NDArray[np.void]] = []

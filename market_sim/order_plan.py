@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market_sim.arrivals import Arrivals, arrivals
-from market_sim.regimes import Regime, crash_phase
+from market_sim.regimes import Regime, common_move, crash_phase
 from market_sim.streams import stream
 
 Array = NDArray[np.float64]
@@ -50,7 +50,7 @@ NO_PRICE = np.iinfo(np.int64).min
 
 # Shares of new orders by what they are; what remains are plain day orders.
 _SHARES: list[tuple[int, int, float]] = [  # kind, tif, share
-    (MARKET, DAY, 0.015),
+    (MARKET, DAY, 0.01),
     (LIMIT, IOC, 0.15),
     (LIMIT, FOK, 0.005),
     (LIMIT, POST_ONLY, 0.08),
@@ -64,12 +64,12 @@ SIZE_TAIL = 1.6
 _SMALLEST_SIZE, _LARGEST_SIZE = 10, 100_000
 _DEPTH_SCALE = 2.0
 _DEEPEST = 5_000
-_TAKING_SHARE = 0.35  # of IOC and FOK orders that are priced through the middle; the others fish
+_TAKING_SHARE = 0.15  # of IOC and FOK orders that are priced through the middle; the others fish
 _LIFETIME_SPREAD = 1.8  # sd of log lifetime
 _SHORTEST_LIFE = 1e-3
-_REPRICE_SHARE = (
-    0.6  # of first modifications; the others, and all second ones, make the order smaller in place
-)
+_WATCHED_SHARE = 0.95  # of resting orders: taken back before a swing or a crash runs over them
+_WATCH_AT = np.concatenate([0.002 * 2.0 ** np.arange(9), np.arange(1.0, 12.1, 0.5)])  # seconds after birth
+_REPRICE_SHARE = 0.6  # of first modifications; all others make the order smaller in place
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,9 @@ class FlowShape:
     orders_per_second: float = 10_000.0
     lifetime_scale: float = 1.0  # stretches lifetimes, for slow markets
     self_trade_prevention: float = 0.3  # share of orders that ask for one of its kinds
+    opening_steps: float = (
+        0.0  # price level, for makers who see the regime's own moves coming; 0: they do not
+    )
 
     def __post_init__(self) -> None:
         if not self.weights or min(self.weights) < 0 or not sum(self.weights) > 0:
@@ -150,6 +153,8 @@ def _draw_orders(random: np.random.Generator, shape: FlowShape, came: Arrivals) 
     life = (
         median * np.exp(_LIFETIME_SPREAD * random.standard_normal(count)) * (1 + np.maximum(depth, 0)) ** 0.2
     )
+    watched = (random.random(count) < _WATCHED_SHARE) & (depth >= 0)
+    life = np.where(watched, _until_run_over(shape, born, side, depth, life), life)
     size = np.ceil(_SMALLEST_SIZE * random.random(count) ** (-1 / SIZE_TAIL))
     protected = random.random(count) < shape.self_trade_prevention
     return _Orders(
@@ -164,6 +169,23 @@ def _draw_orders(random: np.random.Generator, shape: FlowShape, came: Arrivals) 
         account=_accounts(random, shape.accounts, count),
         stp=np.where(protected, random.integers(1, 5, count), 0).astype(np.uint8),
     )
+
+
+def _until_run_over(
+    shape: FlowShape, born: Array, side: NDArray[np.uint8], depth: Integers, life: Array
+) -> Array:
+    """Lives cut short just before the regime's common move brings the market to the order's price."""
+    if not shape.opening_steps or not (shape.regime.swing or shape.regime.crash):
+        return life
+    start = common_move(shape.regime, born)
+    towards = np.where(side == 0, -1.0, 1.0) * shape.opening_steps
+    cut = np.full(len(life), _SHORTEST_LIFE)
+    safe = np.ones(len(life), dtype=np.bool_)
+    for seconds in _WATCH_AT:
+        came = (common_move(shape.regime, born + seconds) - start) * towards
+        safe &= came < depth + 0.5
+        cut[safe] = seconds
+    return np.where(safe, life, np.minimum(life, cut))
 
 
 def _kinds(random: np.random.Generator, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

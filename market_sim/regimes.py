@@ -49,11 +49,11 @@ class Regime:
 REGIMES: dict[str, Regime] = {
     regime.name: regime
     for regime in (
-        Regime("calm", 0.45, 20.0, 2e-5, depth_tail=1.8, lifetime_median=0.8),
-        Regime("normal", 0.65, 20.0, 8e-5, depth_tail=1.4, lifetime_median=0.5),
-        Regime("swinging_small", 0.70, 15.0, 1.2e-4, depth_tail=1.3, lifetime_median=0.4, swing=0.01),
-        Regime("swinging_large", 0.75, 12.0, 2.5e-4, depth_tail=1.2, lifetime_median=0.3, swing=0.05),
-        Regime("flash_crash", 0.80, 10.0, 3e-4, depth_tail=1.0, lifetime_median=0.25, crash=Crash()),
+        Regime("calm", 0.45, 20.0, 1e-5, depth_tail=1.8, lifetime_median=0.8),
+        Regime("normal", 0.65, 20.0, 4e-5, depth_tail=1.4, lifetime_median=0.5),
+        Regime("swinging_small", 0.70, 15.0, 6e-5, depth_tail=1.3, lifetime_median=0.4, swing=0.01),
+        Regime("swinging_large", 0.75, 12.0, 1.2e-4, depth_tail=1.2, lifetime_median=0.3, swing=0.05),
+        Regime("flash_crash", 0.80, 10.0, 1.5e-4, depth_tail=1.0, lifetime_median=0.25, crash=Crash()),
     )
 }
 

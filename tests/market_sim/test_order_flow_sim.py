@@ -60,7 +60,7 @@ def test_shares_of_cancels_replaces_and_kinds(regime: str, seed: int) -> None:
     replaced = np.unique(lives[lives["action"] == REPLACE]["order_id"])
     assert len(replaced) / len(rests) == pytest.approx(0.20, abs=0.02)
     assert np.mean((new["tif"] == IOC) & (new["kind"] == LIMIT)) == pytest.approx(0.15, abs=0.02)
-    assert np.mean(new["kind"] == MARKET) == pytest.approx(0.015, abs=0.007)
+    assert np.mean(new["kind"] == MARKET) == pytest.approx(0.01, abs=0.006)
     assert {STOP, STOP_LIMIT} <= set(new["kind"].tolist())
     assert set(new["stp"].tolist()) == {0, 1, 2, 3, 4}
 
@@ -170,9 +170,9 @@ def test_regimes_move_as_they_are_called(seed: int) -> None:
         half_seconds = (new["time"] // 500_000_000).astype(int)
         medians = [np.median(new["price"][half_seconds == half]) for half in np.unique(half_seconds)]
         spread[name] = (max(medians) - min(medians)) / 10_000
-    assert spread["calm"] < 0.005
-    assert spread["calm"] < spread["normal"] < spread["swinging_small"] < spread["swinging_large"]
-    assert spread["swinging_large"] > 0.06
+    assert max(spread["calm"], spread["normal"]) < 0.005
+    assert 0.012 < spread["swinging_small"] < 0.03
+    assert 0.06 < spread["swinging_large"] < 0.13
 
 
 def test_the_flash_crash_falls_fast_and_rebounds_in_part(seed: int) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from service_kit.telemetry.settings import TelemetrySettings
-
 from book_service.normaliser import NormaliserRules
 from service_kit.errors import SettingError
 from service_kit.grpc_server.settings import GrpcSettings
 from service_kit.kafka.settings import KafkaSettings
 from service_kit.settings import limited
+from service_kit.telemetry.logs import LogSettings
+from service_kit.telemetry.metrics import MetricsSettings
+from service_kit.telemetry.traces import TraceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,9 @@ class BookServiceSettings:
 
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
     grpc: GrpcSettings = field(default_factory=GrpcSettings)
-    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    traces: TraceSettings = field(default_factory=TraceSettings)
     book: BookSettings = field(default_factory=BookSettings)
 
     def validate(self) -> BookServiceSettings:

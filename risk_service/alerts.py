@@ -41,7 +41,7 @@ class AlertBook:
 
     def _limits(self, metrics: RiskMetrics, hysteresis: float) -> Iterator[RiskAlert | None]:
         for usage in metrics.limits:
-            key = (metrics.portfolio, int(ALERT_KIND_LIMIT_BREACHED), usage.name)
+            key = (metrics.portfolio, ALERT_KIND_LIMIT_BREACHED, usage.name)
             over = usage.breached
             if key in self._standing:
                 over = usage.used > usage.limit * (1.0 - hysteresis)
@@ -70,9 +70,9 @@ class AlertBook:
         yield self._change(metrics, ALERT_KIND_POSITIONS_LEFT_OUT, "", bool(count), text)
 
     def _change(
-        self, metrics: RiskMetrics, kind: AlertKind, what: str, wrong: bool, text: str
+        self, metrics: RiskMetrics, kind: AlertKind.ValueType, what: str, wrong: bool, text: str
     ) -> RiskAlert | None:
-        key = (metrics.portfolio, int(kind), what)
+        key = (metrics.portfolio, kind, what)
         if wrong == (key in self._standing):
             return None
         if wrong:

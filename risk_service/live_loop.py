@@ -52,14 +52,19 @@ class LiveLoop:
     poll_wait_s: float
     clock_ns: Callable[[], int] = time.time_ns
     market: MarketState = field(default_factory=MarketState)
+    failure: Exception | None = None
     _marks: VolMarks = field(default_factory=VolMarks)
     _books: dict[str, Book] = field(default_factory=dict)
     _dirty: set[str] = field(default_factory=set)
 
-    def run(self, stop: Stop) -> None:
-        """Until told to stop."""
-        while not stop.is_set():
-            self.turn()
+    def run_until_failure(self, stop: Stop) -> None:
+        """Until told to stop. A failure is kept for the process to end with, and stops the service."""
+        try:
+            while not stop.is_set():
+                self.turn()
+        except Exception as failure:  # noqa: BLE001 - the thread's edge; the process ends with it
+            self.failure = failure
+            stop.set("the live loop failed")
 
     def turn(self) -> None:
         """One round: everything that has arrived is applied before anything is measured (latest wins)."""

@@ -16,12 +16,13 @@ from protos.risk.v1.risk_pb2 import (
     LimitUsage,
     RiskMetrics,
     RowFault,
+    RowStatus,
     TailRisk,
     TickTiming,
 )
 from risk_service.market_state import MarketState
 from risk_service.price_history import NoHistory, PriceHistory
-from risk_service.valuation import Book, Valuation, value
+from risk_service.valuation import Book, Fault, Valuation, value
 from risk_service.vol_marks import VolMarks
 
 DEFAULT_VAR_FRACTION = 0.02  # of gross value
@@ -96,7 +97,7 @@ class RiskCalculator:
             portfolio=book.held.name,
             portfolio_version=book.held.version,
             positions=len(book.held),
-            faults=[RowFault(row=f.row, symbol=f.symbol, status=int(f.status)) for f in valuation.faults],
+            faults=[_fault_message(f) for f in valuation.faults],
             timing=TickTiming(
                 source_time_ns=market.clocks.source_time_ns,
                 normalized_time_ns=market.clocks.normalized_time_ns,
@@ -154,6 +155,10 @@ class RiskCalculator:
         provenance.data_age_ns = int(ages.max(initial=0))
         provenance.degraded = bool(self.degraded_reason)
         provenance.degraded_reason = self.degraded_reason
+
+
+def _fault_message(fault: Fault) -> RowFault:
+    return RowFault(row=fault.row, symbol=fault.symbol, status=RowStatus.ValueType(fault.status))
 
 
 def tail_message(tail: gk.TailRisk) -> TailRisk:

@@ -167,24 +167,23 @@ class PortfolioStore:
     _versions: dict[str, int] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def put(self, message: Portfolio, expected_version: int, owner: str) -> Portfolio:
-        """Takes a portfolio in and returns it with its new version, as it is to be logged."""
+    def prepare(self, message: Portfolio, expected_version: int, owner: str) -> Portfolio:
+        """The portfolio as it is to be logged: checked, with its new version and owner. Changes nothing."""
         check(message)
         with self._lock:
-            self._check_version(message.portfolio, expected_version)
+            self.expect(message.portfolio, expected_version)
             logged = Portfolio()
             logged.CopyFrom(message)
             logged.version = self._versions.get(message.portfolio, 0) + 1
             logged.owner = owner
-            self.apply(logged)
             return logged
 
-    def delete(self, name: str, expected_version: int) -> None:
-        """Forgets a portfolio."""
+    def expect(self, name: str, version: int) -> None:
+        """Refuses with AlreadyChanged where another version is held; 0 expects nothing."""
         with self._lock:
-            self.get(name)
-            self._check_version(name, expected_version)
-            self._forget(name)
+            current = self._held[name].version if name in self._held else 0
+            if version and version != current:
+                raise AlreadyChanged("portfolio", name, f"version {current} is there, not {version}")
 
     def apply(self, message: Portfolio) -> None:
         """Takes in what the log says; an older version than the one held changes nothing."""
@@ -222,8 +221,3 @@ class PortfolioStore:
     def _forget(self, name: str) -> None:
         self._versions[name] += 1
         del self._held[name], self._messages[name]
-
-    def _check_version(self, name: str, expected: int) -> None:
-        current = self._held[name].version if name in self._held else 0
-        if expected and expected != current:
-            raise AlreadyChanged("portfolio", name, f"version {current} is there, not {expected}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service_kit.grpc_server.settings import GrpcSettings
-from service_kit.telemetry.settings import TelemetrySettings
-
 from service_kit.errors import SettingError
+from service_kit.grpc_server.settings import GrpcSettings
 from service_kit.kafka.settings import KafkaSettings
 from service_kit.settings import limited
+from service_kit.telemetry.logs import LogSettings
+from service_kit.telemetry.metrics import MetricsSettings
+from service_kit.telemetry.traces import TraceSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,9 @@ class RiskServiceSettings:
 
     kafka: KafkaSettings = field(default_factory=KafkaSettings)
     grpc: GrpcSettings = field(default_factory=GrpcSettings)
-    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    traces: TraceSettings = field(default_factory=TraceSettings)
     risk: RiskSettings = field(default_factory=RiskSettings)
 
     def validate(self) -> RiskServiceSettings:

@@ -1,1 +1,1 @@
-"""RiskService over gRPC: requests in, the kernels' and the live state's answers out. The only place with grpc."""
+"""RiskService over gRPC; the only place of risk_service that knows of grpc."""

@@ -34,7 +34,9 @@ def read_options(columns: wire.OptionColumns, rows_max: int, *, with_vol: bool) 
         else:
             fields[name] = np.nan
     # One full-length column makes the answer have all rows even where the others are single values.
-    fields["spot"] = np.broadcast_to(fields["spot"], rows).copy() if rows > 1 else np.atleast_1d(fields["spot"])
+    fields["spot"] = (
+        np.broadcast_to(fields["spot"], rows).copy() if rows > 1 else np.atleast_1d(fields["spot"])
+    )
     return gk.Options(**fields)
 
 
@@ -88,5 +90,7 @@ def _rows(columns: wire.OptionColumns, rows_max: int) -> int:
     if rows == 0:
         raise InvalidRequest("options.spot", "is missing")
     if rows > rows_max:
-        raise TooLarge(f"{rows} rows are more than the {rows_max} of one request: send them in parts, or stream")
+        raise TooLarge(
+            f"{rows} rows are more than the {rows_max} of one request: send them in parts, or stream"
+        )
     return rows

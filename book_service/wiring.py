@@ -1,0 +1,124 @@
+"""The only place that makes book_service's real clients."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from book_service import order_events, raw_events
+from book_service.api.servicer import BookServicer
+from book_service.normalise_loop import NormaliseLoop
+from book_service.normaliser import Normaliser
+from book_service.order_log import KafkaOrderLog
+from book_service.service_metrics import BookMetrics
+from book_service.settings import BookServiceSettings
+from book_service.venue_loop import VenueLoop
+from protos import topics
+from protos.book.v1.book_pb2 import DESCRIPTOR as BOOK
+from protos.book.v1.book_pb2_grpc import add_BookServiceServicer_to_server
+from service_kit.closing import Resources
+from service_kit.grpc_server.server import GrpcServer
+from service_kit.kafka.admin import check_broker
+from service_kit.kafka.appender import Appender
+from service_kit.kafka.consumer import Consumer
+from service_kit.kafka.metrics import KafkaMetrics
+from service_kit.kafka.producer import Producer
+from service_kit.lifecycle import Stop
+from service_kit.telemetry.metrics import MetricsExporter, process_registry
+from service_kit.telemetry.traces import Traces
+
+SERVICE = BOOK.services_by_name["BookService"].full_name
+ORDER_PARTITIONS = next(topic.partitions for topic in topics.TOPICS if topic.name == topics.ORDERS_INCOMING)
+
+
+async def serve(
+    settings: BookServiceSettings, stop: Stop, listening: Callable[[int], None] = lambda port: None
+) -> None:
+    """Runs the service until told to stop; `listening` is given the port once calls are answered."""
+    check_broker(settings.kafka)
+    registry = process_registry()
+    kafka_metrics = KafkaMetrics(registry)
+    metrics = BookMetrics.on(registry)
+    failures: list[Exception] = []
+    async with Resources() as resources:
+        exporter = MetricsExporter(settings.metrics, registry)
+        resources.add("metrics", exporter.close)
+        traces = Traces.start(settings.traces, "book_service")
+        resources.add("traces", traces.close)
+        producer = Producer(settings.kafka, metrics=kafka_metrics)
+        resources.add("producer", producer.close)
+        appender = Appender(settings.kafka)
+        resources.add("order log", appender.close)
+        executor = ThreadPoolExecutor(thread_name_prefix="calls")
+        resources.add("calls", lambda: executor.shutdown(wait=True, cancel_futures=True))
+        normalise = _normalise_loop(settings, producer, metrics, kafka_metrics)
+        venue = _venue_loop(settings, producer, metrics, kafka_metrics)
+        for name, loop in (("normaliser", normalise), ("venue", venue)):
+            resources.add(f"{name} consumer", loop.consumer.close)
+            thread = threading.Thread(target=_run, args=(loop.run, stop, failures), name=name)
+            thread.start()
+            resources.add(name, thread.join)
+        servicer = BookServicer(venue.book, KafkaOrderLog(appender, ORDER_PARTITIONS), executor)
+        services = [(add_BookServiceServicer_to_server, servicer, SERVICE)]
+        async with GrpcServer(settings.grpc, services, registry=registry, traces=traces) as server:
+            listening(server.port)
+            await stop.wait_async()
+    if failures:
+        raise failures[0]
+
+
+def _run(loop: Callable[[Stop], None], stop: Stop, failures: list[Exception]) -> None:
+    try:
+        loop(stop)
+    except Exception as failure:  # noqa: BLE001 - the thread's edge; the process ends with it
+        failures.append(failure)
+        stop.set(f"the {threading.current_thread().name} failed")
+
+
+def _normalise_loop(
+    settings: BookServiceSettings, producer: Producer, metrics: BookMetrics, kafka_metrics: KafkaMetrics
+) -> NormaliseLoop:
+    book = settings.book
+    return NormaliseLoop(
+        consumer=Consumer(
+            settings.kafka,
+            [topics.MARKET_DATA_RAW],
+            f"{book.group}.normaliser",
+            raw_events.decode,
+            producer,
+            metrics=kafka_metrics,
+        ),
+        producer=producer,
+        normaliser=Normaliser(book.rules()),
+        metrics=metrics,
+        poll_records_max=book.poll_records_max,
+        poll_wait_s=book.poll_wait_s,
+        commit_every_s=book.commit_every_s,
+    )
+
+
+def _venue_loop(
+    settings: BookServiceSettings, producer: Producer, metrics: BookMetrics, kafka_metrics: KafkaMetrics
+) -> VenueLoop:
+    book = settings.book
+    loop = VenueLoop(
+        producer=producer,
+        tick_sizes=book.tick_sizes(),
+        metrics=metrics,
+        partitions=ORDER_PARTITIONS,
+        poll_records_max=book.poll_records_max,
+        poll_wait_s=book.poll_wait_s,
+        commit_every_s=book.commit_every_s,
+    )
+    loop.consumer = Consumer(
+        settings.kafka,
+        [topics.ORDERS_INCOMING],
+        f"{book.group}.venue",
+        order_events.decode,
+        producer,
+        on_assign=loop.taken,
+        on_revoke=loop.given_up,
+        metrics=kafka_metrics,
+    )
+    return loop

@@ -81,7 +81,7 @@ def simulate_history(
                 market.shock(crisis.market_returns[into], crisis.variance_factors[into])
         close[day] = market.spot
         wobble = np.array([s.standard_normal() for s in noise])
-        expected = np.sqrt(market.average_variance(_INDEX_YEARS)[:, 0])
+        expected = np.sqrt(market.average_variance(np.arange(len(underlyings)), _INDEX_YEARS))
         implied[day] = _RISK_PREMIUM * expected * np.exp(0.02 * wobble)
     return History(dates, tuple(u.symbol for u in underlyings), close, implied, episodes)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from market_sim.streams import stream
@@ -112,12 +112,13 @@ class Market:
         """Instantaneous volatilities, per 1.00."""
         return np.sqrt(np.maximum(self.variance, 0.0))
 
-    def average_variance(self, years: Array | float) -> Array:
-        """Expected mean variance per year of each underlying (rows) over the coming `years` (columns)."""
-        decay = self.dynamics.mean_reversion * np.atleast_1d(np.asarray(years, dtype=np.float64))
+    def average_variance(self, place: ArrayLike, years: ArrayLike) -> Array:
+        """Expected mean variance per year of the underlyings `place` over the coming `years`, row by row."""
+        decay = self.dynamics.mean_reversion * np.asarray(years, dtype=np.float64)
         weight = np.where(decay > 1e-8, -np.expm1(-decay) / np.maximum(decay, 1e-8), 1.0)
-        long_run = self.long_run_variance[:, None]
-        return long_run + (np.maximum(self.variance, 0.0)[:, None] - long_run) * weight
+        at = np.asarray(place)
+        long_run = self.long_run_variance[at]
+        return np.asarray(long_run + (np.maximum(self.variance[at], 0.0) - long_run) * weight)
 
     def advance(self, dt_years: float) -> None:
         """Moves time on by `dt_years`, in steps of at most LONGEST_STEP_YEARS."""

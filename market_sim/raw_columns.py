@@ -15,7 +15,7 @@ from protos.market.v1.market_pb2 import RawBatch
 
 @dataclass(frozen=True, slots=True)
 class RawColumns:
-    """One entry per event in every column; `instrument` counts those of one underlying, itself first."""
+    """One entry per event in every column; `instrument` is a row of the listing."""
 
     instrument: NDArray[np.int64]
     kind: NDArray[np.int32]
@@ -58,8 +58,14 @@ def columns_of(count: int, **given: Any) -> RawColumns:
     """Columns of `count` events; a scalar holds for all of them, a column not given is zero."""
     built: dict[str, Any] = {}
     for field in fields(RawColumns):
-        values = np.asarray(given.pop(field.name, 0), dtype=_TYPES.get(field.name, np.float64))
-        built[field.name] = np.broadcast_to(values, (count,)).copy()
+        dtype = _TYPES.get(field.name, np.float64)
+        values = given.pop(field.name, None)
+        if values is None:
+            built[field.name] = np.zeros(count, dtype=dtype)
+        else:
+            built[field.name] = (
+                np.array(values, dtype=dtype) if np.ndim(values) else np.full(count, values, dtype)
+            )
     if given:
         raise TypeError(f"no such columns: {', '.join(given)}")
     return RawColumns(**built)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import date, timedelta
+from datetime import date
 
 import numpy as np
 import pytest
@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from market_sim.chains import STRIKE_STEPS, build_chain, osi_symbol, strike_ladder
+import gpu_kernels as gk
+from market_sim.chains import STRIKE_STEPS, build_chain, build_chains, osi_symbol, strike_ladder
+from market_sim.listing import Listing, listing_of
 from market_sim.model import Market
-from market_sim.quotes import fair_values, option_quotes, spot_quotes, years_to_expiry
+from market_sim.quotes import QUOTE_UNIFORMS, fair_values, option_quotes, quotes, spot_quotes
 from market_sim.smile import INDEX_SMILE, STOCK_SMILE, Smile, total_variance
 from market_sim.trading_days import expiry_dates, expiry_time_ns, is_trading_day, trading_days
-from market_sim.universe import UNIVERSE
+from market_sim.universe import UNIVERSE, Underlying
 
 START = date(2026, 1, 5)
 NOW = expiry_time_ns(START)
@@ -106,7 +108,7 @@ def test_the_surface_has_no_calendar_arbitrage(smile: Smile, seed: int) -> None:
     for _ in range(20):
         market = Market(UNIVERSE[:1], 1)
         market.variance = market.variance * random.lognormal(0, 1.5)
-        atm = market.average_variance(years)[0] * years
+        atm = market.average_variance(0, years) * years
         total = total_variance(smile, k[:, None], atm[None, :])
         assert (np.diff(total, axis=1) > 0).all()
 
@@ -118,50 +120,56 @@ def test_a_smile_that_allows_arbitrage_is_refused() -> None:
         Smile(rho=-1.0, eta=0.5)
 
 
+def listed(expiries: int, strikes: int, *underlyings: Underlying) -> tuple[Listing, Market]:
+    chains = build_chains(underlyings, START, expiries, strikes)
+    return listing_of(chains), Market(underlyings, 3)
+
+
 def test_fair_values_agree_with_a_plain_formula() -> None:
-    market = Market(UNIVERSE[:1], 3)
-    chain = build_chain(UNIVERSE[0], START, 3, 9)
-    rows = np.arange(len(chain))
-    years = years_to_expiry(chain, rows, NOW)
-    fair = fair_values(chain, rows, 5000.0, market.average_variance(years)[0], NOW)
     u = UNIVERSE[0]
-    for row in rows:
-        t, strike, sd = years[row], chain.strike[row], fair.vol[row] * math.sqrt(years[row])
-        d1 = (math.log(5000.0 / strike) + (u.rate - u.dividend_yield) * t) / sd + sd / 2
-        sign = 1 if chain.is_call[row] else -1
-        spot_leg = 5000.0 * math.exp(-u.dividend_yield * t) * 0.5 * math.erfc(-sign * d1 / math.sqrt(2))
+    listing, market = listed(3, 9, u)
+    market.variance = market.variance * 1.7
+    rows = listing.options_of(0)
+    fair = fair_values(listing, rows, market, NOW, gk.engine("reference"))
+    for at, row in enumerate(rows):
+        t, strike = (listing.expiry_time_ns[row] - NOW) / (365 * 86_400e9), listing.strike[row]
+        k = math.log(strike / u.spot) - (u.rate - u.dividend_yield) * t
+        atm = float(market.average_variance(0, t)) * t
+        sd = math.sqrt(float(total_variance(INDEX_SMILE, k, atm)))
+        assert fair.vol[at] == pytest.approx(sd / math.sqrt(t), rel=1e-12)
+        assert fair.deviations[at] == pytest.approx(k / sd, rel=1e-9, abs=1e-12)
+        d1 = -k / sd + sd / 2
+        sign = 1 if listing.is_call[row] else -1
+        spot_leg = u.spot * math.exp(-u.dividend_yield * t) * 0.5 * math.erfc(-sign * d1 / math.sqrt(2))
         strike_leg = strike * math.exp(-u.rate * t) * 0.5 * math.erfc(-sign * (d1 - sd) / math.sqrt(2))
-        assert fair.price[row] == pytest.approx(sign * (spot_leg - strike_leg), rel=1e-9, abs=1e-9)
+        assert fair.price[at] == pytest.approx(sign * (spot_leg - strike_leg), rel=1e-9, abs=1e-9)
 
 
 def test_quotes_stand_on_ticks_around_fair_value(seed: int) -> None:
     random = np.random.default_rng(seed)
-    for place, underlying in enumerate(UNIVERSE):
-        market = Market(UNIVERSE, 3)
-        chain = build_chain(underlying, START, 4, 15)
-        rows = np.arange(len(chain))
-        variance = market.average_variance(years_to_expiry(chain, rows, NOW))[place]
-        fair = fair_values(chain, rows, underlying.spot, variance, NOW)
-        quotes = option_quotes(fair, random)
-        assert (quotes.bid < quotes.ask).all()
-        assert (quotes.bid <= fair.price + 1e-9).all()
-        assert (quotes.ask >= fair.price - 1e-9).all()
-        assert ((quotes.bid_quantity > 0) == (quotes.bid > 0)).all()
-        assert (quotes.ask_quantity > 0).all()
-        cents = np.concatenate([quotes.bid, quotes.ask]) * 100
-        np.testing.assert_allclose(cents, np.rint(cents), atol=1e-6)
-        intrinsic = np.where(chain.is_call, 1, -1) * (underlying.spot - chain.strike)
-        assert (fair.price >= np.where(chain.american, intrinsic, 0) - 1e-9).all()
+    listing, market = listed(4, 15, *UNIVERSE)
+    rows = np.flatnonzero(listing.is_option)
+    fair = fair_values(listing, rows, market, NOW, gk.engine("reference"))
+    made = option_quotes(fair, random.random((len(rows), QUOTE_UNIFORMS)))
+    assert (made.bid < made.ask).all()
+    assert (made.bid <= fair.price + 1e-9).all()
+    assert (made.ask >= fair.price - 1e-9).all()
+    assert ((made.bid_quantity > 0) == (made.bid > 0)).all()
+    assert (made.ask_quantity > 0).all()
+    cents = np.concatenate([made.bid, made.ask]) * 100
+    np.testing.assert_allclose(cents, np.rint(cents), atol=1e-6)
+    exercise = np.where(listing.is_call[rows], 1, -1) * (
+        market.spot[listing.owner[rows]] - listing.strike[rows]
+    )
+    assert (fair.price >= np.where(listing.american[rows], exercise, 0) - 1e-9).all()
 
 
 def test_spreads_are_wider_away_from_the_money() -> None:
-    market = Market(UNIVERSE[:1], 3)
-    chain = build_chain(UNIVERSE[0], START, 1, 9)
-    rows = np.flatnonzero(chain.is_call)
-    variance = market.average_variance(years_to_expiry(chain, rows, NOW))[0]
-    fair = fair_values(chain, rows, 5000.0, variance, NOW)
+    listing, market = listed(1, 9, UNIVERSE[0])
+    rows = listing.options_of(0)[::2]  # calls
+    fair = fair_values(listing, rows, market, NOW, gk.engine("reference"))
     random = np.random.default_rng(1)
-    drawn = [option_quotes(fair, random) for _ in range(200)]
+    drawn = [option_quotes(fair, random.random((len(rows), QUOTE_UNIFORMS))) for _ in range(200)]
     spread = np.mean([(q.ask - q.bid) / fair.price for q in drawn], axis=0)
     size = np.mean([q.ask_quantity for q in drawn], axis=0)
     assert spread[-1] > 3 * spread[4]
@@ -170,17 +178,30 @@ def test_spreads_are_wider_away_from_the_money() -> None:
 
 def test_spot_quotes_are_narrow_and_on_ticks(seed: int) -> None:
     spot = np.array([u.spot for u in UNIVERSE])
-    quotes = spot_quotes(spot, np.full(len(spot), 0.01), np.random.default_rng(seed))
+    uniforms = np.random.default_rng(seed).random((len(spot), QUOTE_UNIFORMS))
+    quotes = spot_quotes(spot, np.full(len(spot), 0.01), uniforms)
     assert (quotes.bid < quotes.ask).all()
     assert (quotes.ask - quotes.bid <= spot * 2e-4 + 0.02).all()
     np.testing.assert_array_equal(quotes.bid, np.round(quotes.bid, 2))
 
 
+def test_quotes_of_mixed_rows_keep_their_places(seed: int) -> None:
+    listing, market = listed(2, 5, *UNIVERSE[:3])
+    rows = np.random.default_rng(seed).integers(0, len(listing), 50)
+    uniforms = np.random.default_rng(seed).random((50, QUOTE_UNIFORMS))
+    engine = gk.engine("reference")
+    together = quotes(listing, rows, market, NOW, uniforms, engine)
+    for at in range(50):
+        alone = quotes(listing, rows[at : at + 1], market, NOW, uniforms[at : at + 1], engine)
+        assert (together.bid[at], together.ask[at]) == (alone.bid[0], alone.ask[0])
+        assert together.bid_quantity[at] == alone.bid_quantity[0]
+
+
 def test_expired_options_are_worth_their_intrinsic_value() -> None:
-    chain = build_chain(UNIVERSE[0], START, 1, 5)
-    rows = np.arange(len(chain))
-    after = int(chain.expiry_time_ns[0]) + 1
-    assert date.fromtimestamp(after / 1e9) >= START + timedelta(days=7)
-    fair = fair_values(chain, rows, 5030.0, np.full(len(rows), 0.04), after)
-    payoff = np.maximum(np.where(chain.is_call, 1, -1) * (5030.0 - chain.strike), 0)
+    listing, market = listed(1, 5, UNIVERSE[0])
+    rows = listing.options_of(0)
+    after = int(listing.expiry_time_ns[rows[0]]) + 1
+    market.log_spot = np.log([5030.0])
+    fair = fair_values(listing, rows, market, after, gk.engine("reference"))
+    payoff = np.maximum(np.where(listing.is_call[rows], 1, -1) * (5030.0 - listing.strike[rows]), 0)
     np.testing.assert_allclose(fair.price, payoff, atol=1e-2)

@@ -1,0 +1,57 @@
+"""The CUDA engine: the shared formulas transpiled to CUDA C++; data that is on the device stays there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpu_kernels.errors import EngineUnavailable
+
+
+def probe() -> str:
+    """Name the current CUDA device; raises EngineUnavailable without CuPy, its compiler or a device."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise EngineUnavailable(f"needs CuPy ({error}); install gpu-risk[cuda13] or [cuda12]") from error
+    try:
+        runtime = cupy.cuda.runtime
+        if runtime.getDeviceCount() < 1:
+            raise EngineUnavailable("no CUDA device")
+        device = runtime.getDevice()
+        name = runtime.getDeviceProperties(device)["name"].decode()
+    except runtime.CUDARuntimeError as error:
+        raise EngineUnavailable(f"no usable CUDA device ({error})") from error
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except (ImportError, RuntimeError, OSError) as error:
+        raise EngineUnavailable(f"no CUDA run-time compiler (NVRTC): {error}") from error
+    return f"{name} (CUDA device {device})"
+
+
+def empty(shape: Any, dtype: Any, on_device: bool = False) -> Any:
+    """An array for results: on the device when the inputs are there, else in host memory."""
+    if on_device:
+        import cupy
+
+        return cupy.empty(shape, dtype)
+    import numpy as np
+
+    return np.empty(shape, dtype)
+
+
+def warm_up() -> None:
+    """Compile the kernels of every pricing function, or load them from CuPy's disk cache."""
+    import numpy as np
+
+    from gpu_kernels.engines.cuda import european, implied_vol
+    from gpu_kernels.engines.engine import Columns
+    from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
+
+    def number() -> Any:
+        return np.ones(1)
+
+    columns = Columns(*(number() for _ in range(6)), np.ones(1, dtype=np.bool_))
+    status = np.zeros(1, dtype=np.uint8)
+    european.price(columns, PriceResult(number(), status))
+    european.greeks(columns, GreeksResult(*(number() for _ in range(9)), status))
+    implied_vol.implied_vol(columns, number() / 2, ImpliedVolResult(number(), status))

@@ -18,6 +18,9 @@ from gpu_kernels.status import Status
 if TYPE_CHECKING:
     from gpu_kernels.engines.choose import available_engines, engine
     from gpu_kernels.engines.engine import Engine
+    from gpu_kernels.portfolio import LinearPositions, Portfolio
+    from gpu_kernels.scenarios import Scenarios
+    from gpu_kernels.tail_risk import TailRisk, tail_risk
 
 _LAZY = {
     "engine": "gpu_kernels.engines.choose",
@@ -38,11 +41,16 @@ __all__ = [
     "GreeksResult",
     "ImpliedVolResult",
     "InvalidInput",
+    "LinearPositions",
     "Options",
+    "Portfolio",
     "PriceResult",
+    "Scenarios",
     "Status",
+    "TailRisk",
     "available_engines",
     "engine",
+    "tail_risk",
 ]
 
 

@@ -13,6 +13,7 @@ exp                 e^x to 1 ulp; 0 below -708 (results under 2.3e-308 are flush
 expm1               e^x - 1, relative accuracy for small x
 log                 natural logarithm of a positive normal number, relative accuracy near 1
 log_ratio(a, b)     log(a / b) with relative accuracy also where a is close to b; both positive and normal
+log_ratio_parts     (a, b): the same as the sum of two numbers, a float64 and what it leaves
 sqrt                square root, correctly rounded
 absolute            |x|
 minimum(a, b)       the smaller of two numbers that are not NaN
@@ -20,6 +21,7 @@ maximum(a, b)       the larger of two numbers that are not NaN
 where(c, a, b)      a if c else b; both are computed
 npdf                density of the standard normal
 ndtr                its distribution function, relative accuracy in the lower tail
-fma(a, b, c)        a*b + c rounded once, or as accurately as the engine can
+fma(a, b, c)        a*b + c rounded once (a Dekker product does where there is no such instruction)
+function            how a function that a factory defines becomes one that other functions can call
 ==================  =============================================================================================
 """

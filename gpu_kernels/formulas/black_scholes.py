@@ -31,10 +31,12 @@ def black_scholes(ops: Any) -> Any:
         spot_discount = exp(-dividend_yield * expiry)
         forward = spot * spot_discount
         discounted_strike = strike * (spot_discount * exp(-carry))
-        # S e^(-qT) - K e^(-rT) without losing the digits of S - K.
-        intrinsic = spot_discount * ((spot - strike) - strike * expm1(-carry))
+        # S e^(-qT) - K e^(-rT) without losing the digits of S - K; that way is the worse one for a large carry.
+        close = spot_discount * ((spot - strike) - strike * expm1(-carry))
+        intrinsic = where(carry < 0.5, close, forward - discounted_strike)
         x = log_ratio(maximum(spot, LEAST_PRICE), maximum(strike, LEAST_PRICE)) + carry
         call_side = x <= 0.0
+        lead = where(call_side, forward, discounted_strike)
         half = 0.5 * total_vol
         h = -absolute(x) * inv_vol
         z1 = h + half
@@ -42,23 +44,25 @@ def black_scholes(ops: Any) -> Any:
         upper = z1 > 0.5
         density = INV_SQRT_2PI * exp(-0.5 * (z1 * z1))
         y1, y2, slope = mills_pair(where(upper, -z1, z1), z2)
-        lead = where(call_side, forward, discounted_strike)
-        n1 = where(upper, 1.0 - density * y1, density * y1)
         p = lead * density
-        value = where(upper, lead * n1 - p * y2, p * (total_vol * slope))
+        # Phi(z1) and 1 - Phi(z1): the smaller of the two is the one without cancellation.
+        small = density * y1
+        n1 = where(upper, 1.0 - small, small)
+        other_leg = p * y2
+        value = where(upper, lead * n1 - other_leg, p * (total_vol * slope))
         return (
             value,
-            p,
-            lead * n1,
-            p * y2,
-            n1,
-            z1,
-            z2,
-            call_side,
             intrinsic,
-            forward,
+            call_side,
+            lead,
             discounted_strike,
             spot_discount,
+            z1,
+            z2,
+            small,
+            n1,
+            p,
+            other_leg,
         )
 
     pieces = ops.function(pieces)
@@ -69,10 +73,7 @@ def black_scholes(ops: Any) -> Any:
         """Value of one option."""
         total_vol = maximum(vol * sqrt(expiry), LEAST_TOTAL_VOL)
         parts = pieces(spot, strike, expiry, total_vol, 1.0 / total_vol, rate, dividend_yield)
-        value = parts[0]
-        call_side = parts[7]
-        intrinsic = parts[8]
-        return value + where(is_call == call_side, 0.0, absolute(intrinsic))
+        return parts[0] + where(is_call == parts[2], 0.0, absolute(parts[1]))
 
     def price_and_greeks(
         spot: Any, strike: Any, expiry: Any, vol: Any, rate: Any, dividend_yield: Any, is_call: Any
@@ -85,42 +86,45 @@ def black_scholes(ops: Any) -> Any:
         parts = pieces(spot, strike, expiry, total_vol, inv_vol, rate, dividend_yield)
         (
             value,
-            whole_p,
-            lead_leg,
-            other_leg,
-            n1,
-            z1,
-            z2,
-            call_side,
             intrinsic,
-            forward,
+            call_side,
+            lead,
             discounted_strike,
             spot_discount,
+            z1,
+            z2,
+            small,
+            n1,
+            whole,
+            other_leg,
         ) = parts
-        out_of_money = is_call == call_side
-        # +1 for a call in the money, -1 for a put: what the option has beyond the one out of the money.
-        in_money = where(out_of_money, 0.0, where(is_call, 1.0, -1.0))
+        in_money = is_call != call_side
         inv_spot = 1.0 / maximum(spot, LEAST_PRICE)
         d1 = where(call_side, z1, -z2)
         d2 = where(call_side, z2, -z1)
-        p = where(exact_total_vol < LEAST_TOTAL_VOL, 0.0, whole_p)
-        spot_n = where(call_side, spot_discount * n1, -other_leg * inv_spot)
-        delta = spot_n + in_money * spot_discount
-        strike_leg = where(call_side, other_leg, -lead_leg) + in_money * discounted_strike
+        # Without volatility there is no curvature, at the kink too, where `whole` is not 0.
+        p = where(exact_total_vol < LEAST_TOTAL_VOL, 0.0, whole)
+        # -(1 - Phi(z1)) for the option in the money: it holds one unit less of the leg that leads.
+        lead_n = where(in_money, where(z1 > 0.5, -small, n1 - 1.0), n1)
+        other_spot_n = where(in_money, spot_discount, 0.0) - other_leg * inv_spot
+        other_strike_leg = other_leg - where(in_money, discounted_strike, 0.0)
+        delta = where(call_side, spot_discount * lead_n, other_spot_n)
+        strike_leg = where(call_side, other_strike_leg, -lead * lead_n)
         inv_root = vol * inv_vol
         p_spot = p * inv_spot
-        # At the kink of an expired option one-sided slopes in time differ: both are given as 0.
-        moving = where(expiry > 0.0, 1.0, where(spot == strike, 0.0, 1.0))
+        # At the kink of an expired option the slopes in time from either side differ: both are given as 0.
+        moving = where((expiry > 0.0) | (spot != strike), 1.0, 0.0)
+        earned = moving * dividend_yield
         gamma = p_spot * (inv_spot * inv_vol)
         vega = p * root
-        theta = moving * (dividend_yield * spot * delta - rate * strike_leg) - 0.5 * (p * (vol * inv_root))
+        theta = earned * (spot * delta) - (moving * rate) * strike_leg - 0.5 * (p * (vol * inv_root))
         rho = expiry * strike_leg
         vanna = -p_spot * (d2 * (root * inv_vol))
         volga = p * ((d1 * d2) * (expiry * inv_vol))
-        charm = moving * dividend_yield * delta - p_spot * (
-            (rate - dividend_yield) * inv_vol - 0.5 * (d2 * (inv_root * inv_root))
-        )
-        return value + absolute(in_money * intrinsic), delta, gamma, vega, theta, rho, vanna, volga, charm
+        drift_part = (rate - dividend_yield) * inv_vol - 0.5 * (d2 * (inv_root * inv_root))
+        charm = earned * delta - p_spot * drift_part
+        total = value + where(in_money, absolute(intrinsic), 0.0)
+        return total, delta, gamma, vega, theta, rho, vanna, volga, charm
 
     def row_status(spot: Any, strike: Any, expiry: Any, vol: Any, rate: Any, dividend_yield: Any) -> Any:
         """Status number of one row: 0 fine, 1 expired, 2 not a valid option (comparisons are false for NaN)."""

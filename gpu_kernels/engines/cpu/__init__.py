@@ -19,12 +19,12 @@ def probe() -> str:
 
 
 def warm_up() -> None:
-    """Compile the European kernels, or load them from the disk cache."""
+    """Compile the European and implied-vol kernels, or load them from the disk cache."""
     import numpy as np
 
-    from gpu_kernels.engines.cpu import european
+    from gpu_kernels.engines.cpu import european, implied_vol
     from gpu_kernels.engines.engine import Columns
-    from gpu_kernels.results import GreeksResult, PriceResult
+    from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
 
     one = np.ones(1)
     columns = Columns(one, one, one, one, one, one, np.ones(1, dtype=np.bool_))
@@ -32,3 +32,4 @@ def warm_up() -> None:
     european.price(columns, PriceResult(np.empty(1), status))
     nine = np.empty((9, 1))
     european.greeks(columns, GreeksResult(*nine, status=status))
+    implied_vol.implied_vol(columns, one / 2, ImpliedVolResult(np.empty(1), status))

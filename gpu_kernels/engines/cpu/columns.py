@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpu_kernels.engines.cpu.threads import BLOCK_ROWS
-from gpu_kernels.engines.engine import Columns
 
 
-def blocks(columns: Columns, *more: Any) -> Callable[[int, int], list[Any]]:
-    """cut(start, stop): each column's rows start..stop, contiguous; at most BLOCK_ROWS of them."""
-    arrays = (*columns, *more)
-    size = max(array.size for array in arrays)
+def blocks(columns: Sequence[Any], size: int) -> Callable[[int, int], list[Any]]:
+    """cut(start, stop): each column's rows start..stop of `size`, contiguous; at most BLOCK_ROWS of them."""
     # A scalar field fills one block that stays in the cache, instead of a column as long as the batch.
     prepared = [
-        (array, False) if array.size == size else (np.full(min(size, BLOCK_ROWS), array[0]), True)
-        for array in arrays
+        (array, False)
+        if array.size == size
+        else (np.full(min(size, BLOCK_ROWS), array[0] if size else 0), True)
+        for array in columns
     ]
 
     def cut(start: int, stop: int) -> list[Any]:

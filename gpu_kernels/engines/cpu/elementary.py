@@ -100,21 +100,52 @@ def expm1(x):  # type: ignore[no-untyped-def]
 
 
 @inline
-def log_ratio(a, b):  # type: ignore[no-untyped-def]
-    """log(a / b) with relative accuracy also where a is close to b; both positive and normal."""
-    # a is scaled by the power of two that brings it within 2^0.59 of b; there log is 2 atanh((a-b)/(a+b)), and the
-    # difference of the two is exact.
-    k = (to_bits(a) - to_bits(b) + HALF_ULP_OF_EXPONENT) >> 52
-    near = from_bits(to_bits(a) - (k << 52))
-    n = from_bits(k + ROUNDER_BITS) - ROUNDER
-    u = (near - b) / (near + b)
-    v = u * u
+def nearest_power(a, b):  # type: ignore[no-untyped-def]
+    """a * 2^-n and n, where 2^n is about a / b: the first is within a factor 2^0.59 of b. Both must be normal."""
+    n_bits = (to_bits(a) - to_bits(b) + HALF_ULP_OF_EXPONENT) >> 52
+    near = from_bits(to_bits(a) - (n_bits << 52))
+    return near, from_bits(n_bits + ROUNDER_BITS) - ROUNDER
+
+
+@inline
+def atanh_series(v):  # type: ignore[no-untyped-def]
+    """(2 atanh(u) - 2u) / u^3 as a function of v = u^2 up to 0.0402."""
     v2 = v * v
     low = 0.6666666666666666 + v * 0.40000000000008085 + v2 * (0.285714285672117 + v * 0.22222223059033036)
     high = (
         0.18181736789201602 + v * 0.15388901197185678 + v2 * (0.13209052444000552 + v * 0.13614059585772761)
     )
-    return n * LN2_HIGH + (2.0 * u + (n * LN2_LOW + u * (v * (low + (v2 * v2) * high))))
+    return low + (v2 * v2) * high
+
+
+@inline
+def log_ratio(a, b):  # type: ignore[no-untyped-def]
+    """log(a / b) with relative accuracy also where a is close to b; both positive and normal."""
+    # Within a factor of two the difference is exact, and log is 2 atanh of difference over sum.
+    near, n = nearest_power(a, b)
+    u = (near - b) / (near + b)
+    v = u * u
+    return n * LN2_HIGH + (2.0 * u + (n * LN2_LOW + u * (v * atanh_series(v))))
+
+
+@inline
+def log_ratio_parts(a, b):  # type: ignore[no-untyped-def]
+    """log(a / b) as the sum of two numbers, to about 1e-18 and 70 bits."""
+    near, n = nearest_power(a, b)
+    difference = near - b
+    total = near + b
+    b_part = total - near
+    total_low = (near - (total - b_part)) + (b - b_part)
+    u = difference / total
+    u_low = (fma(-u, total, difference) - u * total_low) / total
+    v = u * u
+    whole = n * LN2_HIGH
+    high = whole + 2.0 * u
+    back = high - whole
+    low = (whole - (high - back)) + (2.0 * u - back)
+    low += n * LN2_LOW + (u * (v * atanh_series(v)) + 2.0 * u_low)
+    result = high + low
+    return result, low - (result - high)
 
 
 @inline

@@ -20,7 +20,7 @@ INVALID_INPUT = 2
 
 def price(columns: Columns, out: PriceResult) -> None:
     """Write value and status of each row."""
-    cut = blocks(columns)
+    cut = blocks(columns, out.status.size)
 
     def work(start: int, stop: int) -> None:
         price_rows(*cut(start, stop), out.price[start:stop], out.status[start:stop])
@@ -30,7 +30,7 @@ def price(columns: Columns, out: PriceResult) -> None:
 
 def greeks(columns: Columns, out: GreeksResult) -> None:
     """Write value, eight derivatives and status of each row."""
-    cut = blocks(columns)
+    cut = blocks(columns, out.status.size)
     arrays = out.columns()
 
     def work(start: int, stop: int) -> None:

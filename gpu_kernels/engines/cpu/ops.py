@@ -6,7 +6,7 @@ import math
 import sys
 
 from gpu_kernels.engines.cpu.compile import inline
-from gpu_kernels.engines.cpu.elementary import exp, expm1, fma, log, log_ratio
+from gpu_kernels.engines.cpu.elementary import exp, expm1, fma, log, log_ratio, log_ratio_parts
 from gpu_kernels.formulas.mills import mills_one
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "function",
     "log",
     "log_ratio",
+    "log_ratio_parts",
     "maximum",
     "minimum",
     "ndtr",

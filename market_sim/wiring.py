@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from market_sim.feed import MarketFeed
+from market_sim.history import simulate_history, write_csv
 from market_sim.publish_loop import PublishLoop
 from market_sim.settings import FeedSettings, MarketSimSettings
+from market_sim.universe import UNIVERSE
 from service_kit.kafka.admin import check_broker
 from service_kit.kafka.producer import Producer
 from service_kit.lifecycle import Stop
@@ -25,6 +28,12 @@ def market_feed(settings: FeedSettings) -> MarketFeed:
         regime=settings.regime,
         speed=settings.speed,
     )
+
+
+def write_history(settings: FeedSettings, path: Path, years: float) -> None:
+    """Years of daily closes and vols of the feed's underlyings, up to today, as risk_service reads them."""
+    start = datetime.now(UTC).date() - timedelta(days=round(years * 365.25))
+    write_csv(simulate_history(UNIVERSE[: settings.underlyings], years, settings.seed, start), path)
 
 
 def run_feed(settings: MarketSimSettings, stop: Stop) -> None:

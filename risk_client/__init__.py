@@ -1,5 +1,6 @@
 """The desk's Python client of risk_service."""
 
+from risk_client.book_client import BookClient
 from risk_client.client import Columns, RiskClient
 from risk_client.errors import (
     AlreadyChanged,
@@ -19,6 +20,7 @@ from risk_client.errors import (
 
 __all__ = [
     "AlreadyChanged",
+    "BookClient",
     "Columns",
     "DeadlinePassed",
     "InvalidRequest",

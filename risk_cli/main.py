@@ -1,0 +1,93 @@
+"""The `risk` command. Results go to stdout, progress and logs to stderr.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 a limit was breached.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from risk_cli.extras import MissingExtra
+
+app = typer.Typer(
+    name="risk",
+    help="The whole options book, revalued in full on every tick.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Server = Annotated[str, typer.Option(help="Address of risk_service.", metavar="HOST:PORT")]
+Settings = Annotated[
+    Path | None, typer.Option("--settings", help="TOML file; the environment (GPU_RISK_…) wins over it.")
+]
+
+
+@app.command()
+def demo() -> None:
+    """Runs everything on this machine and shows it live; needs no Kafka, Docker, Java or GPU."""
+    from risk_cli.demo import run_demo
+
+    raise typer.Exit(run_demo())
+
+
+@app.command()
+def serve(settings: Settings = None) -> None:
+    """Runs risk_service."""
+    from risk_cli.services import run_risk_service
+
+    run_risk_service(settings)
+
+
+@app.command()
+def book(settings: Settings = None) -> None:
+    """Runs book_service."""
+    from risk_cli.services import run_book_service
+
+    run_book_service(settings)
+
+
+@app.command()
+def feed(settings: Settings = None) -> None:
+    """Runs the synthetic market: ticks and orders onto Kafka."""
+    from risk_cli.services import run_feed_service
+
+    run_feed_service(settings)
+
+
+@app.command()
+def watch(
+    server: Server = "127.0.0.1:50051",
+    portfolio: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    seconds: Annotated[float, typer.Option(help="End after so long; 0: at Ctrl-C.", min=0.0)] = 0.0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per update.")] = False,
+) -> None:
+    """Shows the live risk of portfolios, and how long a tick takes to become a risk number."""
+    from risk_cli.watch import run_watch
+
+    raise typer.Exit(run_watch(server, portfolio or [], seconds, json))
+
+
+@app.command()
+def engines(server: Annotated[str, typer.Option(help="Ask a risk_service instead.")] = "") -> None:
+    """Lists the engines: which are there, why not, and which one answers."""
+    from risk_cli.engines import run_engines
+
+    raise typer.Exit(run_engines(server))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except MissingExtra as missing:
+        print(f"risk: {missing}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The desk view on a terminal: tables, sparklines and alerts in colour, or plain lines in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from protos.book.v1.book_pb2 import Book
+from protos.risk.v1.risk_pb2 import RiskAlert, RiskMetrics
+from risk_cli.desk_view import DeskView, sparkline
+
+BOOK_LEVELS = 5
+
+
+def render(view: DeskView, title: str, width: int) -> RenderableType:
+    """The whole screen."""
+    parts: list[RenderableType] = [
+        Panel(_portfolios(view), title=f"[bold]{title}[/bold]", border_style="cyan", padding=(0, 1)),
+        _underlyings(view),
+    ]
+    if view.books or view.fills:
+        parts.append(_market(view, width))
+    parts.extend((_alerts(view), _footer(view)))
+    return Group(*parts)
+
+
+def plain_lines(view: DeskView) -> Iterator[str]:
+    """One line per portfolio, for logs and pipes."""
+    for name in sorted(view.metrics):
+        metrics = view.metrics[name]
+        delta = _dollar_delta(metrics)
+        tail = metrics.historical[0]
+        yield (
+            f"{name} value={metrics.value:,.0f} delta={delta:,.0f} gamma={_total(metrics, 'gamma'):,.1f} "
+            f"vega={_total(metrics, 'vega'):,.0f} theta={_total(metrics, 'theta'):,.0f} "
+            f"VaR={tail.value_at_risk:,.0f} ES={tail.expected_shortfall:,.0f} "
+            f"left_out={len(metrics.faults)} engine={metrics.provenance.engine}"
+        )
+
+
+def timing_line(view: DeskView) -> str:
+    """How long ticks take, stage by stage."""
+    stages = (
+        f"{name} p50 {one.p50:.1f} ms p99 {one.p99:.1f} ms" for name, one in view.times.percentiles().items()
+    )
+    return "tick timing: " + (", ".join(stages) or "no ticks yet")
+
+
+def alert_line(alert: RiskAlert) -> str:
+    """One alert."""
+    return f"alert {'RAISED' if alert.raised else 'over'}: {alert.portfolio}: {alert.text}"
+
+
+def _portfolios(view: DeskView) -> Table:
+    table = Table(box=SIMPLE_HEAD, expand=True, pad_edge=False)
+    table.add_column("portfolio", style="bold")
+    for name in ("value", "delta $", "vega", "theta/day", "VaR 97.5", "ES 97.5"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("ES trail", no_wrap=True)
+    table.add_column("worst stress", justify="right", no_wrap=True)
+    table.add_column("left out", justify="right")
+    for name in sorted(view.metrics):
+        table.add_row(*_portfolio_row(view, view.metrics[name]))
+    return table
+
+
+def _portfolio_row(view: DeskView, metrics: RiskMetrics) -> tuple[RenderableType, ...]:
+    tail = metrics.historical[0]
+    worst = min(metrics.stress_pnl, default=0.0)
+    breached = {usage.name for usage in metrics.limits if usage.breached}
+    return (
+        metrics.portfolio,
+        f"{metrics.value:,.0f}",
+        _signed(_dollar_delta(metrics)),
+        _signed(_total(metrics, "vega")),
+        _signed(_total(metrics, "theta") / 365.0),
+        Text(f"{tail.value_at_risk:,.0f}", style="bold red" if "value at risk" in breached else ""),
+        Text(f"{tail.expected_shortfall:,.0f}", style="bold yellow"),
+        Text(sparkline(view.es_trail[metrics.portfolio]), style="yellow"),
+        Text(f"{worst:,.0f}", style="bold red" if "worst stress" in breached else ""),
+        Text(str(len(metrics.faults)), style="red" if metrics.faults else "dim"),
+    )
+
+
+def _underlyings(view: DeskView) -> Table:
+    table = Table(box=SIMPLE_HEAD, expand=True, pad_edge=False)
+    table.add_column("underlying", style="bold")
+    table.add_column("spot", justify="right")
+    table.add_column("trail", no_wrap=True)
+    for name in ("delta", "gamma", "vega", "hedge (units)"):
+        table.add_column(name, justify="right")
+    table.add_column("age", justify="right")
+    totals: dict[str, list[float]] = {}
+    for metrics in view.metrics.values():
+        greeks = metrics.greeks
+        for row, name in enumerate(greeks.underlying):
+            total = totals.setdefault(name, [greeks.spot[row], 0.0, 0.0, 0.0, greeks.age_ns[row] / 1e6])
+            for place, greek in enumerate(("delta", "gamma", "vega"), start=1):
+                total[place] += getattr(greeks, greek)[row]
+    for name in sorted(totals):
+        spot, delta, gamma, vega, age_ms = totals[name]
+        table.add_row(
+            name,
+            f"{spot:,.2f}",
+            Text(sparkline(view.spot_trail[name]), style="cyan"),
+            _signed(delta),
+            _signed(gamma),
+            _signed(vega),
+            _signed(-delta),
+            f"{age_ms:,.0f} ms",
+        )
+    return table
+
+
+def _market(view: DeskView, width: int) -> Table:
+    grid = Table.grid(expand=True, padding=(0, 2))
+    books = [view.books[name] for name in sorted(view.books)][: max(1, width // 45)]
+    for _ in books:
+        grid.add_column(ratio=3)
+    grid.add_column(ratio=2)
+    fills = Table(box=SIMPLE_HEAD, title="fills", title_style="bold")
+    for name in ("symbol", "side", "price", "quantity"):
+        fills.add_column(name, justify="left" if name in ("symbol", "side") else "right")
+    for fill in reversed(view.fills):
+        style = "green" if fill.side == "buy" else "red"
+        fills.add_row(fill.symbol, Text(fill.side, style=style), f"{fill.price:,.2f}", f"{fill.quantity:,}")
+    grid.add_row(*(_book(book) for book in books), fills)
+    return grid
+
+
+def _book(book: Book) -> Table:
+    table = Table(box=SIMPLE_HEAD, title=f"book {book.symbol}", title_style="bold", expand=True)
+    for name in ("bid qty", "bid", "ask", "ask qty"):
+        table.add_column(name, justify="right")
+    for level in range(BOOK_LEVELS):
+        table.add_row(
+            *_level(book.bid_quantity, book.bid_price_ticks, level, book.tick_size, "green"),
+            *reversed(_level(book.ask_quantity, book.ask_price_ticks, level, book.tick_size, "red")),
+        )
+    return table
+
+
+def _level(quantities: object, prices: object, level: int, tick: float, style: str) -> tuple[Text, Text]:
+    quantity, price = list(quantities), list(prices)  # type: ignore[call-overload]
+    if level >= len(price):
+        return Text(""), Text("")
+    return Text(f"{quantity[level]:,}"), Text(f"{price[level] * tick:,.2f}", style=style)
+
+
+def _alerts(view: DeskView) -> RenderableType:
+    if not view.alerts:
+        return Text("no alerts", style="dim")
+    lines = Text()
+    for alert in view.alerts:
+        mark, style = ("▲ ", "bold red") if alert.raised else ("▽ ", "green")
+        lines.append(mark, style=style)
+        lines.append(f"{alert.portfolio}: {alert.text}\n", style=style)
+    return Panel(lines, title="alerts", border_style="red", padding=(0, 1))
+
+
+def _footer(view: DeskView) -> Text:
+    engines = {metrics.provenance.engine for metrics in view.metrics.values()}
+    degraded = any(metrics.provenance.degraded for metrics in view.metrics.values())
+    text = Text(timing_line(view), style="dim")
+    text.append(f"   numbers {view.numbers:,}   trades {view.trades:,}   engine {', '.join(sorted(engines))}")
+    if degraded:
+        text.append("   DEGRADED", style="bold red")
+    return text
+
+
+def _total(metrics: RiskMetrics, greek: str) -> float:
+    return float(sum(getattr(metrics.greeks, greek)))
+
+
+def _dollar_delta(metrics: RiskMetrics) -> float:
+    """Units of different underlyings do not add; their worth does."""
+    return float(sum(d * s for d, s in zip(metrics.greeks.delta, metrics.greeks.spot, strict=True)))
+
+
+def _signed(value: float) -> Text:
+    return Text(f"{value:,.0f}", style="green" if value > 0 else "red" if value < 0 else "dim")

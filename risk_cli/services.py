@@ -1,0 +1,77 @@
+"""`risk serve`, `risk book` and `risk feed`: settings in, one service process out.
+
+Once a service answers calls it prints one line on stdout, `NAME listening on HOST:PORT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from risk_cli.extras import extra_needed
+
+SettingsT = TypeVar("SettingsT")
+
+
+def run_risk_service(toml: Path | None) -> NoReturn:
+    """Runs risk_service until a signal."""
+    with extra_needed("serve"):
+        from risk_service.settings import RiskServiceSettings
+        from risk_service.wiring import serve
+    _run("risk_service", RiskServiceSettings, toml, serve)
+
+
+def run_book_service(toml: Path | None) -> NoReturn:
+    """Runs book_service until a signal."""
+    with extra_needed("book"):
+        from book_service.settings import BookServiceSettings
+        from book_service.wiring import serve
+    _run("book_service", BookServiceSettings, toml, serve)
+
+
+def run_feed_service(toml: Path | None) -> NoReturn:
+    """Runs the synthetic market until a signal."""
+    with extra_needed("feed"):
+        from market_sim.settings import MarketSimSettings
+        from market_sim.wiring import run_feed
+        from service_kit.lifecycle import Stop, run_process
+
+    def main(stop: Stop) -> None:
+        run_feed(_settings(MarketSimSettings, toml), stop)
+
+    run_process(main, name="feed")
+
+
+def _run(
+    name: str,
+    settings_class: type[Any],
+    toml: Path | None,
+    serve: Callable[[Any, Any, Callable[[int], None]], Coroutine[Any, Any, None]],
+) -> NoReturn:
+    from service_kit.lifecycle import Stop, asynchronous, run_process
+    from service_kit.telemetry.logs import start_logs
+
+    async def main(stop: Stop) -> None:
+        settings = _settings(settings_class, toml)
+        start_logs(settings.log, name)
+
+        def listening(port: int) -> None:
+            print(f"{name} listening on {settings.grpc.host}:{port}", flush=True)
+
+        await serve(settings, stop, listening)
+
+    run_process(asynchronous(main), name=name)
+
+
+def _settings(settings_class: type[SettingsT], toml: Path | None) -> SettingsT:
+    """Loaded and checked; the other processes' settings may stand beside them."""
+    from book_service.settings import BookServiceSettings
+    from market_sim.settings import MarketSimSettings
+    from risk_service.settings import RiskServiceSettings
+    from service_kit.settings import load
+
+    everyone = (RiskServiceSettings, BookServiceSettings, MarketSimSettings)
+    loaded: Any = load(settings_class, toml_path=toml, beside=everyone)
+    checked: SettingsT = loaded.validate()
+    return checked

@@ -1,0 +1,64 @@
+"""`risk watch`: the live risk of a server's portfolios."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from google.protobuf.json_format import MessageToDict
+from rich.console import Console
+from rich.live import Live
+
+from protos.risk.v1.risk_pb2 import RiskMetrics
+from risk_cli.desk_view import DeskView
+from risk_cli.screen import plain_lines, render, timing_line
+
+REFRESH_PER_SECOND = 8
+PLAIN_EVERY_S = 1.0
+
+
+def run_watch(server: str, portfolios: Sequence[str], seconds: float, as_json: bool) -> int:
+    """Watches until Ctrl-C, or for `seconds`; the exit status."""
+    from risk_client import DeadlinePassed, RiskClient, RiskClientError
+
+    try:
+        with RiskClient(server) as client:
+            stream = client.watch_risk(portfolios, deadline_s=seconds or None)
+            if as_json:
+                _print_json(stream)
+            elif sys.stdout.isatty():
+                _show(stream, server)
+            else:
+                _print_lines(stream)
+    except (KeyboardInterrupt, DeadlinePassed):
+        return 0
+    except RiskClientError as error:
+        print(f"risk watch: {server}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _show(stream: Iterator[RiskMetrics], server: str) -> None:
+    view, console = DeskView(), Console()
+    with Live(console=console, refresh_per_second=REFRESH_PER_SECOND, screen=True) as live:
+        for metrics in stream:
+            view.take_metrics(metrics)
+            live.update(render(view, f"gpu-risk at {server}", console.width))
+
+
+def _print_lines(stream: Iterator[RiskMetrics]) -> None:
+    view, printed_at = DeskView(), float("-inf")
+    for metrics in stream:
+        view.take_metrics(metrics)
+        if time.monotonic() - printed_at >= PLAIN_EVERY_S:
+            printed_at = time.monotonic()
+            for line in (*plain_lines(view), timing_line(view)):
+                print(line, flush=True)
+
+
+def _print_json(stream: Iterator[RiskMetrics]) -> None:
+    import json
+
+    for metrics in stream:
+        print(json.dumps(MessageToDict(metrics, preserving_proto_field_name=True)), flush=True)

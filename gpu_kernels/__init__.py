@@ -1,6 +1,8 @@
-"""Numbers in, numbers out: option prices, Greeks, implied vols, scenario revaluation and tail risk in batches.
+"""Numbers in, numbers out: option prices, Greeks, implied vols, scenario revaluation and tail risk in
+batches.
 
-Names are loaded when first used, so that `import gpu_kernels` needs only NumPy and SciPy and takes little time.
+Names are loaded when first used, so that `import gpu_kernels` needs only NumPy and SciPy and takes little
+time.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ class EngineUnavailable(GpuKernelsError):
 
 
 class InvalidInput(GpuKernelsError, ValueError):
-    """The caller's mistake: wrong name, shape, type or value. `field` and, where one is to blame, `row` say where."""
+    """The caller's mistake: wrong name, shape, type or value; `field` and `row`, if any, say where."""
 
     def __init__(self, field: str, reason: str, row: int | None = None) -> None:
         self.field = field

@@ -14,11 +14,12 @@ FLAG_FIELDS = ("is_call", "american")
 
 
 class Options:
-    """Columns of options. Expiry in years; vol, rate and yield per year, continuous; any mix of scalars and arrays.
+    """Columns of options. Expiry in years; vol, rate and yield per year, continuous; any mix of scalars and
+    arrays.
 
     Every field is kept as a float64 (or bool) array of either the full shape or one element; `shape` is the
-    broadcast shape and `size` its number of rows. Arrays that already live on a CUDA device stay there. Values
-    are not judged here: a NaN or a negative spot is a bad row, and gets its status when priced.
+    broadcast shape and `size` its number of rows. Arrays that already live on a CUDA device stay there.
+    Values are not judged here: a NaN or a negative spot is a bad row, and gets its status when priced.
     """
 
     __slots__ = (
@@ -88,7 +89,7 @@ class Options:
         return f"Options(shape={self.shape})"
 
     def rows(self, index: Any) -> Options:
-        """The options of the given rows (integer or boolean index into the flattened rows), as one dimension."""
+        """The options of some rows (integer or boolean index into the flattened rows), one dimension."""
         return Options(**{name: self.column(name)[index] for name in (*NUMERIC_FIELDS, *FLAG_FIELDS)})
 
     def column(self, name: str) -> Any:

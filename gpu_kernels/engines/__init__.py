@@ -1,9 +1,11 @@
-"""One folder per engine, the same files in each; `choose.py` picks one, `engine.py` is what they have in common.
+"""One folder per engine, the same files in each; `choose.py` picks one, `engine.py` is what they have in
+common.
 
 A backend folder holds:
 
 - `__init__.py`: `probe()` returns the name of the device, or raises EngineUnavailable saying what is missing.
-  Optional: `warm_up()` compiles or loads every kernel; `empty(size, dtype)` where results do not live in NumPy.
+  Optional: `warm_up()` compiles or loads every kernel; `empty(size, dtype)` where results do not live in
+  NumPy.
 - `european.py`: `price(columns, out)`, `greeks(columns, out)`;
 - `implied_vol.py`: `implied_vol(columns, price, out)`;
 - `american.py`: `price(columns, method, out)`, `greeks(columns, method, out)`,

@@ -26,7 +26,7 @@ ResultT = TypeVar("ResultT", bound=Result)
 
 
 class Columns(NamedTuple):
-    """Flat columns of options as a backend takes them: n rows each, or one element that holds for every row."""
+    """Flat columns of options as a backend takes them: n rows, or one element that holds for every row."""
 
     spot: Any
     strike: Any

@@ -1,4 +1,4 @@
-"""European options: Black and Scholes (1973) with a continuous dividend yield (Merton 1973), and eight Greeks.
+"""European options: Black and Scholes (1973), a continuous dividend yield (Merton 1973), eight Greeks.
 
 Both orientations are reduced to the option that is out of the money on the forward. With x = log(F/K), total
 volatility s, z1 = -|x|/s + s/2 and z2 = -|x|/s - s/2 its value is p [Y(z1) - Y(z2)], where Y = Phi/phi and
@@ -20,7 +20,7 @@ LEAST_PRICE = 1e-300
 def black_scholes(ops: Any) -> Any:
     """The functions price, price_and_greeks and row_status of one option."""
     exp, expm1, log_ratio, sqrt, absolute = ops.exp, ops.expm1, ops.log_ratio, ops.sqrt, ops.absolute
-    maximum, where = ops.maximum, ops.where
+    maximum, minimum, where = ops.maximum, ops.minimum, ops.where
     mills_pair = mills(ops)
 
     def pieces(
@@ -31,7 +31,7 @@ def black_scholes(ops: Any) -> Any:
         spot_discount = exp(-dividend_yield * expiry)
         forward = spot * spot_discount
         discounted_strike = strike * (spot_discount * exp(-carry))
-        # S e^(-qT) - K e^(-rT) without losing the digits of S - K; that way is the worse one for a large carry.
+        # S e^(-qT) - K e^(-rT) without losing the digits of S - K; for a large carry that way is the worse.
         close = spot_discount * ((spot - strike) - strike * expm1(-carry))
         intrinsic = where(carry < 0.5, close, forward - discounted_strike)
         x = log_ratio(maximum(spot, LEAST_PRICE), maximum(strike, LEAST_PRICE)) + carry
@@ -127,8 +127,8 @@ def black_scholes(ops: Any) -> Any:
         return total, delta, gamma, vega, theta, rho, vanna, volga, charm
 
     def row_status(spot: Any, strike: Any, expiry: Any, vol: Any, rate: Any, dividend_yield: Any) -> Any:
-        """Status number of one row: 0 fine, 1 expired, 2 not a valid option (comparisons are false for NaN)."""
-        least = ops.minimum(ops.minimum(spot, strike), ops.minimum(expiry, vol))
+        """Status number of one row: 0 fine, 1 expired, 2 invalid (comparisons are false for NaN)."""
+        least = minimum(minimum(spot, strike), minimum(expiry, vol))
         size = spot + strike + expiry + vol + absolute(rate) + absolute(dividend_yield)
         valid = (size < 1.7e308) & (least >= 0.0)
         return where(valid, where(expiry > 0.0, 0, 1), 2)

@@ -1,13 +1,14 @@
 """The volatility that a European price implies, to the last digits, in a fixed number of operations.
 
-The price is reduced to the option out of the money on the forward, in units of what that option is worth at infinite
-volatility: 0 < c < 1. With A = |log(F/K)| and total volatility s, c(s) = phi(z1) [Y(z1) - Y(z2)], z = -A/s +- s/2
-(see black_scholes). Following Jaeckel, "Let's Be Rational" (2015), the equation is solved in log c below z1 = 1/2 and
-in log(1 - c) above, where it is nearly straight, by Householder's method of fourth order. What differs:
+The price is reduced to the option out of the money on the forward, in units of what that option is worth at
+infinite volatility: 0 < c < 1. With A = |log(F/K)| and total volatility s, c(s) = phi(z1) [Y(z1) - Y(z2)], z
+= -A/s +- s/2 (see black_scholes). Following Jaeckel, "Let's Be Rational" (2015), the equation is solved in
+log c below z1 = 1/2 and in log(1 - c) above, where it is nearly straight, by Householder's method of fourth
+order. What differs:
 
 - both logarithms and all derivatives come from the same pair of Mills ratios, without exp;
-- the first guess is in closed form and within 10 % everywhere, so two steps are enough (after the first the error
-  is below 5e-6, after the second below 1e-20 in exact arithmetic for A < 18);
+- the first guess is in closed form and within 10 % everywhere, so two steps are enough (after the first the
+  error is below 5e-6, after the second below 1e-20 in exact arithmetic for A < 18);
 - log(F/K) and the discounting are carried beyond float64, so that the answer is limited by the price alone.
 
 No branch and no loop: every lane of a vector does the same.
@@ -57,8 +58,8 @@ def implied_vol(ops: Any) -> Any:
         half = minimum(0.5 * a / z, maximum(z, 2.0))
         z = bachelier(ratio * exp(half * half * (1.0 / (3.0 + z * z) - 0.5)))
         small = a / z
-        # Near and above the inflection at d1 = 0, where c = centre: Phi(d1) nearly in proportion to c below and
-        # 1 - Phi(d1) to 1 - c above. Mills ratio after Komatsu, inverse error function after Winitzki.
+        # Near and above the inflection at d1 = 0, where c = centre: Phi(d1) nearly in proportion to c below
+        # and 1 - Phi(d1) to 1 - c above. Mills ratio after Komatsu, inverse error function after Winitzki.
         width = sqrt(2.0 * a)
         centre = 0.5 - 0.7978845608028654 / (width + sqrt(width * width + 2.5464790894703255))
         above = c > centre

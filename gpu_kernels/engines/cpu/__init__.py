@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gpu_kernels.errors import EngineUnavailable
 
 
@@ -30,6 +32,6 @@ def warm_up() -> None:
     columns = Columns(one, one, one, one, one, one, np.ones(1, dtype=np.bool_))
     status = np.zeros(1, dtype=np.uint8)
     european.price(columns, PriceResult(np.empty(1), status))
-    nine = np.empty((9, 1))
-    european.greeks(columns, GreeksResult(*nine, status=status))
+    nine: Any = np.empty((9, 1))
+    european.greeks(columns, GreeksResult(*nine, status))
     implied_vol.implied_vol(columns, one / 2, ImpliedVolResult(np.empty(1), status))

@@ -1,8 +1,8 @@
 """How the CPU engine's functions are compiled, and the disk cache that outlives the process.
 
-numba's own disk cache watches only the file of the kernel itself: after an edit of a formula or a primitive in
-another file it would run the old machine code. Here the key is a hash of every source file the kernel is built
-from: its own module and all modules of this package that it imports, directly or not.
+numba's own disk cache watches only the file of the kernel itself: after an edit of a formula or a primitive
+in another file it would run the old machine code. Here the key is a hash of every source file the kernel is
+built from: its own module and all modules of this package that it imports, directly or not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from numba import njit
 from numba.core.caching import (
@@ -23,8 +23,8 @@ from numba.core.caching import (
     UserWideCacheLocator,
 )
 
-# `contract` lets a*b + c become one fused operation. Never `reassoc`, which folds the rounding trick of exp away,
-# nor `nnan`, which would let the compiler drop NaN as a signal.
+# `contract` lets a*b + c become one fused operation. Never `reassoc`, which folds the rounding trick of exp
+# away, nor `nnan`, which would let the compiler drop NaN as a signal.
 FASTMATH = frozenset({"contract", "nsz"})
 
 
@@ -34,7 +34,7 @@ def inline(function: Callable[..., Any]) -> Any:
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """A serial loop over rows, compiled without the interpreter lock and cached on disk by a hash of its sources."""
+    """A serial loop over rows, free of the interpreter lock, cached on disk by a hash of its sources."""
     dispatcher: Any = njit(nogil=True, fastmath=set(FASTMATH), error_model="numpy")(function)
     make_cache: Any = _SourceKeyedCache
     dispatcher._cache = make_cache(function)
@@ -124,8 +124,9 @@ class _UserWide(_SourceKeyed, UserWideCacheLocator):
 
 
 class _SourceKeyedImpl(CompileResultCacheImpl):
-    # NUMBA_CACHE_DIR if set, else beside the source, else the user's cache folder where the source is read-only.
-    _locator_classes: ClassVar[list[Any]] = [_Provided, _InTree, _UserWide]
+    # NUMBA_CACHE_DIR if set, else beside the source, else the user's cache folder where the source is
+    # read-only.
+    _locator_classes = [_Provided, _InTree, _UserWide]  # noqa: RUF012
 
 
 class _SourceKeyedCache(FunctionCache):

@@ -101,7 +101,7 @@ def expm1(x):  # type: ignore[no-untyped-def]
 
 @inline
 def nearest_power(a, b):  # type: ignore[no-untyped-def]
-    """a * 2^-n and n, where 2^n is about a / b: the first is within a factor 2^0.59 of b. Both must be normal."""
+    """a * 2^-n and n, 2^n being about a / b: the first is within a factor 2^0.59 of b."""
     n_bits = (to_bits(a) - to_bits(b) + HALF_ULP_OF_EXPONENT) >> 52
     near = from_bits(to_bits(a) - (n_bits << 52))
     return near, from_bits(n_bits + ROUNDER_BITS) - ROUNDER

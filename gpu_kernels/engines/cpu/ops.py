@@ -1,4 +1,4 @@
-"""The primitives of the CPU engine: what formulas are built from, each inlined into the kernel that uses it."""
+"""The primitives of the CPU engine: what formulas are built from, inlined into the kernels."""
 
 from __future__ import annotations
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from gpu_kernels.engines.engine import Engine
     from gpu_kernels.portfolio import LinearPositions, Portfolio
     from gpu_kernels.scenarios import Scenarios
+    from gpu_kernels.simulated_scenarios import simulate_scenarios
+    from gpu_kernels.tail_risk import TailRisk, tail_risk
+    from gpu_kernels.portfolio import LinearPositions, Portfolio
+    from gpu_kernels.scenarios import Scenarios
     from gpu_kernels.tail_risk import TailRisk, tail_risk
 
 _LAZY = {
@@ -44,7 +48,9 @@ __all__ = [
     "ImpliedVolResult",
     "InvalidInput",
     "LinearPositions",
+    "LinearPositions",
     "Options",
+    "Portfolio",
     "Portfolio",
     "PriceResult",
     "Scenarios",

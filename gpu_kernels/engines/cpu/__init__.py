@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
 
 from gpu_kernels.errors import EngineUnavailable
 
@@ -20,18 +20,24 @@ def probe() -> str:
     return f"{binding.get_host_cpu_name()}, {available_cores()} threads"
 
 
+# Modules of this folder whose own warm_up(), if they have one, is part of the engine's.
+_WARMED = ("american", "revaluation")
+
+
 def warm_up() -> None:
-    """Compile the European and implied-vol kernels, or load them from the disk cache."""
-    import numpy as np
+    """Compile every kernel, or load it from the disk cache."""
+    from gpu_kernels.engines.choose import engine
+    from gpu_kernels.options import Options
 
-    from gpu_kernels.engines.cpu import european, implied_vol
-    from gpu_kernels.engines.engine import Columns
-    from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
-
-    one = np.ones(1)
-    columns = Columns(one, one, one, one, one, one, np.ones(1, dtype=np.bool_))
-    status = np.zeros(1, dtype=np.uint8)
-    european.price(columns, PriceResult(np.empty(1), status))
-    nine: Any = np.empty((9, 1))
-    european.greeks(columns, GreeksResult(*nine, status))
-    implied_vol.implied_vol(columns, one / 2, ImpliedVolResult(np.empty(1), status))
+    cpu = engine("cpu")
+    option = Options(spot=100.0, strike=100.0, expiry=1.0, vol=0.2)
+    cpu.price(option)
+    cpu.greeks(option)
+    cpu.implied_vol(option, 10.0)
+    for name in _WARMED:
+        try:
+            module = import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError:
+            continue
+        if hasattr(module, "warm_up"):
+            module.warm_up()

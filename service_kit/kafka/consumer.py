@@ -338,7 +338,8 @@ def _record(message: _Raw) -> Record:
         topic=message.topic(),
         partition=message.partition(),
         offset=message.offset(),
-        key=(message.key() or b"").decode(),
+        # Values name their symbol or portfolio themselves, so a strange key spoils nothing.
+        key=(message.key() or b"").decode("utf-8", "replace"),
         value=value or b"",
         headers=tuple((name, content or b"") for name, content in message.headers() or ()),
         timestamp_ms=timestamp_ms,

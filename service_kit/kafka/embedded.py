@@ -6,8 +6,11 @@ and is no proof of anything transactional (it shows aborted records to read_comm
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
+import socket
+import threading
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
@@ -19,6 +22,9 @@ from service_kit.kafka.settings import KafkaSettings
 BROKERS_MAX = 9
 # Unlike a real broker, this one sleeps through the whole fetch wait even when a record arrives in it.
 _FETCH_WAIT_MS = 2
+# When a member comes or goes it waits this long, less a second, for the others to join again.
+_SESSION_TIMEOUT_MS = 2_000
+_NUDGE_S = 0.003
 
 
 class EmbeddedBroker:
@@ -50,7 +56,10 @@ class EmbeddedBroker:
     def settings(self, base: KafkaSettings | None = None) -> KafkaSettings:
         """The settings with which any process on this host reaches these brokers with low latency."""
         return dataclasses.replace(
-            base or KafkaSettings(), bootstrap=self.bootstrap, fetch_wait_ms_max=_FETCH_WAIT_MS
+            base or KafkaSettings(),
+            bootstrap=self.bootstrap,
+            fetch_wait_ms_max=_FETCH_WAIT_MS,
+            session_timeout_ms=_SESSION_TIMEOUT_MS,
         )
 
     def ensure_topics(self, topics: Iterable[Topic]) -> None:
@@ -61,31 +70,25 @@ class EmbeddedBroker:
 
     def create_topic(self, name: str, partitions: int) -> None:
         """Make one topic, replicated on at most three brokers."""
-        code = self._library.rd_kafka_mock_topic_create(
-            self._open(), name.encode(), partitions, min(3, self.brokers)
-        )
+        code = self._call("topic_create", name.encode(), partitions, min(3, self.brokers))
         if code:
             raise TopicSetupFailed(f"topic {name}: {self._text(code)}")
 
     def broker_down(self, broker: int) -> None:
         """Close a broker's connections and refuse new ones; brokers count from 1."""
-        self._check(self._library.rd_kafka_mock_broker_set_down(self._open(), self._broker(broker)))
+        self._check(self._call("broker_set_down", self._broker(broker)))
 
     def broker_up(self, broker: int) -> None:
         """Let a broker accept connections again."""
-        self._check(self._library.rd_kafka_mock_broker_set_up(self._open(), self._broker(broker)))
+        self._check(self._call("broker_set_up", self._broker(broker)))
 
     def broker_delay(self, broker: int, delay_ms: int) -> None:
         """Make a broker answer each request so much later."""
-        self._check(self._library.rd_kafka_mock_broker_set_rtt(self._open(), self._broker(broker), delay_ms))
+        self._check(self._call("broker_set_rtt", self._broker(broker), delay_ms))
 
     def move_leader(self, topic: str, partition: int, broker: int) -> None:
         """Make another broker the leader of a partition."""
-        self._check(
-            self._library.rd_kafka_mock_partition_set_leader(
-                self._open(), topic.encode(), partition, self._broker(broker)
-            )
-        )
+        self._check(self._call("partition_set_leader", topic.encode(), partition, self._broker(broker)))
 
     def fail_requests(self, api_key: int, errors: Sequence[int]) -> None:
         """Answer the next requests of that API with these error codes, one each (0 lets one pass).
@@ -124,6 +127,30 @@ class EmbeddedBroker:
         if not handle:
             raise EmbeddedBrokerUnavailable(f"the in-memory broker could not start: {text.value.decode()}")
         return int(handle)
+
+    def _call(self, name: str, *arguments: object) -> int:
+        """Have the cluster's thread do something, and keep it awake until it has.
+
+        It sleeps for up to a second at a time and now and then misses the signal that there is work;
+        a connection to one of its brokers always wakes it.
+        """
+        function = getattr(self._library, f"rd_kafka_mock_{name}")
+        cluster, addresses, done = self._open(), self.bootstrap.split(","), threading.Event()
+
+        def nudge() -> None:
+            while not done.wait(_NUDGE_S):
+                for address in addresses:
+                    host, _, port = address.rpartition(":")
+                    with contextlib.suppress(OSError):
+                        socket.create_connection((host, int(port)), timeout=1.0).close()
+
+        nudging = threading.Thread(target=nudge, name="embedded-broker-nudge", daemon=True)
+        nudging.start()
+        try:
+            return int(function(cluster, *arguments))
+        finally:
+            done.set()
+            nudging.join()
 
     def _open(self) -> int:
         if self._cluster is None:

@@ -72,15 +72,16 @@ class Producer:
             except BufferError:
                 deadline = self._wait_for_room(client, topic, deadline)
             except KafkaException as error:
-                raise self._refused(topic, error) from error
+                raise self._refused(client, topic, error) from error
         self._count(topic, size)
-        client.poll(0)
+        self._serve(client, topic, 0)
 
     def poll(self, timeout_s: float = 0.0) -> None:
         """Serve delivery errors without sending; raise `BrokerUnreachable` after a long silence."""
         if self._client is not None:
-            self._client.poll(timeout_s)
-            self._watch.check(self._client.list_topics)
+            client = self._client
+            self._serve(client, "", timeout_s)
+            self._watch.check(client.list_topics)
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until everything sent is delivered, or raise `DeliveryFailed`.
@@ -173,19 +174,44 @@ class Producer:
                 f"{topic} was not sent ({len(client):,} records wait; limits kafka.queue_records_max "
                 f"{limits.queue_records_max:,}, kafka.queue_kbytes_max {limits.queue_kbytes_max:,})"
             )
-        client.poll(min(_ROOM_CHECK_S, deadline - now))
+        self._serve(client, topic, min(_ROOM_CHECK_S, deadline - now))
         self._metrics.backpressure_s.labels(topic).inc(time.monotonic() - now)
         return deadline
 
-    def _refused(self, topic: str, error: KafkaException) -> RecordTooLarge | DeliveryFailed:
+    def _serve(self, client: confluent_kafka.Producer, topic: str, timeout_s: float) -> None:
+        try:
+            client.poll(timeout_s)
+        except KafkaException as error:
+            raise self._refused(client, topic, error) from error
+
+    def _refused(
+        self, client: confluent_kafka.Producer, topic: str, error: KafkaException
+    ) -> RecordTooLarge | DeliveryFailed:
         reason: ClientError = error.args[0]
         if reason.code() == ClientError.MSG_SIZE_TOO_LARGE:
             return RecordTooLarge(f"a record for {topic} with its key and headers is too large")
+        why = reason.str()
         if reason.fatal() or reason.code() == ClientError._FATAL:
-            # The client library takes nothing more after this: the next send makes a new client.
+            why = self._give_up(client) or why
+        what = f"the record for {topic} was refused" if topic else "the producer had to give up"
+        return DeliveryFailed(f"{what}: {why}")
+
+    def _give_up(self, client: confluent_kafka.Producer) -> str:
+        """Part with a client that takes nothing more after a fatal error; its reason, if it tells.
+
+        The next send makes a new client.
+        """
+        if self._client is client:
             self._client = None
-        self._metrics.delivery_errors.labels(topic).inc()
-        return DeliveryFailed(f"the record for {topic} was refused: {reason.str()}")
+        client.purge()
+        # What waited is reported as lost, record by record, while the error itself is told again.
+        why, deadline = "", time.monotonic() + _FLUSH_SLICE_S
+        while len(client) and time.monotonic() < deadline:
+            try:
+                client.poll(_ROOM_CHECK_S)
+            except KafkaException as error:
+                why = error.args[0].str()
+        return why
 
     def _delivered(self, error: ClientError | None, message: confluent_kafka.Message) -> None:
         if error is None:
@@ -202,8 +228,15 @@ class Producer:
 
     def _drain(self, client: confluent_kafka.Producer, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        # In slices, so that Ctrl-C is seen.
-        while (left := client.flush(max(0.0, min(_FLUSH_SLICE_S, deadline - time.monotonic())))) > 0:
+        while True:
+            # In slices, so that Ctrl-C is seen.
+            wait_s = max(0.0, min(_FLUSH_SLICE_S, deadline - time.monotonic()))
+            try:
+                left = client.flush(wait_s)
+            except KafkaException as error:
+                raise self._refused(client, "", error) from error
+            if left == 0:
+                return
             if time.monotonic() >= deadline:
                 where = self._settings.bootstrap
                 raise DeliveryFailed(f"{left:,} records were not delivered to {where} within {timeout_s:g} s")

@@ -131,7 +131,7 @@ class Kernel:
         self.name = function.__name__
         self.threads = threads
         self.types = types
-        self._blocks_per_multiprocessor = blocks
+        self.blocks = blocks
         self._function = function
         self._source = ""
         self._compiled: Any = None
@@ -153,7 +153,7 @@ class Kernel:
         self._compiled(grid, (self.threads,), arguments)
 
     def _transpiled(self) -> str:
-        bounds = f"__launch_bounds__({self.threads}, {self._blocks_per_multiprocessor})"
+        bounds = f"__launch_bounds__({self.threads}, {self.blocks})"
         attributes = ['extern "C"', "__global__", bounds]
         with warnings.catch_warnings():
             # It does not know our own decorators.

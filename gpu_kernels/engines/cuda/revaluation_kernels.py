@@ -1,9 +1,9 @@
-"""The two CUDA kernels of full revaluation: strips of positions under scenarios, then strips added up in order.
+"""The two CUDA kernels of full revaluation: strips of positions under scenarios, then sums of strips.
 
-A block takes one strip and as many scenarios as it has threads, one scenario a thread. Positions are prepared in
-shared memory, a block's worth at a time and one a thread; then every thread goes through them with its running sum
-in a register. Which numbers are added in which order depends on the portfolio only, so the same inputs give the
-same bits, whatever the cut of the scenarios and with no atomic operation.
+A block takes one strip and as many scenarios as it has threads, one scenario a thread. Positions are prepared
+in shared memory, a block's worth at a time and one a thread; then every thread goes through them with its sum
+in a register. What is added in which order depends on the portfolio only, so the same inputs give the same
+bits, whatever the cut of the scenarios, and with no atomic operation.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _under_shock(sign, forward, strike, moneyness, deviation, inverse, weight, t
     *[COUNT] * 7,
     NUMBER,
     *[INTEGERS] * 3,
-    *[FLOATS] * 7,
+    *[FLOATS] * 8,
     FLAGS,
     *[FLOATS] * 4,
     INTEGERS,
@@ -72,7 +72,8 @@ def strip_pnl(  # type: ignore[no-untyped-def]
     order,
     strip_start,
     underlying,
-    weight,
+    quantity,
+    multiplier,
     spot,
     strike,
     expiry,
@@ -124,7 +125,7 @@ def strip_pnl(  # type: ignore[no-untyped-def]
             left = maximum(expiry[p] - elapsed, 0.0)
             the_position[thread] = p
             the_underlying[thread] = underlying[p]
-            the_weight[thread] = weight[p]
+            the_weight[thread] = quantity[p] * multiplier[p]
             the_sign[thread] = where(is_call[p], 1.0, -1.0)
             the_forward[thread] = spot[p] * exp(-dividend_yield[p] * left)
             the_strike[thread] = strike[p] * exp(-rate[p] * left)

@@ -1,7 +1,8 @@
 """Runs a kernel over rows: in place where columns are on the device, else through pinned host buffers.
 
-Host rows go in chunks over two slots in turn, each with a stream and buffers of its own: while one slot copies
-and computes, the processor fills or empties the other. Memory on the device stays bounded whatever the batch.
+Host rows go in chunks over two slots in turn, each with a stream and buffers of its own: while one slot
+copies and computes, the processor fills or empties the other. Memory on the device stays bounded whatever the
+batch.
 """
 
 from __future__ import annotations

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from book_service.matching.accounts import book_fill, move_mark, note_in_mean
 from book_service.matching.layout import (
+    B_FIRST,
+    BLOCK_SHIFT,
     BLOCK_WIDTH,
     K_KEY,
     K_MASK,
@@ -14,6 +17,7 @@ from book_service.matching.layout import (
     O_LEAVES,
     O_NEXT,
     O_PRICE,
+    O_RECORD,
     O_SYMBOL,
     P_REPORTS,
     R_ID,
@@ -36,11 +40,8 @@ from book_service.matching.layout import (
     TRADED,
     V_HEAD,
     V_TOTAL,
-    B_FIRST,
-    BLOCK_SHIFT,
     Y_HAS_LAST,
     Y_LAST,
-    Y_OPEN,
 )
 from book_service.matching.levels import best_level, block_at, book_at, level_at, order_at, reaches, unlink
 from book_service.matching.memory import (
@@ -53,7 +54,7 @@ from book_service.matching.memory import (
     lowest_bit,
     store64,
 )
-from book_service.matching.orders import forget_order, remove_order, symbol_at
+from book_service.matching.orders import forget_order, remove_order, shrink, symbol_at
 
 TRADE, CANCELLED, DECREMENTED = 1, 2, 9
 SELF_TRADE = 103
@@ -122,8 +123,7 @@ def _reduce(s: int, symbol: int, book: int, level: int, slot: int, quantity: int
     store64(order + O_LEAVES, left - quantity)
     total = level_at(s, level) + V_TOTAL
     store64(total, load64(total) - quantity)
-    opened = symbol_at(s, symbol) + Y_OPEN
-    store64(opened, load64(opened) - quantity)
+    shrink(s, slot, symbol, quantity)
 
 
 @inlined
@@ -144,8 +144,9 @@ def note_trade(s: int, symbol: int, price: int) -> None:
 
 @inlined
 def _trade(
-    s: int, symbol: int, book: int, level: int, slot: int, order_id: int, account: int, side: int, leaves: int
-) -> int:
+    s: int, symbol: int, book: int, level: int, slot: int, order_id: int, account: int, record: int, side: int,
+    leaves: int,
+) -> int:  # fmt: skip
     """Trades with one resting order; gives the taker's open quantity after it."""
     maker = order_at(s, slot)
     offered = load64(maker + O_LEAVES)
@@ -158,6 +159,11 @@ def _trade(
     codes = load64(at + R_MAKER_ACCOUNT_CODES)
     store64(at + R_MAKER_ACCOUNT_CODES, codes | load_u32(maker + O_ACCOUNT))
     note_trade(s, symbol, price)
+    if record != NONE:
+        move_mark(s, symbol, price)
+        note_in_mean(s, symbol, price)
+        book_fill(s, record, symbol, price, -quantity if side else quantity)
+        book_fill(s, load32(maker + O_RECORD), symbol, price, quantity if side else -quantity)
     _reduce(s, symbol, book, level, slot, quantity)
     return leaves - quantity
 
@@ -191,29 +197,33 @@ def _decrement(
 
 @inlined
 def cross(
-    s: int, symbol: int, book: int, limit: int, order_id: int, account: int, side: int, leaves: int, stp: int
-) -> tuple[int, int]:
+    s: int, symbol: int, book: int, limit: int, order_id: int, account: int, record: int, side: int, leaves: int,
+    stp: int,
+) -> tuple[int, int]:  # fmt: skip
     """Matches an incoming order up to a limit rank: its open quantity after, and 1 if self-trade prevention ends it.
 
-    `book` is the other side's. Best price first, oldest first, at the resting order's price.
+    `book` is the other side's. Best price first, oldest first, at the resting order's price. The second number has
+    2 added if there was a trade.
     """
+    traded = 0
     while leaves > 0 and reaches(s, book, limit):
         level = best_level(s, book)
         slot = load32(level_at(s, level) + V_HEAD)
         if stp != 0 and load_u32(order_at(s, slot) + O_ACCOUNT) == account:
             if stp == STP_NEWEST:
-                return leaves, 1
+                return leaves, traded + 1
             if stp == STP_DECREMENT:
                 leaves = _decrement(s, symbol, book, level, slot, order_id, account, side, leaves)
                 if leaves == 0:
-                    return 0, 1
+                    return 0, traded + 1
                 continue
             cancel(s, slot, CANCELLED, SELF_TRADE)
             if stp == STP_BOTH:
-                return leaves, 1
+                return leaves, traded + 1
             continue
-        leaves = _trade(s, symbol, book, level, slot, order_id, account, side, leaves)
-    return leaves, 0
+        leaves = _trade(s, symbol, book, level, slot, order_id, account, record, side, leaves)
+        traded = 2
+    return leaves, traded
 
 
 @compiled

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from book_service.matching import kernel, snapshot
+from book_service.matching import kernel, recovery, snapshot
 from book_service.matching import layout as at
-from book_service.matching.layout import DEPTH_DTYPE, ORDER_DTYPE, REPORT_DTYPE
-from book_service.matching.kernel import SAVED_WORDS
-from book_service.matching.snapshot import Saved, SnapshotError
+from book_service.matching.controls import ControlCommand, Controls, Instrument, Limit
+from book_service.matching.layout import (
+    DEPTH_DTYPE,
+    FLAG_ALL_ACCOUNTS,
+    FLAG_ALL_SYMBOLS,
+    ORDER_DTYPE,
+    REPORT_DTYPE,
+    Action,
+)
+from book_service.matching.recovery import LARGEST_SYMBOLS
 from book_service.matching.storage import Storage, address
 
 Records = NDArray[np.void]
-
-LARGEST_SYMBOLS: Final = 1 << 20  # a book is 768 bytes per symbol
 
 
 @cache
@@ -31,7 +35,9 @@ def checked_messages(messages: Records) -> Records:
     """The messages, contiguous and in the layout of ORDER_DTYPE; another dtype raises, naming the field."""
     dtype = getattr(messages, "dtype", None)
     if not isinstance(messages, np.ndarray) or dtype is None or dtype.names is None:
-        raise TypeError(f"messages: a structured array of ORDER_DTYPE is needed, not {type(messages).__name__}")
+        raise TypeError(
+            f"messages: a structured array of ORDER_DTYPE is needed, not {type(messages).__name__}"
+        )
     if messages.ndim != 1:
         raise ValueError(f"messages: one dimension is needed, not {messages.ndim}")
     if dtype == ORDER_DTYPE:
@@ -54,13 +60,31 @@ def checked_messages(messages: Records) -> Records:
 class MatchingEngine:
     """Price-time priority books for symbols 0..n-1; a pure function of the messages it has been given."""
 
-    def __init__(self, instruments: int | Sequence[Any], controls: Any = None) -> None:
-        count = instruments if isinstance(instruments, int) else len(instruments)
-        if not 1 <= count <= LARGEST_SYMBOLS:
-            raise ValueError(f"instruments: between 1 and {LARGEST_SYMBOLS} symbols, not {count}")
-        self._symbols = count
-        self._storage = Storage(count)
+    def __init__(self, instruments: int | Sequence[Instrument], controls: Controls | None = None) -> None:
+        listed = [Instrument()] * instruments if isinstance(instruments, int) else list(instruments)
+        if not 1 <= len(listed) <= LARGEST_SYMBOLS:
+            raise ValueError(f"instruments: from 1 to {LARGEST_SYMBOLS} symbols, not {len(listed)}")
+        self._symbols = len(listed)
+        self._storage = Storage(len(listed), controls.most_accounts if controls else 0)
         self._kernels = kernels()
+        if controls:
+            self._set_up(listed, controls)
+
+    def _set_up(self, listed: Sequence[Instrument], controls: Controls) -> None:
+        storage = self._storage
+        storage.limits[:, at.C_MULTIPLIER >> 3] = [one.multiplier for one in listed]
+        storage.set(at.STRICT, int(controls.strict_reference))
+        rows = np.zeros(len(Limit), ORDER_DTYPE)
+        rows["tif"], rows["price"] = list(controls.limits().keys()), list(controls.limits().values())
+        rows["flags"] = FLAG_ALL_SYMBOLS | FLAG_ALL_ACCOUNTS
+        priced = [i for i, one in enumerate(listed) if one.reference is not None]
+        marks = np.zeros(len(priced), ORDER_DTYPE)
+        marks["kind"], marks["symbol"] = ControlCommand.SET_REFERENCE, priced
+        marks["price"] = [listed[i].reference for i in priced]
+        commands = np.concatenate((rows, marks))
+        commands["action"] = Action.CONTROL
+        self.process(commands)
+        storage.set(at.SEQUENCE, 0)
 
     @property
     def symbols(self) -> int:
@@ -77,43 +101,27 @@ class MatchingEngine:
         """Number of resting orders and waiting stops."""
         return self._storage.get(at.LIVE)
 
-    def _saved(self) -> Saved:
-        storage = self._storage
-        config = {
-            "symbols": self._symbols,
-            "sequence": storage.get(at.SEQUENCE),
-            "next_age": storage.get(at.NEXT_AGE),
-        }
-        last = storage.symbols.reshape(self._symbols, -1)[:, [at.Y_LAST >> 3, at.Y_HAS_LAST >> 3]]
-        return Saved(config, {"last": last, "orders": storage.open_orders()})
-
     def state_hash(self) -> str:
         """SHA-256 of the logical state, in hex: equal for two engines that will report the same for ever."""
-        return snapshot.state_hash(self._saved())
+        return snapshot.state_hash(recovery.save(self._storage))
 
     def snapshot(self) -> bytes:
         """The whole logical state, with its configuration, versioned and hashed."""
-        return snapshot.encode(self._saved())
+        return snapshot.encode(recovery.save(self._storage))
 
     @classmethod
     def restore(cls, blob: bytes) -> MatchingEngine:
         """A new engine in the state of a snapshot; raises SnapshotError for bytes that are not one."""
-        saved = snapshot.decode(blob)
-        engine = cls(snapshot.number(saved, "symbols", 1, LARGEST_SYMBOLS))
-        storage = engine._storage
-        next_age = snapshot.number(saved, "next_age", 0, at.LARGEST)
-        last = snapshot.table(saved, "last", 2, engine._symbols)
-        if not np.isin(last[:, 1], (0, 1)).all() or last[last[:, 1] == 0, 0].any():
-            raise SnapshotError("snapshot: table 'last' holds an impossible flag")
-        rows = np.ascontiguousarray(snapshot.table(saved, "orders", SAVED_WORDS))
-        snapshot.check_orders(rows, engine._symbols, next_age)
-        storage.symbols.reshape(engine._symbols, -1)[:, [at.Y_LAST >> 3, at.Y_HAS_LAST >> 3]] = last
-        storage.set(at.SEQUENCE, snapshot.number(saved, "sequence", 0, at.LARGEST))
-        while storage.get(at.CAPACITY) <= len(rows):
-            storage.grow()
-        engine._kernels.reopen(storage.address, address(rows), len(rows))
-        storage.set(at.NEXT_AGE, next_age)
+        engine = cls.__new__(cls)
+        engine._kernels = kernels()
+        engine._storage = recovery.load(snapshot.decode(blob), engine._kernels)
+        engine._symbols = engine._storage.get(at.N_SYMBOLS)
         return engine
+
+    @staticmethod
+    def default_controls() -> Controls:
+        """Limits that let ordinary orders pass without any set-up; see Controls for strict_reference."""
+        return Controls(strict_reference=False)
 
     def process(self, messages: Records) -> Records:
         """Applies messages in order; gives their reports in order."""
@@ -123,7 +131,7 @@ class MatchingEngine:
         while start < len(rows):
             start = run(storage.address, address(rows), start, len(rows))
             parts.append(storage.take_reports())
-            if storage.get(at.LIVE) >= storage.get(at.CAPACITY):
+            if storage.is_full():
                 storage.grow()
                 self._kernels.reindex(storage.address)
         if not parts:
@@ -142,7 +150,9 @@ class MatchingEngine:
         sides = []
         for side in (0, 1):
             rows = np.empty(min(levels, self.open_orders), DEPTH_DTYPE)
-            count = self._kernels.depth(self._storage.address, self._book(symbol, side), len(rows), address(rows))
+            count = self._kernels.depth(
+                self._storage.address, self._book(symbol, side), len(rows), address(rows)
+            )
             sides.append(rows[:count].copy())
         return sides[0], sides[1]
 

@@ -13,12 +13,16 @@ from typing import Any, NamedTuple
 import numba
 from numba import njit
 
+from book_service.matching.accounts import find_record, index_record
 from book_service.matching.layout import (
+    ACCOUNT_CAPACITY,
+    ACCOUNTS,
     B_FIRST,
     BIT_WAITING,
     BLOCK_SHIFT,
     BLOCK_WIDTH,
     CAPACITY,
+    CONTROLS,
     K_KEY,
     K_MASK,
     K_NEXT,
@@ -30,13 +34,15 @@ from book_service.matching.layout import (
     O_ID,
     O_SYMBOL,
     ORDERS_HIGH,
+    RECORD_CAPACITY,
+    RECORDS,
     REPORT_CAPACITY,
     REPORTS,
     V_COUNT,
     V_TOTAL,
 )
 from book_service.matching.levels import block_at, book_at, level_at, order_at, rank_of
-from book_service.matching.memory import fixed64, load32, load64, load_u32, lowest_bit, store64
+from book_service.matching.memory import fixed64, inlined, load32, load64, load_u32, lowest_bit, store64
 from book_service.matching.messages import step
 from book_service.matching.orders import add_order, index_order
 
@@ -64,6 +70,13 @@ def fingerprint() -> int:
     return int.from_bytes(digest.digest()[:7], "little")
 
 
+@inlined
+def _room_for_account(s: int) -> bool:
+    """Whether the accounts and records that one message can add still fit."""
+    accounts = load64(s + ACCOUNTS) < fixed64(s + ACCOUNT_CAPACITY)
+    return accounts and load64(s + RECORDS) + 2 <= fixed64(s + RECORD_CAPACITY)
+
+
 def build(sources: int) -> Kernels:
     """Compiles the entry points, or takes them from the disk cache if the same sources are in it."""
 
@@ -73,6 +86,8 @@ def build(sources: int) -> Kernels:
         if sources == 0:
             return start
         for i in range(start, stop):
+            if fixed64(s + CONTROLS) and not _room_for_account(s):
+                return i
             live = load64(s + LIVE)
             room = fixed64(s + REPORT_CAPACITY) - load64(s + REPORTS)
             if live >= fixed64(s + CAPACITY) or room < REPORTS_PER_ORDER * live + REPORTS_PER_MESSAGE:
@@ -106,13 +121,16 @@ def build(sources: int) -> Kernels:
 
     @njit("void(int64)", cache=True)
     def reindex(s: int) -> None:
-        """Fills an empty index from the pool of orders."""
+        """Fills the empty indexes from the orders and the records."""
         if sources == 0:
             return
         for slot in range(load64(s + ORDERS_HIGH)):
             order = order_at(s, slot)
             if load32(order + O_BITS) != NONE:
                 index_order(s, load_u32(order + O_SYMBOL), load64(order + O_ID), slot)
+        if fixed64(s + CONTROLS):
+            for row in range(load64(s + RECORDS)):
+                index_record(s, row)
 
     @njit("void(int64, int64, int64)", cache=True)
     def reopen(s: int, rows: int, count: int) -> None:
@@ -123,8 +141,9 @@ def build(sources: int) -> Kernels:
             row = rows + i * SAVED_WORDS * 8
             bits = load64(row + 56)
             store64(s + NEXT_AGE, load64(row + 64))
+            record = find_record(s, load64(row), load64(row + 16)) if fixed64(s + CONTROLS) else NONE
             add_order(
-                s, load64(row), load64(row + 8), load64(row + 16), NONE, load64(row + 24),
+                s, load64(row), load64(row + 8), load64(row + 16), record, load64(row + 24),
                 load64(row + 32) if bits & BIT_WAITING else 0, load64(row + 40), load64(row + 48), bits,
             )  # fmt: skip
 

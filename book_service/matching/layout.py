@@ -66,7 +66,8 @@ class ReportKind(IntEnum):
 
 
 FLAG_POST_ONLY: Final = 1
-FLAG_ALL_SYMBOLS: Final = 2  # of a mass cancel: every symbol of the engine
+FLAG_ALL_SYMBOLS: Final = 2  # of a mass cancel or a control command: every symbol of the engine
+FLAG_ALL_ACCOUNTS: Final = 4  # of a control command: every account, also those not seen yet
 
 
 def _record(size: int, *fields: tuple[str, str, int]) -> np.dtype[np.void]:
@@ -77,7 +78,17 @@ def _record(size: int, *fields: tuple[str, str, int]) -> np.dtype[np.void]:
 
 
 # Message: one cache line.
-M_ID, M_PRICE, M_STOP, M_QUANTITY, M_TIME, M_EXPIRE, M_SYMBOL, M_ACCOUNT, M_CODES = 0, 8, 16, 24, 32, 40, 48, 52, 56
+M_ID, M_PRICE, M_STOP, M_QUANTITY, M_TIME, M_EXPIRE, M_SYMBOL, M_ACCOUNT, M_CODES = (
+    0,
+    8,
+    16,
+    24,
+    32,
+    40,
+    48,
+    52,
+    56,
+)
 MESSAGE_SIZE: Final = 64
 ORDER_DTYPE: Final = _record(
     MESSAGE_SIZE,
@@ -121,10 +132,27 @@ REPORT_DTYPE: Final = _record(
 DEPTH_DTYPE: Final = np.dtype([("price", "<i8"), ("quantity", "<u8"), ("orders", "<u8")])
 
 # Header: addresses (never written by compiled code), then counters.
-(P_ORDERS, P_DATES, P_INDEX, P_BLOCKS, P_LEVELS, P_BOOKS, P_SYMBOLS, P_EXPIRY, P_TRIGGERED, P_REPORTS) = range(0, 80, 8)
+(P_ORDERS, P_DATES, P_INDEX, P_BLOCKS, P_LEVELS, P_BOOKS, P_SYMBOLS, P_EXPIRY, P_TRIGGERED, P_REPORTS) = (
+    range(0, 80, 8)
+)
 (P_SCRATCH, N_SYMBOLS, CAPACITY, INDEX_MASK, REPORT_CAPACITY) = range(80, 120, 8)
-(LIVE, ORDERS_HIGH, ORDERS_FREE, BLOCKS_HIGH, BLOCKS_FREE, EXPIRIES, NEXT_EXPIRY, TRIGGERED) = range(192, 256, 8)
+(LIVE, ORDERS_HIGH, ORDERS_FREE, BLOCKS_HIGH, BLOCKS_FREE, EXPIRIES, NEXT_EXPIRY, TRIGGERED) = range(
+    192, 256, 8
+)
 (REPORTS, SEQUENCE, NEXT_AGE, TIME, TRADED, TRADE_LOW, TRADE_HIGH) = range(256, 312, 8)
+# Of the controls. Room for accounts and records is checked between messages; times are in ns.
+(
+    P_LIMITS,
+    P_ACCOUNTS,
+    P_RECORDS,
+    P_RECORD_INDEX,
+    CONTROLS,
+    ACCOUNT_CAPACITY,
+    RECORD_CAPACITY,
+    RECORD_MASK,
+) = range(120, 184, 8)
+(ACCOUNTS, RECORDS, CLOCK, SECOND, SECOND_END, BUCKET, KILLED, TRIPPED) = range(312, 376, 8)
+(BREAKER_PPM, PORTFOLIO_CAPITAL, PORTFOLIO_RESULT, MOST_ACCOUNTS, STRICT) = range(384, 424, 8)
 HEADER_WORDS: Final = 64
 
 # Order: one cache line; what only dated or stop orders need lies apart.
@@ -152,6 +180,41 @@ BOOK_SIZE: Final = B_HINTS + 4 * HINTS
 # Symbol.
 Y_LAST, Y_HAS_LAST, Y_OPEN = 0, 8, 16
 SYMBOL_SIZE: Final = 64
+
+# Limits and state of one symbol. The first seven are in the order of Limit.
+(C_STATIC, C_MOVING, C_QUANTITY, C_VALUE, C_POSITION, C_BAND, C_PAUSE, C_MULTIPLIER) = range(0, 64, 8)
+(C_REFERENCE, C_HAS_REFERENCE, C_MARK, C_HAS_MARK, C_RESTRICTED, C_HALTED, C_HALT_END, C_HALT_PRICE) = range(
+    64, 128, 8
+)
+(C_REOPENED, C_BUCKET, C_BAND_STATE, C_BAND_LOW, C_BAND_HIGH, C_PORTFOLIO) = range(128, 176, 8)
+C_SUMS, C_COUNTS = 192, 272
+BUCKETS: Final = 10  # of BUCKET_NS each: the five minutes of the mean
+BUCKET_NS: Final = 30_000_000_000
+SECOND_NS: Final = 1_000_000_000
+LIMITS_SIZE: Final = 384
+BAND_STALE, BAND_SET, BAND_OFF = 0, 1, 2
+RUNNING, PAUSED, HALTED_BY_COMMAND = 0, 1, 2
+# Limits and state of one account; row 0 holds the limits that a new account starts with.
+(A_RATE, A_EXECUTIONS, A_POSITION, A_CONCENTRATION, A_EXPOSURE, A_LOSS, A_DUPLICATE, A_ACCOUNT) = range(
+    0, 64, 8
+)
+(A_FLAGS, A_SECOND, A_MESSAGES, A_TRADE_SECOND, A_TRADES, A_OPEN_VALUE, A_CAPITAL, A_FIRST) = range(
+    64, 128, 8
+)
+ACCOUNT_SIZE: Final = 128
+IS_KILLED, IS_REDUCING, IS_THROTTLED = 1, 2, 4
+# One account in one symbol; the record of symbol EVERY_SYMBOL is the account's own and heads its list.
+(E_ACCOUNT, E_SYMBOL, E_NEXT, E_POSITION, E_OPEN_BUY, E_OPEN_SELL, E_CASH) = range(0, 56, 8)
+(E_LAST_TIME, E_LAST_PRICE, E_LAST_STOP, E_LAST_QUANTITY, E_LAST_CODES, E_WHO) = range(56, 104, 8)
+RECORD_SIZE: Final = 128
+EVERY_SYMBOL: Final = 0xFFFFFFFF
+# Bounds that keep every sum of the controls inside int64, whatever the limits are set to.
+HIGHEST_PRICE: Final = 1 << 32  # ticks
+HIGHEST_MULTIPLIER: Final = 1 << 28
+HIGHEST_POSITION: Final = 1 << 60
+HIGHEST_VALUE: Final = 1 << 60
+MILLION: Final = 1_000_000
+HIGHEST_PPM: Final = 1000 * MILLION
 
 NONE: Final = -1  # no order, no block, an empty index entry
 NEVER: Final = (1 << 63) - 1

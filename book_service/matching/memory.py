@@ -134,3 +134,24 @@ def cycles(typing: Any) -> Any:
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter"), [])
 
     return _I64(), emit
+
+
+@intrinsic
+def load_real(typing: Any, address: Any) -> Any:
+    """The float64 at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_at(builder, args[0], cgutils.ir.DoubleType()))
+
+    return types.float64(_I64), emit
+
+
+@intrinsic
+def store_real(typing: Any, address: Any, value: Any) -> Any:
+    """Writes a float64 at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], _at(builder, args[0], cgutils.ir.DoubleType()))
+        return context.get_dummy_value()
+
+    return types.void(_I64, types.float64), emit

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from book_service.matching.accounts import account_of, count_execution, limits_at
+from book_service.matching.cancels import cancel_many, pop_oldest, push_oldest
+from book_service.matching.checks import arrive, band_rank, check, check_duplicate, collar_rank, pause, tick
+from book_service.matching.commands import apply_command, watch_breaker
 from book_service.matching.crossing import LOW32, cancel, cross, fills_wholly, report
 from book_service.matching.layout import (
-    B_FIRST,
+    A_FLAGS,
+    B_BEST,
     BIT_WAITING,
-    BLOCK_WIDTH,
+    C_HALTED,
+    C_RESTRICTED,
+    CONTROLS,
     D_EXPIRE,
     D_STOP,
     EXPIRIES,
     FLAG_ALL_SYMBOLS,
     FLAG_POST_ONLY,
     FLAGS_SHIFT,
-    K_MASK,
-    K_NEXT,
+    IS_THROTTLED,
     KIND_SHIFT,
     LARGEST,
     M_CODES,
@@ -29,17 +35,15 @@ from book_service.matching.layout import (
     NEXT_EXPIRY,
     NONE,
     O_ACCOUNT,
-    O_AGE,
     O_BITS,
     O_ID,
     O_LEAVES,
     O_LEVEL,
-    O_NEXT,
     O_PRICE,
     O_RECORD,
     P_EXPIRY,
-    P_SCRATCH,
     P_TRIGGERED,
+    R_MAKER_ACCOUNT_CODES,
     SEQUENCE,
     STP_SHIFT,
     TIF_SHIFT,
@@ -54,7 +58,15 @@ from book_service.matching.layout import (
     Y_LAST,
     Y_OPEN,
 )
-from book_service.matching.levels import best_level, block_at, book_at, level_at, order_at, rank_of, reaches
+from book_service.matching.levels import (
+    best_level,
+    book_at,
+    level_at,
+    order_at,
+    rank_of,
+    reaches,
+    unlink,
+)
 from book_service.matching.memory import (
     compiled,
     fixed64,
@@ -62,21 +74,20 @@ from book_service.matching.memory import (
     load32,
     load64,
     load_u32,
-    lowest_bit,
     store32,
     store64,
 )
 from book_service.matching.orders import (
     GTD,
     add_order,
-    book_of,
     dates_at,
     find_order,
     forget_order,
     remove_order,
+    shrink,
     symbol_at,
+    value_price,
 )
-from book_service.matching.levels import unlink
 
 ACCEPTED, CANCELLED, REPLACED, CANCEL_REJECTED, REPLACE_REJECTED, REJECTED = 0, 2, 3, 4, 5, 6
 TRIGGERED_REPORT, EXPIRED = 7, 8
@@ -86,8 +97,9 @@ DAY, IOC, FOK, POST_ONLY = 0, 1, 2, 3
 BAD_ACTION, BAD_SIDE, BAD_KIND, BAD_TIF, BAD_FLAGS, BAD_STP = 1, 2, 3, 4, 5, 6
 UNKNOWN_SYMBOL, ZERO_QUANTITY, QUANTITY_OVERFLOW, MISSING_STOP, EXPIRY_PAST = 7, 8, 9, 10, 11
 DUPLICATE_ID, UNKNOWN_ORDER, NOT_OWNER, WOULD_MATCH = 20, 21, 22, 23
-CONTROLS_ARE_OFF = 59
+CONTROLS_ARE_OFF, BAD_COMMAND = 59, 58
 BY_IOC, BY_MARKET, BY_FOK, BY_SELF_TRADE, BY_POST_ONLY, BY_MASS = 100, 101, 102, 103, 104, 105
+BY_HALT, BY_CONTROL = 108, 109
 
 
 @inlined
@@ -99,8 +111,46 @@ def _limit_rank(side: int, kind: int, price: int) -> int:
 
 
 @inlined
+def _control_rank(s: int, symbol: int, side: int, kind: int) -> int:
+    """The last rank that the controls let an order trade at."""
+    at = limits_at(s, symbol)
+    rank = band_rank(at, side)
+    return rank if kind == LIMIT else min(rank, collar_rank(at, side))
+
+
+@inlined
+def _stopped(s: int, symbol: int, record: int) -> int:
+    """Why a triggered stop may not trade: what a new order would have been refused for."""
+    at = limits_at(s, symbol)
+    if load64(at + C_HALTED):
+        return BY_HALT
+    if load64(at + C_RESTRICTED) or load64(account_of(s, record) + A_FLAGS) & IS_THROTTLED:
+        return BY_CONTROL
+    return 0
+
+
+@compiled
+def _refused(s: int, symbol: int, other: int, side: int) -> int:
+    """An order reached what the controls let it trade at: outside the band, the symbol pauses."""
+    at = limits_at(s, symbol)
+    best = load64(book_at(s, other) + B_BEST)
+    if best > band_rank(at, side):
+        pause(s, at, rank_of(other, best))
+        return BY_HALT
+    return BY_CONTROL
+
+
+@inlined
 def place(
-    s: int, symbol: int, order_id: int, account: int, record: int, price: int, leaves: int, expire: int, bits: int
+    s: int,
+    symbol: int,
+    order_id: int,
+    account: int,
+    record: int,
+    price: int,
+    leaves: int,
+    expire: int,
+    bits: int,
 ) -> None:
     """Matches an order that has been accepted, and rests or cancels what is left of it."""
     side = bits & 1
@@ -109,18 +159,26 @@ def place(
     stp = (bits >> STP_SHIFT) & 7
     limit = _limit_rank(side, kind, price)
     other = symbol * 4 + (side ^ 1)
+    bound = limit
     why = 0
-    if reaches(s, other, limit):
+    if record != NONE:
+        bound = min(limit, _control_rank(s, symbol, side, kind))
+        why = _stopped(s, symbol, record)
+    if why == 0 and reaches(s, other, limit):
         if (bits >> FLAGS_SHIFT) & FLAG_POST_ONLY:
             why = BY_POST_ONLY
-        elif tif == FOK and not fills_wholly(s, other, limit, account, leaves, stp):
+        elif tif == FOK and not fills_wholly(s, other, bound, account, leaves, stp):
             why = BY_FOK
         else:
-            leaves, ended = cross(s, symbol, other, limit, order_id, account, side, leaves, stp)
-            if ended:
+            leaves, ended = cross(s, symbol, other, bound, order_id, account, record, side, leaves, stp)
+            if ended & 2 and record != NONE:
+                count_execution(s, record)
+            if ended & 1:
                 why = BY_SELF_TRADE
             elif leaves == 0:
                 return
+            elif record != NONE and reaches(s, other, limit):
+                why = _refused(s, symbol, other, side)
     if why == 0:
         if tif == FOK:
             why = BY_FOK
@@ -165,7 +223,7 @@ def _fault(s: int, message: int, codes: int) -> int:
 
 
 @inlined
-def _new_order(s: int, message: int, symbol: int, account: int, codes: int) -> None:
+def _new_order(s: int, message: int, symbol: int, account: int, record: int, codes: int) -> None:
     order_id = load64(message + M_ID)
     price = load64(message + M_PRICE)
     quantity = load64(message + M_QUANTITY)
@@ -179,21 +237,26 @@ def _new_order(s: int, message: int, symbol: int, account: int, codes: int) -> N
             reason = DUPLICATE_ID
         elif load64(symbol_at(s, symbol) + Y_OPEN) > LARGEST - quantity:
             reason = QUANTITY_OVERFLOW
-        elif post_only and kind < STOP and reaches(s, symbol * 4 + (side ^ 1), _limit_rank(side, kind, price)):
+        elif (
+            post_only and kind < STOP and reaches(s, symbol * 4 + (side ^ 1), _limit_rank(side, kind, price))
+        ):
             reason = WOULD_MATCH
+        elif fixed64(s + CONTROLS):
+            stop = load64(message + M_STOP)
+            reason = check(s, record, symbol, side, kind, price, stop, quantity, 0, 0)
+            if reason == 0:
+                reason = check_duplicate(s, record, price, stop, quantity, (codes >> 8) & LOW32)
     if reason:
         report(s, REJECTED, reason, symbol, order_id, account, side, price, quantity, 0)
         return
     report(s, ACCEPTED, 0, symbol, order_id, account, side, price, quantity, quantity)
     stp = (codes >> 40) & 0xFF
     expire = load64(message + M_EXPIRE)
-    bits = (
-        side | (kind << KIND_SHIFT) | (tif << TIF_SHIFT) | (post_only << FLAGS_SHIFT) | (stp << STP_SHIFT)
-    )
+    bits = side | (kind << KIND_SHIFT) | (tif << TIF_SHIFT) | (post_only << FLAGS_SHIFT) | (stp << STP_SHIFT)
     if kind >= STOP:
-        _wait(s, symbol, order_id, account, NONE, price, load64(message + M_STOP), quantity, expire, bits)
+        _wait(s, symbol, order_id, account, record, price, load64(message + M_STOP), quantity, expire, bits)
         return
-    place(s, symbol, order_id, account, NONE, price, quantity, expire, bits)
+    place(s, symbol, order_id, account, record, price, quantity, expire, bits)
 
 
 @compiled
@@ -234,6 +297,8 @@ def _replace_order(s: int, message: int, symbol: int, account: int, codes: int) 
     stp = (codes >> 40) & 0xFF
     slot = NONE
     reason = 0
+    order, dates, bits, leaves, stop, expire, old_price, waiting, moved = 0, 0, 0, 0, 0, 0, 0, 0, False
+    record = NONE
     if symbol >= fixed64(s + N_SYMBOLS):
         reason = UNKNOWN_SYMBOL
     elif stp > 4:
@@ -250,112 +315,42 @@ def _replace_order(s: int, message: int, symbol: int, account: int, codes: int) 
             load64(symbol_at(s, symbol) + Y_OPEN) - load64(order_at(s, slot) + O_LEAVES) > LARGEST - quantity
         ):
             reason = QUANTITY_OVERFLOW
+    if reason == 0:
+        order = order_at(s, slot)
+        bits = load32(order + O_BITS)
+        leaves = load64(order + O_LEAVES)
+        dates = dates_at(s, slot)
+        stop = load64(dates + D_STOP)
+        expire = load64(dates + D_EXPIRE)
+        record = load32(order + O_RECORD)
+        moved = price != load64(order + O_PRICE)
+        waiting = bits & BIT_WAITING
+        old_price = value_price(s, slot)
+        if waiting and load64(message + M_STOP) != 0:
+            moved = moved or load64(message + M_STOP) != stop
+            stop = load64(message + M_STOP)
+        if record != NONE and (moved or quantity > leaves):
+            kind = (bits >> KIND_SHIFT) & 3 if waiting else LIMIT
+            reason = check(s, record, symbol, bits & 1, kind, price, stop, quantity, leaves, old_price)
     if reason:
         report(s, REPLACE_REJECTED, reason, symbol, order_id, account, 0, price, quantity, 0)
         return
-    order = order_at(s, slot)
-    bits = load32(order + O_BITS)
-    leaves = load64(order + O_LEAVES)
-    dates = dates_at(s, slot)
-    stop = load64(dates + D_STOP)
-    expire = load64(dates + D_EXPIRE)
-    record = load32(order + O_RECORD)
-    moved = price != load64(order + O_PRICE)
-    waiting = bits & BIT_WAITING
-    if waiting and load64(message + M_STOP) != 0:
-        moved = moved or load64(message + M_STOP) != stop
-        stop = load64(message + M_STOP)
     report(s, REPLACED, 0, symbol, order_id, account, bits & 1, price, quantity, quantity)
     if not moved and quantity <= leaves:
-        store64(order + O_LEAVES, quantity)
-        store32(order + O_BITS, (bits & ~(7 << STP_SHIFT)) | (stp << STP_SHIFT))
         total = level_at(s, load32(order + O_LEVEL)) + V_TOTAL
         store64(total, load64(total) - (leaves - quantity))
-        opened = symbol_at(s, symbol) + Y_OPEN
-        store64(opened, load64(opened) - (leaves - quantity))
+        shrink(s, slot, symbol, leaves - quantity)
+        store64(order + O_LEAVES, quantity)
+        store32(order + O_BITS, (bits & ~(7 << STP_SHIFT)) | (stp << STP_SHIFT))
         return
     remove_order(s, slot)
     bits = (bits & ~(7 << STP_SHIFT)) | (stp << STP_SHIFT)
     if waiting:
         _wait(s, symbol, order_id, account, record, price, stop, quantity, expire, bits)
         return
-    place(s, symbol, order_id, account, record, price, quantity, expire, bits & ~(FLAG_POST_ONLY << FLAGS_SHIFT))
-
-
-# A heap of open orders by age, oldest first: who was there first goes first.
-
-
-@compiled
-def _push(s: int, heap: int, count: int, slot: int) -> None:
-    age = load64(order_at(s, slot) + O_AGE)
-    while count > 0:
-        parent = (count - 1) >> 1
-        other = load32(heap + parent * 4)
-        if load64(order_at(s, other) + O_AGE) < age:
-            break
-        store32(heap + count * 4, other)
-        count = parent
-    store32(heap + count * 4, slot)
-
-
-@compiled
-def _pop(s: int, heap: int, count: int) -> int:
-    """Takes the oldest of `count` orders out."""
-    top = load32(heap)
-    count -= 1
-    slot = load32(heap + count * 4)
-    age = load64(order_at(s, slot) + O_AGE)
-    place_at = 0
-    while True:
-        child = 2 * place_at + 1
-        if child >= count:
-            break
-        other = load32(heap + child * 4)
-        if child + 1 < count:
-            second = load32(heap + child * 4 + 4)
-            if load64(order_at(s, second) + O_AGE) < load64(order_at(s, other) + O_AGE):
-                other = second
-                child += 1
-        if load64(order_at(s, other) + O_AGE) > age:
-            break
-        store32(heap + place_at * 4, other)
-        place_at = child
-    store32(heap + place_at * 4, slot)
-    return top
-
-
-@compiled
-def _collect(s: int, book: int, account: int, everybody: int, count: int) -> int:
-    """Adds the orders of a book (of one account, or of all) to the heap of scratch memory."""
-    heap = fixed64(s + P_SCRATCH)
-    block = load32(book_at(s, book) + B_FIRST)
-    while block != NONE:
-        here = block_at(s, block)
-        mask = load64(here + K_MASK)
-        while mask != 0:
-            slot = load32(level_at(s, block * BLOCK_WIDTH + lowest_bit(mask)) + V_HEAD)
-            mask &= mask - 1
-            while slot != NONE:
-                order = order_at(s, slot)
-                if everybody or load_u32(order + O_ACCOUNT) == account:
-                    _push(s, heap, count, slot)
-                    count += 1
-                slot = load32(order + O_NEXT)
-        block = load32(here + K_NEXT)
-    return count
-
-
-@compiled
-def cancel_many(s: int, first: int, last: int, account: int, everybody: int, reason: int) -> None:
-    """Cancels the open orders of symbols first..last-1, oldest first; stops that wait are open too."""
-    count = 0
-    for book in range(first * 4, last * 4):
-        count = _collect(s, book, account, everybody, count)
-    heap = fixed64(s + P_SCRATCH)
-    while count > 0:
-        slot = _pop(s, heap, count)
-        count -= 1
-        cancel(s, slot, CANCELLED, reason)
+    place(
+        s, symbol, order_id, account, record, price, quantity, expire, bits & ~(FLAG_POST_ONLY << FLAGS_SHIFT)
+    )
 
 
 @inlined
@@ -380,7 +375,9 @@ def _activate(s: int, symbol: int, slot: int) -> None:
     leaves = load64(order + O_LEAVES)
     dates = dates_at(s, slot)
     expire = load64(dates + D_EXPIRE)
-    report(s, TRIGGERED_REPORT, 0, symbol, order_id, account, bits & 1, load64(dates + D_STOP), leaves, leaves)
+    report(
+        s, TRIGGERED_REPORT, 0, symbol, order_id, account, bits & 1, load64(dates + D_STOP), leaves, leaves
+    )
     forget_order(s, slot)
     place(s, symbol, order_id, account, record, price, leaves, expire, bits)
 
@@ -397,11 +394,11 @@ def _run_stops(s: int, symbol: int) -> None:
             while reaches(s, book, limit):
                 slot = load32(level_at(s, best_level(s, book)) + V_HEAD)
                 unlink(s, book, slot)
-                _push(s, heap, count, slot)
+                push_oldest(s, heap, count, slot)
                 count += 1
         if count == 0:
             return
-        slot = _pop(s, heap, count)
+        slot = pop_oldest(s, heap, count)
         store64(s + TRIGGERED, count - 1)
         _activate(s, symbol, slot)
 
@@ -410,6 +407,23 @@ def _run_stops(s: int, symbol: int) -> None:
 def _run_expiries(s: int, now: int) -> None:
     while load64(s + EXPIRIES) > 0 and load64(s + NEXT_EXPIRY) <= now:
         cancel(s, load32(fixed64(s + P_EXPIRY)), EXPIRED, 0)
+
+
+@compiled
+def _command(s: int, message: int, symbol: int, account: int, codes: int, action: int) -> None:
+    """A control command: accepted before what it causes, or rejected."""
+    price = load64(message + M_PRICE)
+    kind = ACCEPTED if action == CONTROL and fixed64(s + CONTROLS) else REJECTED
+    reason = 0
+    if kind == REJECTED:
+        reason = CONTROLS_ARE_OFF if action == CONTROL else BAD_ACTION
+    at = report(
+        s, kind, reason, symbol, load64(message + M_ID), account, 0, price if kind == ACCEPTED else 0, 0, 0
+    )
+    if kind == ACCEPTED:
+        if not apply_command(s, message, symbol, account, codes):
+            store64(at + R_MAKER_ACCOUNT_CODES, (BAD_COMMAND << 32) | (REJECTED << 48))
+        watch_breaker(s)
 
 
 @inlined
@@ -424,8 +438,14 @@ def step(s: int, message: int) -> None:
     store64(s + TIME, now)
     if load64(s + NEXT_EXPIRY) <= now:
         _run_expiries(s, now)
+    controlled = fixed64(s + CONTROLS) != 0
+    record = NONE
+    if controlled:
+        tick(s, now)
+        if action <= MASS_CANCEL:
+            record = arrive(s, symbol, account)
     if action == NEW:
-        _new_order(s, message, symbol, account, codes)
+        _new_order(s, message, symbol, account, record, codes)
     elif action == CANCEL:
         _cancel_order(s, message, symbol, account)
     elif action == REPLACE:
@@ -433,11 +453,10 @@ def step(s: int, message: int) -> None:
     elif action == MASS_CANCEL:
         _mass_cancel(s, message, symbol, account, codes)
     else:
-        report(
-            s, REJECTED, CONTROLS_ARE_OFF if action == CONTROL else BAD_ACTION, symbol, load64(message + M_ID),
-            account, 0, 0, 0, 0,
-        )  # fmt: skip
+        _command(s, message, symbol, account, codes, action)
     if load64(s + TRADED):
         _run_stops(s, symbol)
+        if controlled:
+            watch_breaker(s)
         store64(s + TRADED, 0)
     store64(s + SEQUENCE, load64(s + SEQUENCE) + 1)

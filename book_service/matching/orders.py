@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from book_service.matching.accounts import count_open
 from book_service.matching.layout import (
     BIT_WAITING,
     D_EXPIRE,
@@ -9,6 +10,7 @@ from book_service.matching.layout import (
     DATES_SIZE,
     EXPIRIES,
     INDEX_MASK,
+    KIND_SHIFT,
     LIVE,
     NEVER,
     NEXT_AGE,
@@ -35,11 +37,21 @@ from book_service.matching.layout import (
     Y_OPEN,
 )
 from book_service.matching.levels import append, order_at, rank_of, scramble, unlink
-from book_service.matching.memory import compiled, fixed64, inlined, load32, load64, load_u32, store32, store64
+from book_service.matching.memory import (
+    compiled,
+    fixed64,
+    inlined,
+    load32,
+    load64,
+    load_u32,
+    store32,
+    store64,
+)
 
 TAG = 0xFFFFFFFF
 SYMBOL_SALT = -0x61C8864680B583EB
 GTD = 4
+STOP = 2
 
 
 @inlined
@@ -189,6 +201,26 @@ def _unschedule(s: int, slot: int) -> None:
 
 
 @inlined
+def value_price(s: int, slot: int) -> int:
+    """The price at which an open order counts towards exposure: a stop order has only its stop price."""
+    order = order_at(s, slot)
+    if ((load32(order + O_BITS) >> KIND_SHIFT) & 3) == STOP:
+        return load64(dates_at(s, slot) + D_STOP)
+    return load64(order + O_PRICE)
+
+
+@inlined
+def shrink(s: int, slot: int, symbol: int, quantity: int) -> None:
+    """Takes quantity off the totals that an open order counts in: of its symbol and of its account."""
+    order = order_at(s, slot)
+    opened = symbol_at(s, symbol) + Y_OPEN
+    store64(opened, load64(opened) - quantity)
+    count_open(
+        s, load32(order + O_RECORD), symbol, load32(order + O_BITS) & 1, value_price(s, slot), -quantity
+    )
+
+
+@inlined
 def add_order(
     s: int, symbol: int, order_id: int, account: int, record: int, price: int, stop: int, leaves: int,
     expire: int, bits: int,
@@ -215,6 +247,7 @@ def add_order(
     opened = symbol_at(s, symbol) + Y_OPEN
     store64(opened, load64(opened) + leaves)
     index_order(s, symbol, order_id, slot)
+    count_open(s, record, symbol, bits & 1, stop if ((bits >> KIND_SHIFT) & 3) == STOP else price, leaves)
     if bits & BIT_WAITING:
         store64(dates_at(s, slot) + D_STOP, stop)
         price = stop
@@ -230,8 +263,7 @@ def forget_order(s: int, slot: int) -> None:
     """Frees an order that is in no queue any more: out of the index, the heap and the totals."""
     order = order_at(s, slot)
     symbol = load_u32(order + O_SYMBOL)
-    opened = symbol_at(s, symbol) + Y_OPEN
-    store64(opened, load64(opened) - load64(order + O_LEAVES))
+    shrink(s, slot, symbol, load64(order + O_LEAVES))
     _unindex(s, symbol, load64(order + O_ID), slot)
     if ((load32(order + O_BITS) >> TIF_SHIFT) & 7) == GTD:
         _unschedule(s, slot)

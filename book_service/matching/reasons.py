@@ -47,6 +47,8 @@ class RejectReason(IntEnum):
     LOSS_LIMIT = 57
     BAD_CONTROL_COMMAND = 58
     CONTROLS_ARE_OFF = 59
+    PRICE_OUT_OF_RANGE = 60
+    TOO_MANY_ACCOUNTS = 61
 
 
 class CancelReason(IntEnum):

@@ -39,7 +39,9 @@ class Saved:
 def payload(saved: Saved) -> bytes:
     """The canonical bytes of a logical state."""
     shapes = {name: list(table.shape) for name, table in saved.tables.items()}
-    config = json.dumps({"config": saved.config, "tables": shapes}, sort_keys=True, separators=(",", ":")).encode()
+    config = json.dumps(
+        {"config": saved.config, "tables": shapes}, sort_keys=True, separators=(",", ":")
+    ).encode()
     parts = [struct.pack("<Q", len(config)), config]
     parts += [np.ascontiguousarray(saved.tables[name], "<i8").tobytes() for name in sorted(saved.tables)]
     return b"".join(parts)
@@ -133,7 +135,9 @@ def check_orders(rows: NDArray[np.int64], symbols: int, next_age: int) -> None:
     _refuse(np.diff(age, prepend=-1) <= 0, "is out of order of age")
     kind, tif, stp = (bits >> at.KIND_SHIFT) & 3, (bits >> at.TIF_SHIFT) & 7, (bits >> at.STP_SHIFT) & 7
     waiting = bits & at.BIT_WAITING != 0
-    _refuse((bits < 0) | (bits >= 8 << at.STP_SHIFT) | ((bits >> at.FLAGS_SHIFT) & 2 != 0), "has unknown bits")
+    _refuse(
+        (bits < 0) | (bits >= 8 << at.STP_SHIFT) | ((bits >> at.FLAGS_SHIFT) & 2 != 0), "has unknown bits"
+    )
     _refuse((tif > 4) | (stp > 4), "has an unknown code")
     _refuse(np.where(waiting, kind < 2, (kind == 1) | (kind == 2)), "cannot rest as the kind that it is")
     _refuse(~waiting & ((tif == 1) | (tif == 2)), "cannot rest with its time in force")

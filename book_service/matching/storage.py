@@ -13,6 +13,8 @@ from book_service.matching.kernel import REPORTS_PER_MESSAGE, REPORTS_PER_ORDER
 Words = NDArray[np.int64]
 
 FIRST_CAPACITY: Final = 4096  # open orders; doubles when full
+FIRST_ACCOUNTS: Final = 256
+FIRST_RECORDS: Final = 1024
 MINIMUM_REPORT_ROOM: Final = 16384
 # Arrays with one row per open order at most, and the size of a row. A book has no more blocks than orders, one
 # more while a block is being replaced.
@@ -42,7 +44,7 @@ def aligned(size: int) -> NDArray[np.uint8]:
 class Storage:
     """Owns the memory of one engine and grows it between calls of the core."""
 
-    def __init__(self, symbols: int, capacity: int = FIRST_CAPACITY) -> None:
+    def __init__(self, symbols: int, most_accounts: int = 0, capacity: int = FIRST_CAPACITY) -> None:
         self.arrays: dict[str, NDArray[np.uint8]] = {}
         self.header: Words = self._words("header", at.HEADER_WORDS)
         self.header[:] = 0
@@ -58,6 +60,58 @@ class Storage:
             self.set(counter, at.NONE)
         self.set(at.NEXT_EXPIRY, at.NEVER)
         self._resize(capacity)
+        if most_accounts:
+            self._add_controls(symbols, most_accounts)
+
+    def _add_controls(self, symbols: int, most_accounts: int) -> None:
+        self.limits: Words = self._words("limits", symbols * at.LIMITS_SIZE // 8).reshape(symbols, -1)
+        self.limits[:] = 0
+        self._point(at.P_LIMITS, "limits")
+        self.set(at.CONTROLS, 1)
+        self.set(at.MOST_ACCOUNTS, most_accounts)
+        self.set(at.SECOND_END, at.SECOND_NS)
+        self.set(at.BREAKER_PPM, at.NONE)
+        self._resize_accounts(FIRST_ACCOUNTS, FIRST_RECORDS)
+        first = self.accounts()
+        first[:] = 0
+        first[0, at.A_CAPITAL >> 3] = first[0, at.A_FIRST >> 3] = at.NONE
+        self.set(at.ACCOUNTS, 1)
+
+    def _resize_accounts(self, accounts: int, records: int) -> None:
+        for name, pointer, used, size, count in (
+            ("accounts", at.P_ACCOUNTS, at.ACCOUNTS, at.ACCOUNT_SIZE, accounts),
+            ("records", at.P_RECORDS, at.RECORDS, at.RECORD_SIZE, records),
+        ):
+            old = self.arrays.get(name)
+            self.arrays[name] = aligned(count * size)
+            if old is not None:
+                self.arrays[name][: self.get(used) * size] = old[: self.get(used) * size]
+            self._point(pointer, name)
+        entries = 1 << (2 * records - 1).bit_length()
+        self._words("record index", entries)[:] = at.NONE
+        self._point(at.P_RECORD_INDEX, "record index")
+        self.set(at.RECORD_MASK, entries - 1)
+        self.set(at.ACCOUNT_CAPACITY, accounts)
+        self.set(at.RECORD_CAPACITY, records)
+
+    def accounts(self) -> Words:
+        """The accounts, row 0 the limits that a new one starts with."""
+        rows = max(self.get(at.ACCOUNTS), 1)
+        return self.arrays["accounts"][: rows * at.ACCOUNT_SIZE].view(np.int64).reshape(rows, -1)
+
+    def records(self) -> Words:
+        """The records of accounts in symbols, in the order in which they were made."""
+        rows = self.get(at.RECORDS)
+        return self.arrays["records"][: rows * at.RECORD_SIZE].view(np.int64).reshape(rows, -1)
+
+    def is_full(self) -> bool:
+        """Whether one more message may need more room than there is."""
+        if self.get(at.LIVE) >= self.get(at.CAPACITY):
+            return True
+        return bool(self.get(at.CONTROLS)) and (
+            self.get(at.ACCOUNTS) >= self.get(at.ACCOUNT_CAPACITY)
+            or self.get(at.RECORDS) + 2 > self.get(at.RECORD_CAPACITY)
+        )
 
     def _words(self, name: str, count: int) -> Words:
         self.arrays[name] = aligned(count * 8)
@@ -75,7 +129,12 @@ class Storage:
         self.header[offset >> 3] = value
 
     def _resize(self, capacity: int) -> None:
-        used = {"orders": at.ORDERS_HIGH, "dates": at.ORDERS_HIGH, "blocks": at.BLOCKS_HIGH, "levels": at.BLOCKS_HIGH}
+        used = {
+            "orders": at.ORDERS_HIGH,
+            "dates": at.ORDERS_HIGH,
+            "blocks": at.BLOCKS_HIGH,
+            "levels": at.BLOCKS_HIGH,
+        }
         for name, pointer, size in PER_ORDER:
             old = self.arrays.get(name)
             self.arrays[name] = aligned((capacity + 1) * size)
@@ -94,8 +153,15 @@ class Storage:
         self.set(at.CAPACITY, capacity)
 
     def grow(self) -> None:
-        """Doubles the room for open orders; the index is then empty and must be filled again."""
-        self._resize(2 * self.get(at.CAPACITY))
+        """Doubles what is full; the indexes are then empty and must be filled again."""
+        full = self.get(at.LIVE) >= self.get(at.CAPACITY)
+        self._resize(self.get(at.CAPACITY) * (2 if full else 1))
+        if self.get(at.CONTROLS):
+            accounts, records = self.get(at.ACCOUNT_CAPACITY), self.get(at.RECORD_CAPACITY)
+            self._resize_accounts(
+                accounts * (2 if self.get(at.ACCOUNTS) >= accounts else 1),
+                records * (2 if self.get(at.RECORDS) + 2 > records else 1),
+            )
 
     def take_reports(self) -> NDArray[np.uint8]:
         """A copy of the reports written since the last call."""

@@ -20,7 +20,9 @@ def random_flow(rng: np.random.Generator, count: int, mix: str, symbols: int = 2
     m["order_id"] = rng.integers(0, 60 if mix != "calm" else 400, count)
     # Fewer accounts than ids: an id belongs to one account, mostly, so that cancels find their order.
     accounts = 2 if mix == "self-trade" else 5
-    m["account"] = np.where(rng.random(count) < 0.95, m["order_id"] % accounts, rng.integers(0, accounts, count))
+    m["account"] = np.where(
+        rng.random(count) < 0.95, m["order_id"] % accounts, rng.integers(0, accounts, count)
+    )
     m["side"] = rng.integers(0, 2, count)
     kinds = (0.3, 0.1, 0.3, 0.3) if mix == "stops" else (0.86, 0.06, 0.04, 0.04)
     m["kind"] = rng.choice(4, count, p=kinds)
@@ -35,7 +37,11 @@ def random_flow(rng: np.random.Generator, count: int, mix: str, symbols: int = 2
     m["quantity"] = rng.integers(1, 30, count)
     m["time"] = np.cumsum(rng.integers(0, 10, count))
     m["expire_time"] = m["time"] + rng.integers(-5, 400, count)
-    m["stp"] = rng.choice(5, count, p=(0.6, 0.1, 0.1, 0.1, 0.1)) if mix != "self-trade" else rng.integers(0, 5, count)
+    m["stp"] = (
+        rng.choice(5, count, p=(0.6, 0.1, 0.1, 0.1, 0.1))
+        if mix != "self-trade"
+        else rng.integers(0, 5, count)
+    )
     if mix == "hostile":
         _spoil(rng, m)
     return m

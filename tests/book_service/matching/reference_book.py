@@ -105,7 +105,9 @@ class ReferenceBook:
         bids, asks = self.sides[symbol]
         return (bids.prices[-1] if bids.prices else None, asks.prices[0] if asks.prices else None)
 
-    def depth(self, symbol: int, levels: int) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+    def depth(
+        self, symbol: int, levels: int
+    ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
         out = []
         for side in (BUY, SELL):
             queues = self.sides[symbol][side].queues
@@ -327,7 +329,9 @@ class ReferenceBook:
 
     def run_stops(self, symbol: int) -> None:
         while True:
-            ready = [o for o in self.orders.values() if o.symbol == symbol and o.waiting and self.is_reached(o)]
+            ready = [
+                o for o in self.orders.values() if o.symbol == symbol and o.waiting and self.is_reached(o)
+            ]
             if not ready:
                 return
             order = min(ready, key=lambda o: o.age)
@@ -394,7 +398,9 @@ class ReferenceBook:
         if not everywhere and m.symbol >= self.symbols:
             self.say(CANCEL_REJECTED, m.symbol, m.order_id, m.account, reason=7)
             return
-        mine = [o for o in self.orders.values() if o.account == m.account and (everywhere or o.symbol == m.symbol)]
+        mine = [
+            o for o in self.orders.values() if o.account == m.account and (everywhere or o.symbol == m.symbol)
+        ]
         for order in sorted(mine, key=lambda o: o.age):
             self.close(order, CANCELLED, 105)
 

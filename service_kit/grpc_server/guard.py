@@ -32,6 +32,8 @@ from service_kit.telemetry.metrics import GrpcMetrics
 from service_kit.telemetry.traces import NO_SPAN, Span, Traces
 
 RETRY_AFTER_STOP_S = 1.0
+# Deadlines travel with few digits, rounded up: 200 s arrives as 201.
+WIRE_ROUNDING = 1.01
 Translate = Callable[[Exception], CallError | None]
 
 
@@ -156,7 +158,7 @@ class Guard:
                 raise errors.DeadlineMissing(longest)
             return own.default_stream_deadline_s if stream else own.default_deadline_s
         # Refused, not cut: who plans on an hour must learn it now, not after a minute.
-        if asked_s > longest:
+        if asked_s > longest * WIRE_ROUNDING + 1.0:
             raise errors.DeadlineTooLong(asked_s, longest)
         return asked_s
 

@@ -59,13 +59,13 @@ class Authority:
         return self._issue("localhost", ExtendedKeyUsageOID.SERVER_AUTH, names)
 
     def client(self, common_name: str) -> Pair:
-        """A client certificate; mutual TLS takes the common name for the principal."""
+        """A client certificate; its common name is the principal, "" leaves it out."""
         names = x509.SubjectAlternativeName([x509.DNSName("client.test")])
         return self._issue(common_name, ExtendedKeyUsageOID.CLIENT_AUTH, names)
 
     def _issue(self, name: str, usage: x509.ObjectIdentifier, names: x509.SubjectAlternativeName) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
         cert = (
             _builder(subject, self._name, key.public_key())
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from book_service.matching import MatchingEngine
+from book_service.matching import ORDER_DTYPE, MatchingEngine
 from book_service.order_events import OrderEvents
 from protos import packing
 from protos.book.v1.book_pb2 import Book
@@ -35,6 +35,11 @@ _REPORT_COLUMNS = {
     "sequence": "sequence",
     "time": "time_ns",
 }
+
+
+def warm_up() -> None:
+    """Compiles or loads the matching core now, so that no first order waits for it."""
+    MatchingEngine(instruments=1).process(np.zeros(1, ORDER_DTYPE))
 
 
 @dataclass(slots=True)

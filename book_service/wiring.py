@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from book_service.normaliser import Normaliser
 from book_service.order_log import KafkaOrderLog
 from book_service.service_metrics import BookMetrics
 from book_service.settings import BookServiceSettings
+from book_service.venue import warm_up
 from book_service.venue_loop import VenueLoop
 from protos import topics
 from protos.book.v1.book_pb2 import DESCRIPTOR as BOOK
@@ -37,6 +39,8 @@ async def serve(
 ) -> None:
     """Runs the service until told to stop; `listening` is given the port once calls are answered."""
     check_broker(settings.kafka)
+    if settings.book.tick_sizes():
+        await asyncio.to_thread(warm_up)
     registry = process_registry()
     kafka_metrics = KafkaMetrics(registry)
     metrics = BookMetrics.on(registry)
@@ -52,9 +56,14 @@ async def serve(
         resources.add("order log", appender.close)
         executor = ThreadPoolExecutor(thread_name_prefix="calls")
         resources.add("calls", lambda: executor.shutdown(wait=True, cancel_futures=True))
-        normalise = _normalise_loop(settings, producer, metrics, kafka_metrics)
         venue = _venue_loop(settings, producer, metrics, kafka_metrics)
-        for name, loop in (("normaliser", normalise), ("venue", venue)):
+        loops: dict[str, NormaliseLoop | VenueLoop] = {
+            "normaliser": _normalise_loop(settings, producer, metrics, kafka_metrics)
+        }
+        # Without instruments of our own there is nothing to match; market data is normalised all the same.
+        if venue.tick_sizes:
+            loops["venue"] = venue
+        for name, loop in loops.items():
             resources.add(f"{name} consumer", loop.consumer.close)
             thread = threading.Thread(target=_run, args=(loop.run, stop, failures), name=name)
             thread.start()

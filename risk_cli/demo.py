@@ -64,19 +64,22 @@ class Demo:
         """Starts everything, shows it, ends everything."""
         from market_sim.settings import MarketSimSettings
         from risk_cli.processes import Children
-        from service_kit.settings import load
+        from risk_cli.settings import loaded
 
-        settings = load(MarketSimSettings).validate()
+        settings = loaded(MarketSimSettings)
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpu-risk-demo-")))
             kafka = self._broker(stack, settings.kafka)
-            _say(f"broker at {kafka.bootstrap}; starting book_service, risk_service and a synthetic market")
+            _say(f"broker at {kafka.bootstrap}; starting book_service and risk_service")
             children = stack.enter_context(Children(folder))
-            book, risk = self._start(children, settings, kafka, folder)
+            environment = _environment(kafka)
+            book, risk = _start_services(children, settings, environment, folder)
             for child in (book, risk):
                 children.wait_until_listening(child, self.stop, START_WITHIN_S)
             if not self.stop.is_set():
                 _put_portfolios(settings, risk.address)
+                # The market opens last: no tick should have to wait for a service to start.
+                children.start("feed", "feed", environment)
                 self._show(stack, children, kafka, settings, book.address)
         self._summary()
 
@@ -88,26 +91,6 @@ class Demo:
             return stack.enter_context(EmbeddedBroker()).settings(kafka)
         ensure_topics(kafka)
         return kafka
-
-    def _start(
-        self, children: Children, settings: MarketSimSettings, kafka: KafkaSettings, folder: Path
-    ) -> tuple[Child, Child]:
-        from market_sim.wiring import market_feed, write_history
-
-        history = folder / "history.csv"
-        feed = market_feed(settings.feed)
-        write_history(settings.feed, history, HISTORY_YEARS)
-        ticks = ",".join(f"{one.symbol}:{one.tick:g}" for one in feed.market.underlyings)
-        base = {
-            "GPU_RISK_KAFKA_BOOTSTRAP": kafka.bootstrap,
-            "GPU_RISK_KAFKA_FETCH_WAIT_MS_MAX": str(kafka.fetch_wait_ms_max),
-            "GPU_RISK_GRPC_PORT": "0",
-            "GPU_RISK_LOG_LEVEL": "warning",
-        }
-        children.start("feed", "feed", base)
-        book = children.start("book_service", "book", base | {"GPU_RISK_BOOK_INSTRUMENTS": ticks})
-        risk = children.start("risk_service", "serve", base | {"GPU_RISK_RISK_HISTORY": str(history)})
-        return book, risk
 
     def _show(
         self,
@@ -176,6 +159,29 @@ class Demo:
             print(f"summary: {line}")
 
 
+def _environment(kafka: KafkaSettings) -> dict[str, str]:
+    return {
+        "GPU_RISK_KAFKA_BOOTSTRAP": kafka.bootstrap,
+        "GPU_RISK_KAFKA_FETCH_WAIT_MS_MAX": str(kafka.fetch_wait_ms_max),
+        "GPU_RISK_GRPC_PORT": "0",
+        "GPU_RISK_LOG_LEVEL": "warning",
+    }
+
+
+def _start_services(
+    children: Children, settings: MarketSimSettings, environment: dict[str, str], folder: Path
+) -> tuple[Child, Child]:
+    from market_sim.wiring import market_feed, write_history
+
+    instruments = market_feed(settings.feed).market.underlyings
+    ticks = ",".join(f"{one.symbol}:{one.tick:g}" for one in instruments)
+    book = children.start("book_service", "book", environment | {"GPU_RISK_BOOK_INSTRUMENTS": ticks})
+    history = folder / "history.csv"
+    write_history(settings.feed, history, HISTORY_YEARS)
+    risk = children.start("risk_service", "serve", environment | {"GPU_RISK_RISK_HISTORY": str(history)})
+    return book, risk
+
+
 def _put_portfolios(settings: MarketSimSettings, address: str) -> None:
     from market_sim.wiring import market_feed
     from risk_client import RiskClient
@@ -183,7 +189,7 @@ def _put_portfolios(settings: MarketSimSettings, address: str) -> None:
     with RiskClient(address) as client:
         for portfolio in market_feed(settings.feed).portfolios(PORTFOLIOS, POSITIONS):
             client.put_portfolio(portfolio)
-    _say(f"{PORTFOLIOS} portfolios of {POSITIONS} positions put; waiting for the first risk number")
+    _say(f"{PORTFOLIOS} portfolios of {POSITIONS} positions put; opening the market")
 
 
 def _screen_consumer(kafka: KafkaSettings) -> Consumer[bytes]:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from risk_cli.extras import extra_needed
-
-SettingsT = TypeVar("SettingsT")
 
 
 def run_risk_service(toml: Path | None) -> NoReturn:
@@ -35,10 +33,11 @@ def run_feed_service(toml: Path | None) -> NoReturn:
     with extra_needed("feed"):
         from market_sim.settings import MarketSimSettings
         from market_sim.wiring import run_feed
+        from risk_cli.settings import loaded
         from service_kit.lifecycle import Stop, run_process
 
     def main(stop: Stop) -> None:
-        run_feed(_settings(MarketSimSettings, toml), stop)
+        run_feed(loaded(MarketSimSettings, toml), stop)
 
     run_process(main, name="feed")
 
@@ -49,11 +48,12 @@ def _run(
     toml: Path | None,
     serve: Callable[[Any, Any, Callable[[int], None]], Coroutine[Any, Any, None]],
 ) -> NoReturn:
+    from risk_cli.settings import loaded
     from service_kit.lifecycle import Stop, asynchronous, run_process
     from service_kit.telemetry.logs import start_logs
 
     async def main(stop: Stop) -> None:
-        settings = _settings(settings_class, toml)
+        settings = loaded(settings_class, toml)
         start_logs(settings.log, name)
 
         def listening(port: int) -> None:
@@ -62,16 +62,3 @@ def _run(
         await serve(settings, stop, listening)
 
     run_process(asynchronous(main), name=name)
-
-
-def _settings(settings_class: type[SettingsT], toml: Path | None) -> SettingsT:
-    """Loaded and checked; the other processes' settings may stand beside them."""
-    from book_service.settings import BookServiceSettings
-    from market_sim.settings import MarketSimSettings
-    from risk_service.settings import RiskServiceSettings
-    from service_kit.settings import load
-
-    everyone = (RiskServiceSettings, BookServiceSettings, MarketSimSettings)
-    loaded: Any = load(settings_class, toml_path=toml, beside=everyone)
-    checked: SettingsT = loaded.validate()
-    return checked

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market_sim.order_batches import order_batch
-from market_sim.order_flow import OrderPlanner, priced, regime_named
+from market_sim.order_flow import ORDERS_PER_BLOCK, OrderPlanner, priced, regime_named
 from market_sim.order_plan import FlowShape
 from market_sim.universe import Underlying
 from protos.orders.v1.orders_pb2 import OrderBatch
@@ -65,7 +65,8 @@ class LiveOrders:
                 orders_per_second=orders_per_second,
                 lifetime_scale=scale,
             )
-            self._planner = OrderPlanner(shape, seed, block_seconds=_BLOCK_SECONDS)
+            block_seconds = min(_BLOCK_SECONDS, ORDERS_PER_BLOCK / orders_per_second)
+            self._planner = OrderPlanner(shape, seed, block_seconds)
 
     def advance(
         self, dt_seconds: float, spot: NDArray[np.float64], time_ns: int

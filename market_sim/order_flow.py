@@ -9,7 +9,8 @@ from market_sim.hostile_orders import with_hostile
 from market_sim.order_plan import NO_PRICE, ORDER_DTYPE, PLAN_DTYPE, FlowShape, plan_block
 from market_sim.regimes import REGIMES, MiddlePrice, Regime, SimulatedMiddle
 
-_ORDERS_PER_BLOCK = 50_000
+ORDERS_PER_BLOCK = 50_000
+"""Orders planned at a time: more take memory, fewer take time."""
 
 
 class OrderPlanner:
@@ -18,7 +19,7 @@ class OrderPlanner:
     def __init__(self, shape: FlowShape, seed: int, block_seconds: float | None = None) -> None:
         self._shape = shape
         self._seed = seed
-        self._block_seconds = block_seconds or _ORDERS_PER_BLOCK / shape.orders_per_second
+        self._block_seconds = block_seconds or ORDERS_PER_BLOCK / shape.orders_per_second
         self._blocks = 0
         self._next_id = 1
         self._pending: list[NDArray[np.void]] = []

@@ -77,6 +77,7 @@ def fair_values(listing: Listing, rows: Rows, market: Market, time_ns: int, engi
 def option_quotes(fair: FairValues, uniforms: Array) -> Quotes:
     """Quotes in ticks of 0.01 below 3.00 and 0.05 above; wings are wide and thin."""
     half = 0.01 + 0.003 * fair.price + fair.per_vol * 0.0025 * (1 + np.abs(fair.deviations))
+    half = np.minimum(half, 0.01 + 0.12 * fair.price)
     tick = np.where(fair.price < 3.0, 0.01, 0.05)
     centre = fair.price + half * (0.4 * uniforms[:, 0] - 0.2)
     bid = np.maximum(np.floor((centre - half) / tick + 1e-9), 0.0) * tick

@@ -44,7 +44,7 @@ def test_streams_of_different_purposes_differ(seed: int) -> None:
 
 def test_price_and_variance_have_the_expected_means(seed: int) -> None:
     paths, years = 4000, 0.25
-    dynamics = replace(QUIET, news_rate=20.0, common_variance=0.0)
+    dynamics = replace(QUIET, news_rate=40.0, news_sd=0.5, common_variance=0.0)
     market = Market([lone(f"X{row}") for row in range(paths)], seed, dynamics)
     market.variance = market.variance * 2.0
     market.advance(years)

@@ -1,0 +1,181 @@
+"""Live risk against a plain recomputation: vols, values, Greeks, scenarios, limits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+from worlds import (
+    RATE,
+    SPOT,
+    YIELD,
+    black_scholes,
+    option,
+    portfolio,
+    priced_market,
+    quotes,
+    smile,
+    spot_position,
+)
+
+import gpu_kernels as gk
+from protos.risk.v1 import risk_pb2 as risk
+from risk_service.live_risk import STRESSES, RiskCalculator, ScenarioSource
+from risk_service.portfolios import check
+from risk_service.price_history import PriceHistory
+from risk_service.valuation import Book
+from risk_service.vol_marks import VolMarks
+
+ROWS = (
+    option(90.0, False, 10.0),
+    option(100.0, True, -20.0),
+    option(110.0, True, 5.0),
+    option(80.0, True, 3.0),
+    spot_position(150.0),
+)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return gk.engine("auto")
+
+
+def history(days=300, seed=3):
+    random = np.random.default_rng(seed)
+    closes = SPOT * np.exp(np.cumsum(0.01 * random.standard_t(4, (days, 1)), axis=0))
+    vols = 0.2 * np.exp(0.05 * random.standard_normal((days, 1)))
+    return PriceHistory(("IDX",), closes, vols)
+
+
+def measure(engine, market, message, past=None, marks=None):
+    calculator = RiskCalculator(engine, ScenarioSource(past, 500), 0.975)
+    return calculator.measure(market, Book.of(check(message), market), marks or VolMarks())
+
+
+def plain_value(spot, vol_change=0.0, years=0.5, rate=RATE):
+    """The book's value from the formula, position by position."""
+    total = 150.0 * spot
+    for _, kind, quantity, strike, is_call, *_ in ROWS:
+        if kind == risk.INSTRUMENT_KIND_OPTION:
+            vol = max(smile(strike) + vol_change, 1e-4)
+            total += quantity * float(black_scholes(spot, strike, years, vol, is_call, rate))
+    return total
+
+
+def test_value_and_greeks_are_those_of_the_formula(engine):
+    metrics = measure(engine, priced_market(), portfolio(rows=ROWS))
+    assert metrics.value == pytest.approx(plain_value(SPOT), rel=1e-10)
+    step = 1e-4
+    delta = (plain_value(SPOT + step) - plain_value(SPOT - step)) / (2 * step)
+    vega = approx_fprime([0.0], lambda change: plain_value(SPOT, change[0]), 1e-6)[0]
+    assert metrics.greeks.delta[0] == pytest.approx(delta, rel=1e-7)
+    assert metrics.greeks.vega[0] == pytest.approx(vega, rel=1e-4)
+    assert list(metrics.hedge_quantity) == [-metrics.greeks.delta[0]]
+    assert not metrics.faults
+
+
+def test_historical_es_is_that_of_a_plain_recomputation(engine):
+    past = history()
+    metrics = measure(engine, priced_market(), portfolio(rows=ROWS), past)
+    returns, changes = np.diff(np.log(past.closes[:, 0])), np.diff(past.vols[:, 0])
+    elapsed = 1 / 252
+    worth = [
+        plain_value(SPOT * math.exp(move), change, 0.5 - elapsed)
+        for move, change in zip(returns, changes, strict=True)
+    ]
+    losses = np.sort(plain_value(SPOT) - np.array(worth))[::-1]
+    k = len(losses) * 0.025
+    whole = int(k)
+    expected = (losses[:whole].sum() + (k - whole) * losses[whole]) / k
+    assert metrics.historical[0].expected_shortfall == pytest.approx(expected, rel=1e-9)
+    assert metrics.historical[0].value_at_risk == pytest.approx(losses[whole], rel=1e-9)
+
+
+def test_stresses_are_full_revaluations(engine):
+    metrics = measure(engine, priced_market(), portfolio(rows=ROWS), history())
+    assert list(metrics.stress_name) == [stress.name for stress in STRESSES]
+    for stress, pnl in zip(STRESSES, metrics.stress_pnl, strict=True):
+        expected = plain_value(SPOT * (1 + stress.spot), stress.vol) - plain_value(SPOT)
+        assert pnl == pytest.approx(expected, rel=1e-9)
+
+
+def test_without_history_the_answer_says_so(engine):
+    metrics = measure(engine, priced_market(), portfolio(rows=ROWS))
+    assert math.isnan(metrics.historical[0].expected_shortfall)
+    assert list(metrics.historical[0].warnings) == ["no price history is loaded"]
+    other = PriceHistory(("ABC",), np.ones((3, 1)), np.ones((3, 1)))
+    metrics = measure(engine, priced_market(), portfolio(rows=ROWS), other)
+    assert list(metrics.historical[0].warnings) == ["no price history of IDX"]
+
+
+def test_a_position_without_market_data_is_left_out_and_named(engine):
+    rows = (*ROWS, option(95.0, True), spot_position(1.0, "ABC", 1))
+    metrics = measure(engine, priced_market(), portfolio(rows=rows, underlyings=("IDX", "ABC")))
+    assert [(fault.row, fault.symbol.split()[0]) for fault in metrics.faults] == [(5, "IDX"), (6, "ABC")]
+    assert {fault.status for fault in metrics.faults} == {risk.ROW_STATUS_NO_MARKET_DATA}
+    assert metrics.value == pytest.approx(plain_value(SPOT), rel=1e-10)
+    assert metrics.positions == 7
+
+
+def test_a_deep_option_is_marked_by_its_strikes_other_side(engine):
+    # The call at 80 is deep in the money; its own quote rounded to a cent would tell nothing of the vol.
+    market = priced_market()
+    call = round(float(black_scholes(SPOT, 80.0, 0.5, smile(80.0), True)), 2) - 0.3
+    market.apply(quotes([ROWS[3][0]], [call]), "IDX", 0, 9)
+    metrics = measure(engine, market, portfolio(rows=ROWS))
+    assert metrics.value == pytest.approx(plain_value(SPOT), rel=1e-10)
+
+
+def test_where_only_one_side_is_quoted_it_marks(engine):
+    market = priced_market()
+    only_call = portfolio(rows=(option(130.0, False, 1.0),))
+    value = float(black_scholes(SPOT, 130.0, 0.5, 0.25, True))
+    market.apply(quotes([option(130.0, True)[0]], [value]), "IDX", 0, 9)
+    metrics = measure(engine, market, only_call)
+    assert metrics.value == pytest.approx(float(black_scholes(SPOT, 130.0, 0.5, 0.25, False)), rel=1e-8)
+
+
+def test_vols_stay_with_the_strike_between_quotes(engine):
+    market, marks = priced_market(), VolMarks()
+    measure(engine, market, portfolio(rows=ROWS), marks=marks)
+    market.apply(quotes(["IDX"], [SPOT * 1.05]), "IDX", 0, 9)
+    moved = measure(engine, market, portfolio(rows=ROWS), marks=marks)
+    assert moved.value == pytest.approx(plain_value(SPOT * 1.05), rel=1e-9)
+
+
+def test_marks_do_not_depend_on_when_they_were_asked_for(engine):
+    market, early = priced_market(), VolMarks()
+    measure(engine, market, portfolio(rows=ROWS), marks=early)
+    value = float(black_scholes(SPOT, 90.0, 0.5, 0.3, False))
+    market.apply(quotes([ROWS[0][0]], [value]), "IDX", 0, 9)
+    market.apply(quotes(["IDX"], [97.0]), "IDX", 0, 10)
+    first = measure(engine, market, portfolio(rows=ROWS), history(), early)
+    late = measure(engine, market, portfolio(rows=ROWS), history(), VolMarks())
+    assert first == late
+
+
+def test_groups_and_versions_travel(engine):
+    message = portfolio(rows=ROWS, groups=("vol", "tail"), version=7)
+    metrics = measure(engine, priced_market(), message)
+    assert metrics.portfolio_version == 7
+    assert metrics.provenance.market_snapshot_id == "0:4"
+    assert metrics.provenance.engine == engine.name
+    assert YIELD == 0.01
+
+
+def test_limits_are_used_and_breached(engine):
+    limits = risk.Limits(expected_shortfall=1.0, stress_loss=1e9)
+    metrics = measure(engine, priced_market(), portfolio(rows=ROWS, limits=limits), history())
+    usage = {one.name: one for one in metrics.limits}
+    assert usage["expected shortfall"].breached
+    assert usage["expected shortfall"].limit == 1.0
+    assert not usage["worst stress"].breached
+    assert usage["value at risk"].limit == pytest.approx(0.02 * metrics.gross_value)
+
+
+def test_an_empty_portfolio_is_worth_nothing(engine):
+    metrics = measure(engine, priced_market(), portfolio(rows=()), history())
+    assert (metrics.value, metrics.gross_value) == (0.0, 0.0)
+    assert metrics.historical[0].expected_shortfall == 0.0

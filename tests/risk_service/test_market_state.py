@@ -1,0 +1,112 @@
+"""The market state is what the log said, in order, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from worlds import NOW_NS, quotes, record, reference
+
+from protos.market.v1 import market_pb2 as market
+from risk_service import market_events
+from risk_service.market_state import MISSING, MarketState
+
+
+def spot(state, symbol="IDX"):
+    return float(state.spots(state.slots([symbol]))[0])
+
+
+def test_the_last_good_quote_is_the_spot():
+    state = MarketState()
+    state.apply(quotes(["IDX"], [100.0], spread=0.5), "IDX", 0, 0)
+    assert spot(state) == 100.0
+    state.apply(quotes(["IDX"], [101.0]), "IDX", 0, 1)
+    assert spot(state) == 101.0
+
+
+def test_a_trade_is_the_spot_only_where_there_is_no_quote():
+    state = MarketState()
+    state.apply(record(market.EVENT_KIND_TRADE, ["IDX"], price=99.0), "IDX", 0, 0)
+    assert spot(state) == 99.0
+    state.apply(quotes(["IDX"], [100.0]), "IDX", 0, 1)
+    state.apply(record(market.EVENT_KIND_TRADE, ["IDX"], price=98.0), "IDX", 0, 2)
+    assert spot(state) == 100.0
+
+
+@pytest.mark.parametrize(
+    "flag", [market.EVENT_FLAG_CROSSED, market.EVENT_FLAG_OUT_OF_BAND, market.EVENT_FLAG_STALE]
+)
+def test_untrusted_prices_mark_nothing(flag):
+    state = MarketState()
+    state.apply(quotes(["IDX"], [100.0]), "IDX", 0, 0)
+    changed = state.apply(quotes(["IDX"], [150.0], flags=flag), "IDX", 0, 1)
+    assert spot(state) == 100.0
+    assert changed == set()
+
+
+def test_a_gap_is_no_reason_to_distrust_a_price():
+    state = MarketState()
+    state.apply(quotes(["IDX"], [100.0], flags=market.EVENT_FLAG_GAP), "IDX", 0, 0)
+    assert spot(state) == 100.0
+
+
+def test_one_sided_quotes_mark_nothing():
+    state = MarketState()
+    state.apply(record(market.EVENT_KIND_QUOTE, ["IDX"], bid=100.0), "IDX", 0, 0)
+    assert np.isnan(spot(state))
+
+
+def test_changed_symbols_are_named():
+    state = MarketState()
+    assert state.apply(quotes(["IDX", "OPT"], [100.0, 2.0]), "IDX", 0, 0) == {"IDX", "OPT"}
+    assert state.apply(reference("IDX"), "IDX", 0, 1) == {"IDX"}
+
+
+def test_an_option_remembers_its_underlying_as_it_was():
+    state = MarketState()
+    state.apply(reference("IDX", rate=0.05), "IDX", 0, 0)
+    state.apply(quotes(["IDX"], [100.0]), "IDX", 0, 1)
+    state.apply(quotes(["OPT"], [5.0]), "IDX", 0, 2)
+    state.apply(quotes(["IDX"], [110.0]), "IDX", 0, 3)
+    slots = state.slots(["OPT"])
+    assert state.column("underlying_spot", slots)[0] == 100.0
+    assert state.column("underlying_rate", slots)[0] == 0.05
+    assert state.column("quotes", slots)[0] == 1
+
+
+def test_the_snapshot_names_the_prefix_of_the_log():
+    state = MarketState()
+    state.apply(quotes(["IDX"], [100.0]), "IDX", 2, 41)
+    state.apply(quotes(["ABC"], [10.0]), "ABC", 0, 6)
+    assert state.snapshot_id() == "0:7,2:42"
+
+
+def test_clocks_never_go_back():
+    state = MarketState()
+    state.apply(quotes(["IDX"], [100.0], time_ns=NOW_NS, normalized_ns=NOW_NS + 5), "IDX", 0, 0)
+    state.apply(quotes(["IDX"], [100.0], time_ns=NOW_NS - 9, normalized_ns=NOW_NS), "IDX", 0, 1)
+    assert (state.clocks.source_time_ns, state.clocks.normalized_time_ns) == (NOW_NS, NOW_NS + 5)
+
+
+def test_the_state_grows_without_losing_anything():
+    state = MarketState()
+    names = [f"S{number}" for number in range(1_000)]
+    for start in range(0, 1_000, 100):
+        chosen = names[start : start + 100]
+        state.apply(quotes(chosen, np.arange(start, start + 100) + 1.0), chosen[0], 0, start)
+    np.testing.assert_array_equal(state.spots(state.slots(names)), np.arange(1_000) + 1.0)
+    assert np.isnan(state.spots(state.slots(["never seen"])))[0]
+
+
+def test_no_slot_is_nan_and_not_somebody_elses_price():
+    state = MarketState()
+    state.apply(quotes(["IDX"], [100.0]), "IDX", 0, 0)
+    slots = state.slots([""])
+    assert slots[0] == MISSING
+    assert np.isnan(state.spots(slots)[0])
+    assert state.times_ns(slots)[0] == 0
+
+
+def test_a_record_that_is_no_batch_is_refused():
+    broken = market.NormalizedBatch(symbols=["A"], symbol_index=[3], kind=[1])
+    with pytest.raises(ValueError, match="symbol_index"):
+        market_events.decode(broken.SerializeToString())

@@ -1,0 +1,112 @@
+"""Portfolios: what is refused, what is held, and how versions go on."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from worlds import option, portfolio, spot_position
+
+from protos.risk.v1 import risk_pb2 as risk
+from risk_service import live_loop
+from risk_service.portfolios import PortfolioStore, check
+from service_kit.errors import AlreadyChanged, InvalidRequest, NotFound
+
+GOOD = portfolio(rows=(option(100.0, True), spot_position(5.0)), groups=("vol",))
+
+
+def changed(**values):
+    """GOOD with one column of its positions replaced."""
+    message = risk.Portfolio()
+    message.CopyFrom(GOOD)
+    for name, content in values.items():
+        column = getattr(message.positions, name)
+        del column[:]
+        column.extend(content)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "where"),
+    [
+        (risk.Portfolio(), "portfolio"),
+        (risk.Portfolio(portfolio="x" * 201), "portfolio"),
+        (risk.Portfolio(portfolio="tab\t"), "portfolio"),
+        (risk.Portfolio(portfolio="p", underlyings=["A", ""]), "underlyings[1]"),
+        (risk.Portfolio(portfolio="p", underlyings=["A", "A"]), "underlyings[1]"),
+        (risk.Portfolio(portfolio="p", groups=["g", "g"]), "groups[1]"),
+        (changed(symbol=["IDX", ""]), "positions.symbol[1]"),
+        (changed(quantity=[1.0, math.nan]), "positions.quantity[1]"),
+        (changed(quantity=[math.inf, 1.0]), "positions.quantity[0]"),
+        (changed(quantity=[1.0, 2.0, 3.0]), "positions.quantity"),
+        (changed(multiplier=[1.0, 0.0]), "positions.multiplier[1]"),
+        (changed(multiplier=[-1.0]), "positions.multiplier[0]"),
+        (changed(strike=[0.0, 0.0]), "positions.strike[0]"),
+        (changed(strike=[math.nan, 0.0]), "positions.strike[0]"),
+        (changed(expiry_time_ns=[0, 0]), "positions.expiry_time_ns[0]"),
+        (changed(underlying_index=[0, 1]), "positions.underlying_index[1]"),
+        (changed(group_index=[1, 0]), "positions.group_index[0]"),
+        (changed(kind=[0, 9]), "positions.kind[1]"),
+        (risk.Portfolio(portfolio="p", limits=risk.Limits(var_fraction=-0.1)), "limits.var_fraction"),
+        (risk.Portfolio(portfolio="p", limits=risk.Limits(stress_loss=math.inf)), "limits.stress_loss"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_row(message, where):
+    with pytest.raises(InvalidRequest) as refused:
+        check(message)
+    assert refused.value.where == where
+
+
+def test_one_entry_holds_for_all_rows_and_multipliers_default_to_one():
+    held = check(changed(underlying_index=[0], multiplier=[]))
+    assert held.underlying_index.tolist() == [0, 0]
+    assert held.multiplier.tolist() == [1.0, 1.0]
+
+
+def test_versions_rise_and_go_on_after_a_deletion():
+    store = PortfolioStore()
+    first = store.prepare(GOOD, 0, "alice")
+    assert (first.version, first.owner) == (1, "alice")
+    with pytest.raises(NotFound):
+        store.get("desk")
+    store.apply(first)
+    assert store.get("desk").version == 1
+    store.apply_delete("desk")
+    with pytest.raises(NotFound):
+        store.message("desk")
+    again = store.prepare(GOOD, 0, "alice")
+    assert again.version > first.version
+
+
+def test_an_expected_version_that_is_not_there_is_refused():
+    store = PortfolioStore()
+    with pytest.raises(AlreadyChanged):
+        store.prepare(GOOD, 1, "alice")
+    store.apply(store.prepare(GOOD, 0, "alice"))
+    assert store.prepare(GOOD, 1, "alice").version == 2
+    with pytest.raises(AlreadyChanged):
+        store.expect("desk", 7)
+
+
+def test_an_old_record_does_not_undo_a_newer_one():
+    store = PortfolioStore()
+    old, new = store.prepare(GOOD, 0, "a"), store.prepare(GOOD, 0, "a")
+    new.version, new.owner = 5, "b"
+    store.apply(new)
+    store.apply(old)
+    assert store.message("desk").owner == "b"
+
+
+def test_what_is_handed_out_is_not_what_was_handed_in():
+    store = PortfolioStore()
+    message = risk.Portfolio()
+    message.CopyFrom(GOOD)
+    store.apply(store.prepare(message, 0, "a"))
+    message.positions.quantity[0] = 1e9
+    assert store.get("desk").quantity[0] == 10.0
+
+
+def test_a_record_that_is_no_portfolio_is_poison_and_no_crash():
+    assert live_loop.decode_portfolio(b"") is None
+    with pytest.raises(ValueError, match="portfolio: needs a printable name"):
+        live_loop.decode_portfolio(risk.Portfolio(version=3).SerializeToString())

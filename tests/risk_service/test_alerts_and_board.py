@@ -52,7 +52,8 @@ def test_stale_data_degraded_engines_and_left_out_positions():
 
 def test_portfolios_do_not_share_alerts_and_a_deleted_one_is_forgotten():
     book = AlertBook(10)
-    assert seen(book, used=101.0) and seen(book, used=101.0, name="other")
+    assert seen(book, used=101.0)
+    assert seen(book, used=101.0, name="other")
     book.forget("desk")
     assert seen(book, used=101.0)
     assert not seen(book, used=101.0, name="other")

@@ -52,7 +52,7 @@ def black_scholes(spot, strike, years, vol, is_call, rate=RATE, dividend_yield=Y
 
 
 def portfolio(name="desk", rows=(), underlyings=("IDX",), groups=(), **more):
-    """A portfolio message; each row is (symbol, kind, quantity, strike, is_call, years, underlying, group)."""
+    """A message; each row is (symbol, kind, quantity, strike, is_call, years, underlying, group)."""
     message = risk.Portfolio(portfolio=name, underlyings=underlyings, groups=groups, **more)
     positions = message.positions
     for symbol, kind, quantity, strike, is_call, years, underlying, group in rows:

@@ -71,8 +71,9 @@ def black_scholes(ops: Any) -> Any:
         spot: Any, strike: Any, expiry: Any, vol: Any, rate: Any, dividend_yield: Any, is_call: Any
     ) -> Any:
         """Value of one option."""
-        total_vol = maximum(vol * sqrt(expiry), LEAST_TOTAL_VOL)
-        parts = pieces(spot, strike, expiry, total_vol, 1.0 / total_vol, rate, dividend_yield)
+        total_vol = vol * sqrt(expiry)
+        inv_vol = 1.0 / maximum(total_vol, LEAST_TOTAL_VOL)
+        parts = pieces(spot, strike, expiry, total_vol, inv_vol, rate, dividend_yield)
         return parts[0] + where(is_call == parts[2], 0.0, absolute(parts[1]))
 
     def price_and_greeks(
@@ -80,9 +81,8 @@ def black_scholes(ops: Any) -> Any:
     ) -> Any:
         """Value, delta, gamma, vega, theta, rho, vanna, volga, charm of one option."""
         root = sqrt(expiry)
-        exact_total_vol = vol * root
-        total_vol = maximum(exact_total_vol, LEAST_TOTAL_VOL)
-        inv_vol = 1.0 / total_vol
+        total_vol = vol * root
+        inv_vol = 1.0 / maximum(total_vol, LEAST_TOTAL_VOL)
         parts = pieces(spot, strike, expiry, total_vol, inv_vol, rate, dividend_yield)
         (
             value,
@@ -103,7 +103,7 @@ def black_scholes(ops: Any) -> Any:
         d1 = where(call_side, z1, -z2)
         d2 = where(call_side, z2, -z1)
         # Without volatility there is no curvature, at the kink too, where `whole` is not 0.
-        p = where(exact_total_vol < LEAST_TOTAL_VOL, 0.0, whole)
+        p = where(total_vol < LEAST_TOTAL_VOL, 0.0, whole)
         # -(1 - Phi(z1)) for the option in the money: it holds one unit less of the leg that leads.
         lead_n = where(in_money, where(z1 > 0.5, -small, n1 - 1.0), n1)
         other_spot_n = where(in_money, spot_discount, 0.0) - other_leg * inv_spot

@@ -1,8 +1,9 @@
 """The one chain around every handler: identity, quota, deadline, handler, errors, metrics, trace.
 
 The handlers are wrapped once, when the server is built, instead of going through grpc's interceptors: an
-interceptor is asked again for a handler on every call. Requests arrive as bytes and are parsed here, after
-the caller is known and within its quota, so that bytes of a stranger are never parsed.
+interceptor is asked again for a handler on every call. To grpc every request is a stream of bytes, also the
+single one of a unary call: so nothing is read, kept or parsed before the caller is known and within its
+quota, and a caller that never sends its message runs into its deadline. On the wire there is no difference.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
+from grpc.aio import EOF  # type: ignore[attr-defined]
 
 from service_kit import errors
 from service_kit.errors import CallError
@@ -76,26 +78,27 @@ class Guard:
         streams_in, streams_out = handler.request_streaming, handler.response_streaming
         shape = f"{'stream' if streams_in else 'unary'}_{'stream' if streams_out else 'unary'}"
         behaviour, route = getattr(handler, shape), _Route(method, public, streams_in, streams_out)
-        read = partial(_parsed_stream if streams_in else _parsed, handler.request_deserializer)
+        read = partial(_each if streams_in else _single, handler.request_deserializer)
         if not (inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)):
             # What generated code gives for an RPC that the servicer does not define.
             behaviour = partial(_not_served, method)
 
-        async def answer_once(data: Any, context: Any) -> Any:
-            return await self._run(route, behaviour, read, data, context)
+        async def answer_once(_data: Any, context: Any) -> Any:
+            return await self._run(route, behaviour, read, context)
 
-        async def answer_stream(data: Any, context: Any) -> None:
-            await self._run(route, partial(_send, behaviour), read, data, context)
+        async def answer_stream(_data: Any, context: Any) -> None:
+            await self._run(route, partial(_send, behaviour), read, context)
 
-        outer = answer_stream if streams_out else answer_once
-        return getattr(grpc, f"{shape}_rpc_method_handler")(outer, None, handler.response_serializer)
+        write = handler.response_serializer
+        if streams_out:
+            return grpc.stream_stream_rpc_method_handler(answer_stream, None, write)
+        return grpc.stream_unary_rpc_method_handler(answer_once, None, write)
 
     async def _run(
         self,
         route: _Route,
         body: Callable[[Any, Any], Awaitable[Any]],
         read: Callable[[Any], Any],
-        data: Any,
         context: Any,
     ) -> Any:
         started, code, opened = time.perf_counter(), "OK", None
@@ -103,11 +106,12 @@ class Guard:
             opened = self._admit(route, context)
             try:
                 async with opened.timeout:
+                    request = read(context) if route.streams_in else await read(context)
                     if self._traces.enabled:
                         with self._span(opened.call, context):
-                            answer = await body(read(data), context)
+                            answer = await body(request, context)
                     else:
-                        answer = await body(read(data), context)
+                        answer = await body(request, context)
                 if opened.call.remaining_s() <= 0:
                     # Computed past its deadline without ever waiting, so nothing could cancel it.
                     raise errors.DeadlinePassed
@@ -214,9 +218,18 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
         raise errors.InvalidRequest("request", "is not a message of the expected type") from error
 
 
-async def _parsed_stream(parse: Callable[[bytes], Any], data: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for one in data:
-        yield _parsed(parse, one)
+async def _single(parse: Callable[[bytes], Any], context: Any) -> Any:
+    """The one request of a unary call."""
+    data = await context.read()
+    if data is EOF:
+        raise errors.InvalidRequest("request", "no message came")
+    return _parsed(parse, data)
+
+
+async def _each(parse: Callable[[bytes], Any], context: Any) -> AsyncIterator[Any]:
+    """The requests of a stream."""
+    while (data := await context.read()) is not EOF:
+        yield _parsed(parse, data)
 
 
 async def _send(behaviour: Callable[[Any, Any], Any], requests: Any, context: Any) -> None:

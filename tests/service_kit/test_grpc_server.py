@@ -144,6 +144,25 @@ async def test_a_watch_is_ended_when_its_reader_leaves() -> None:
         await until(lambda: servicer.ended == ["WatchRisk"] and not server.guard.open)
 
 
+async def test_a_caller_that_never_sends_its_message_runs_into_the_deadline() -> None:
+    async with running(settings={"default_deadline_s": 0.1}) as (server, channel):
+        stream = channel.stream_unary(f"/{NAME}/Price")(timeout=None)
+        assert await stream.code() is Code.DEADLINE_EXCEEDED
+        nothing = channel.stream_unary(f"/{NAME}/Price")(timeout=None)
+        await nothing.done_writing()
+        assert await nothing.code() is Code.INVALID_ARGUMENT
+        assert await nothing.details() == "request: no message came"
+        await until(lambda: not server.guard.open)
+
+
+async def test_strangers_are_refused_before_their_message_is_read(world: World) -> None:
+    async with make_server(GrpcSettings(**world.settings())) as server:
+        credentials = world.channel_credentials(world.client)
+        async with grpc.aio.secure_channel(f"localhost:{server.port}", credentials) as channel:
+            stream = channel.stream_unary(f"/{NAME}/Price")(timeout=PATIENCE_S)
+            assert await stream.code() is Code.UNAUTHENTICATED
+
+
 async def test_concurrency_over_the_wire() -> None:
     servicer = EchoRisk()
     async with running(servicer, {"max_calls_per_principal": 3}) as (server, channel):

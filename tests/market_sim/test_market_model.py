@@ -56,7 +56,7 @@ def test_price_and_variance_have_the_expected_means(seed: int) -> None:
 
 
 def test_crashes_add_neither_drift_nor_variance_in_the_mean(seed: int) -> None:
-    years, runs = 0.05, 400
+    years, runs = 0.05, 300
     dynamics = Dynamics(premium=0.0, crash_rate=40.0, news_rate=0.0, crash_variance=5.0)
     relative, variance = np.empty(runs), np.empty(runs)
     for run in range(runs):

@@ -97,12 +97,12 @@ class Storage:
     def accounts(self) -> Words:
         """The accounts, row 0 the limits that a new one starts with."""
         rows = max(self.get(at.ACCOUNTS), 1)
-        return self.arrays["accounts"][: rows * at.ACCOUNT_SIZE].view(np.int64).reshape(rows, -1)
+        return self.arrays["accounts"][: rows * at.ACCOUNT_SIZE].view(np.int64).reshape(rows, at.ACCOUNT_SIZE >> 3)
 
     def records(self) -> Words:
         """The records of accounts in symbols, in the order in which they were made."""
         rows = self.get(at.RECORDS)
-        return self.arrays["records"][: rows * at.RECORD_SIZE].view(np.int64).reshape(rows, -1)
+        return self.arrays["records"][: rows * at.RECORD_SIZE].view(np.int64).reshape(rows, at.RECORD_SIZE >> 3)
 
     def is_full(self) -> bool:
         """Whether one more message may need more room than there is."""
@@ -173,9 +173,9 @@ class Storage:
         """Open orders, oldest first: symbol, id, account, price, stop, leaves, expiry, bits, age."""
         high = self.get(at.ORDERS_HIGH)
         orders = self.arrays["orders"][: high * at.ORDER_SIZE]
-        words = orders.view(np.int64).reshape(high, -1)
-        halves = orders.view(np.int32).reshape(high, -1)
-        dates = self.arrays["dates"][: high * at.DATES_SIZE].view(np.int64).reshape(high, -1)
+        words = orders.view(np.int64).reshape(high, at.ORDER_SIZE >> 3)
+        halves = orders.view(np.int32).reshape(high, at.ORDER_SIZE >> 2)
+        dates = self.arrays["dates"][: high * at.DATES_SIZE].view(np.int64).reshape(high, at.DATES_SIZE >> 3)
         live = np.flatnonzero(halves[:, at.O_BITS >> 2] != at.NONE)
         live = live[np.argsort(words[live, at.O_AGE >> 3], kind="stable")]
         bits = halves[live, at.O_BITS >> 2].astype(np.int64)

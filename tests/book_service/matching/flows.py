@@ -59,3 +59,43 @@ def _spoil(rng: np.random.Generator, m: Any) -> None:
     m["quantity"] = np.where(rng.random(count) < 0.06, rng.choice(large, count), m["quantity"])
     ids = np.array([0, 2**64 - 1, 2**63], np.uint64)
     m["order_id"] = np.where(rng.random(count) < 0.05, rng.choice(ids, count), m["order_id"])
+
+
+def controlled_flow(rng: np.random.Generator, count: int, mix: str, symbols: int = 2) -> Any:
+    """A random flow with control commands in it and time that crosses seconds, buckets and pauses."""
+    m = random_flow(rng, count, mix, symbols)
+    pace = rng.choice([10**6, 10**8, 3 * 10**9])
+    steps = rng.integers(0, 2 * pace, count) * (rng.random(count) < 0.5)
+    time = np.cumsum(steps)
+    m["expire_time"] = np.where(m["expire_time"] > m["time"], time + rng.integers(0, 400, count) * pace, 0)
+    m["time"] = np.where(m["time"] < 0, m["time"], time) if mix == "hostile" else time
+    where = rng.random(count) < 0.04
+    commands = int(where.sum())
+    c = np.zeros(commands, ORDER_DTYPE)
+    c["action"] = 4
+    # Kill, halt and breaker seldom, and what undoes them often, or nothing else would be seen.
+    weights = np.array([60, 8, 1, 1, 5, 1, 6, 1, 6, 1, 4, 0.5, 6, 4, 6, 6, 1])
+    c["kind"] = rng.choice(17, commands, p=weights / weights.sum())
+    c["tif"] = rng.choice(16, commands)
+    c["flags"] = rng.choice([0, 2, 4, 6], commands, p=(0.6, 0.15, 0.15, 0.1))
+    c["flags"] = np.where((c["kind"] == 3) & (rng.random(commands) < 0.8), 0, c["flags"])
+    c["symbol"] = rng.integers(0, symbols + (rng.random(commands) < 0.05), commands)
+    c["account"] = rng.integers(0, 7, commands)
+    c["price"] = _command_values(rng, c)
+    c["stop_price"] = 1000 + rng.integers(-20, 21, commands)
+    c["time"] = m["time"][where]
+    m[where] = c
+    return m
+
+
+def _command_values(rng: np.random.Generator, c: Any) -> Any:
+    """Values near the edge of what the flow does, so that every limit is reached from both sides."""
+    scale = np.array(
+        [10_000, 10_000, 30, 30_000, 400, 10_000, 10**11, 60, 20, 400, 5_000_000, 10**6, 2_000, 10**9, 100_000, 1]
+    )
+    value = (scale[c["tif"]] * rng.random(len(c)) ** 0.5 * 2).astype(np.int64)
+    value = np.where(rng.random(len(c)) < 0.35, -1, value)
+    value = np.where(c["kind"] == 1, 1000 + rng.integers(-30, 31, len(c)), value)
+    value = np.where(c["kind"] == 13, rng.integers(-1, 200_000, len(c)), value)
+    value = np.where(c["kind"] == 14, rng.integers(-100, 101, len(c)), value)
+    return np.where(rng.random(len(c)) < 0.01, rng.choice([2**63 - 1, -(2**63), 2**40]), value)

@@ -192,6 +192,8 @@ class ReferenceBook:
             )  # fmt: skip
             if post_only and m.kind in (LIMIT, MARKET) and self.would_match(order):
                 reason = 23
+            else:
+                reason = self.new_order_reason(m, order)
         if reason:
             self.say(REJECTED, m.symbol, m.order_id, m.account, reason=reason, side=m.side, price=m.price,
                      quantity=m.quantity)  # fmt: skip
@@ -240,6 +242,18 @@ class ReferenceBook:
             good.append(price)
         return good
 
+    def allowed_prices(self, order: Order) -> list[int]:
+        """Prices that the order may trade at: all it takes, unless controls forbid some."""
+        return self.crossing(order)
+
+    def new_order_reason(self, m: Message, order: Order) -> int:
+        """What a control has against a new order."""
+        return 0
+
+    def check(self, order: Order, kind: int, price: int, stop: int, quantity: int, old: Order | None) -> int:
+        """What a control has against an order of a quantity in place of an old one."""
+        return 0
+
     def would_match(self, order: Order) -> bool:
         return bool(self.crossing(order))
 
@@ -247,7 +261,7 @@ class ReferenceBook:
         """Plays the match through on paper."""
         need = order.leaves
         queues = self.sides[order.symbol][1 - order.side].queues
-        for price in self.crossing(order):
+        for price in self.allowed_prices(order):
             for maker in queues[price]:
                 if need <= 0:
                     return True
@@ -259,15 +273,14 @@ class ReferenceBook:
         return need <= 0
 
     def place(self, order: Order) -> None:
-        why = 0
         if order.post_only and self.would_match(order):
             why = 104
         elif order.tif == FOK and not self.can_fill(order):
             why = 102
-        elif self.match(order):
-            why = 103
-        elif order.leaves == 0:
-            return
+        else:
+            why = self.match(order)
+            if not why and order.leaves == 0:
+                return
         if not why:
             if order.kind in (MARKET, STOP):
                 why = 101
@@ -281,28 +294,28 @@ class ReferenceBook:
         self.register(order)
         self.sides[order.symbol][order.side].add(order)
 
-    def match(self, order: Order) -> bool:
-        """Trades what can be traded; True if self-trade prevention ended the order."""
+    def match(self, order: Order) -> int:
+        """Trades what can be traded; the reason if the order ends by it, else 0."""
         other = self.sides[order.symbol][1 - order.side]
-        for price in self.crossing(order):
+        for price in self.allowed_prices(order):
             while order.leaves and price in other.queues:
                 maker = other.queues[price][0]
                 if order.stp and maker.account == order.account:
                     if order.stp == 1:
-                        return True
+                        return 103
                     if order.stp == 4:
                         self.decrement(order, maker)
                         if order.leaves == 0:
-                            return True
+                            return 103
                         continue
                     self.close(maker, CANCELLED, 103)
                     if order.stp == 3:
-                        return True
+                        return 103
                     continue
                 self.trade(order, maker)
             if not order.leaves:
                 break
-        return False
+        return 0
 
     def trade(self, taker: Order, maker: Order) -> None:
         quantity = min(taker.leaves, maker.leaves)
@@ -368,17 +381,21 @@ class ReferenceBook:
 
     def replace(self, m: Message) -> None:
         order, reason = self.owned(m)
+        stop_price, stays = 0, False
         if order is not None:
+            stop_price = (m.stop_price or order.stop_price) if order.waiting else order.stop_price
+            stays = m.price == order.price and stop_price == order.stop_price and m.quantity <= order.leaves
             if m.quantity == 0:
                 reason = 8
             elif m.quantity > BIGGEST or self.open_quantity(m.symbol) - order.leaves + m.quantity > BIGGEST:
                 reason = 9
+            elif not stays:
+                kind = order.kind if order.waiting else LIMIT
+                reason = self.check(order, kind, m.price, stop_price, m.quantity, order)
         if order is None or reason:
             self.say(REPLACE_REJECTED, m.symbol, m.order_id, m.account, reason=reason, price=m.price,
                      quantity=m.quantity)  # fmt: skip
             return
-        stop_price = (m.stop_price or order.stop_price) if order.waiting else order.stop_price
-        stays = m.price == order.price and stop_price == order.stop_price and m.quantity <= order.leaves
         self.say(REPLACED, m.symbol, m.order_id, m.account, side=order.side, price=m.price, quantity=m.quantity,
                  leaves=m.quantity)  # fmt: skip
         order.stp = m.stp

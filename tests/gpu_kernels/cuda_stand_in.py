@@ -1,7 +1,7 @@
 """A CUDA engine without a device: host memory in place of the device's, g++ in place of NVRTC.
 
-What the engine itself does is all real: kernels, chunks, layout of buffers, books and shocks that stay "on the
-device". Copies are immediate here, so what depends on the order of streams is not checked by this.
+What the engine itself does is all real: kernels, chunks, layout of buffers, books and shocks that stay "on
+the device". Copies are immediate here, so what depends on the order of streams is not checked by this.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _Stream:
 
 
 class StandIn:
-    """The part of CuPy that the engine uses. Counts what goes to the device and lets a test limit its memory."""
+    """The part of CuPy that the engine uses. Counts copies to the device; a test may limit its memory."""
 
     def __init__(self) -> None:
         self.uploads = 0

@@ -47,11 +47,11 @@ def warm_up() -> None:
     from gpu_kernels.engines.engine import Columns
     from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
 
-    def number() -> Any:
-        return np.ones(1)
+    def ones(*names: str) -> dict[str, Any]:
+        return {name: np.ones(1) for name in names}
 
-    columns = Columns(*(number() for _ in range(6)), np.ones(1, dtype=np.bool_))
+    columns = Columns(**ones(*Columns._fields[:-1]), is_call=np.ones(1, dtype=np.bool_))
     status = np.zeros(1, dtype=np.uint8)
-    european.price(columns, PriceResult(number(), status))
-    european.greeks(columns, GreeksResult(*(number() for _ in range(9)), status))
-    implied_vol.implied_vol(columns, number() / 2, ImpliedVolResult(number(), status))
+    european.price(columns, PriceResult(**ones("price"), status=status))
+    european.greeks(columns, GreeksResult(**ones(*GreeksResult.COLUMNS[:-1]), status=status))
+    implied_vol.implied_vol(columns, np.full(1, 0.5), ImpliedVolResult(**ones("vol"), status=status))

@@ -1,4 +1,4 @@
-"""Full revaluation on the CUDA engine: books stay on the device, shocks and spots go in, a vector comes out."""
+"""Full revaluation on the CUDA engine: books stay on the device, shocks go in, a vector comes out."""
 
 from __future__ import annotations
 

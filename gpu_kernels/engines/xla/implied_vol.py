@@ -1,0 +1,32 @@
+"""Implied volatility of European options on the XLA engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gpu_kernels.engines.engine import Columns
+from gpu_kernels.engines.xla import ops
+from gpu_kernels.engines.xla.compile import CHUNK_ROWS, Program, run_rows
+from gpu_kernels.formulas.implied_vol import implied_vol as formula
+from gpu_kernels.results import ImpliedVolResult
+
+__all__ = ["CHUNK_ROWS", "implied_vol"]
+
+_implied = formula(ops)
+
+
+def implied_vol(columns: Columns, price: Any, out: ImpliedVolResult) -> None:
+    """Write the volatility that each price implies, NaN where there is none, and why."""
+    c = columns
+    inputs = (c.spot, c.strike, c.expiry, c.rate, c.dividend_yield, c.is_call, price)
+    run_rows(implied_vol_rows, inputs, out.columns())
+
+
+def _solved(*columns: Any) -> tuple[Any, Any]:
+    vol, status = _implied(*columns)
+    return jnp.where(status == 0, vol, jnp.nan), status.astype(jnp.uint8)
+
+
+implied_vol_rows = Program(_solved)

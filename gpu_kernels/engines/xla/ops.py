@@ -1,0 +1,106 @@
+"""The primitives of the XLA engine. All but `log_ratio_parts` can be differentiated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# ln 2 in two parts: the product of the first with any exponent is exact.
+LN2_HIGH = 0.6931471803691238
+LN2_LOW = 1.9082149292705877e-10
+INV_SQRT_2PI = 0.3989422804014327
+HALF_EXPONENT_STEP = 1 << 51
+# (2 atanh(u) - 2u) / u^3 in powers of u^2 up to 0.0402, lowest first; what is left out is below 2e-17 of log.
+ATANH = (
+    0.6666666666666666,
+    0.40000000000008085,
+    0.285714285672117,
+    0.22222223059033036,
+    0.18181736789201602,
+    0.15388901197185678,
+    0.13209052444000552,
+    0.13614059585772761,
+)
+
+exp = jnp.exp
+expm1 = jnp.expm1
+log = jnp.log
+sqrt = jnp.sqrt
+absolute = jnp.abs
+minimum = jnp.minimum
+maximum = jnp.maximum
+where = jnp.where
+ndtr = jax.scipy.special.ndtr
+
+
+def function(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """Formulas are traced as they are."""
+    return formula
+
+
+def log_ratio(a: Any, b: Any) -> Any:
+    """log(a / b), relative accuracy also where a is close to b: XLA's own log1p loses two digits there."""
+    u = (a - b) / (a + b)
+    # 2 atanh(u) for ratios from 2/3 to 3/2. The side that is not chosen gets a harmless number, or its
+    # derivative would spoil the other's.
+    near = jnp.abs(u) < 0.2
+    small = jnp.where(near, u, 0.0)
+    v = small * small
+    series = 2.0 * small + small * (v * _series(v))
+    return jnp.where(near, series, jnp.log(jnp.where(near, 1.0, a / b)))
+
+
+def log_ratio_parts(a: Any, b: Any) -> tuple[Any, Any]:
+    """log(a / b) as the sum of two numbers, to about 1e-18 and 70 bits."""
+    n = (_bits(a) - _bits(b) + HALF_EXPONENT_STEP) >> 52
+    near = jax.lax.bitcast_convert_type(_bits(a) - (n << 52), jnp.float64)
+    n = n.astype(jnp.float64)
+    difference = near - b
+    total = near + b
+    b_part = total - near
+    total_low = (near - (total - b_part)) + (b - b_part)
+    u = difference / total
+    u_low = (fma(-u, total, difference) - u * total_low) / total
+    v = u * u
+    whole = n * LN2_HIGH
+    high = whole + 2.0 * u
+    back = high - whole
+    low = (whole - (high - back)) + (2.0 * u - back)
+    low = low + (n * LN2_LOW + (u * (v * _series(v)) + 2.0 * u_low))
+    result = high + low
+    return result, low - (result - high)
+
+
+def npdf(x: Any) -> Any:
+    """Density of the standard normal distribution."""
+    return INV_SQRT_2PI * jnp.exp(-0.5 * (x * x))
+
+
+def fma(a: Any, b: Any, c: Any) -> Any:
+    """a*b + c with the product to twice the precision (Dekker 1971), then rounded."""
+    product = a * b
+    a_high, b_high = _high(a), _high(b)
+    a_low, b_low = a - a_high, b - b_high
+    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    total = product + c
+    other = total - product
+    return total + (((product - (total - other)) + (c - other)) + error)
+
+
+def _series(v: Any) -> Any:
+    total = ATANH[-1]
+    for coefficient in ATANH[-2::-1]:
+        total = total * v + coefficient
+    return total
+
+
+def _bits(x: Any) -> Any:
+    return jax.lax.bitcast_convert_type(x, jnp.int64)
+
+
+def _high(x: Any) -> Any:
+    """The upper half of the digits. By its bits, since a compiler may reorder sums and products."""
+    return jax.lax.bitcast_convert_type(_bits(x) & jnp.int64(-(1 << 27)), jnp.float64)

@@ -1,0 +1,230 @@
+"""The XLA engine: accuracy where JAX's own functions are weak, no needless compilation, derivatives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jax", reason="needs JAX")
+pytest.importorskip("scipy", reason="needs SciPy for the reference engine")
+
+import grids
+import jax
+import jax.numpy as jnp
+from scenario_books import fresh_rng, random_book, random_scenarios
+
+import gpu_kernels as gk
+
+NUMERIC = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return fresh_rng()
+
+
+@pytest.fixture(scope="module")
+def engine() -> gk.Engine:
+    try:
+        return gk.engine("xla")
+    except gk.EngineUnavailable as error:
+        pytest.skip(str(error))
+
+
+def random_rows(rng: np.random.Generator, size: int) -> gk.Options:
+    return gk.Options(**grids.everything(rng, size)._asdict())
+
+
+def test_values_and_greeks_agree_with_the_reference(engine: gk.Engine, rng: np.random.Generator) -> None:
+    options = random_rows(rng, 20_000)
+    found, wanted = engine.greeks(options), gk.engine("reference").greeks(options)
+    scale = np.maximum(options.spot, options.strike)
+    assert (np.abs(found.price - wanted.price) <= 4e-15 * scale).all()
+    np.testing.assert_array_equal(found.status, wanted.status)
+    seen = wanted.price > 1e-30 * options.spot
+    for name in found.COLUMNS[:-1]:
+        one, other = getattr(found, name)[seen], getattr(wanted, name)[seen]
+        size = np.maximum(np.abs(other), 1e-6 * np.abs(other).max())
+        assert (np.abs(one - other) <= 1e-9 * size).all(), name
+    price = engine.price(options).price
+    assert (np.abs(price - wanted.price)[seen] <= 1e-11 * wanted.price[seen]).all()
+
+
+def test_implied_vol_agrees_with_the_reference(engine: gk.Engine, rng: np.random.Generator) -> None:
+    options = random_rows(rng, 20_000)
+    prices = gk.engine("reference").greeks(options)
+    found, wanted = (
+        engine.implied_vol(options, prices.price),
+        gk.engine("reference").implied_vol(options, prices.price),
+    )
+    # A price in its last digits above intrinsic value may fall on either side of a status.
+    assert (found.status == wanted.status).mean() > 0.99
+    clear = (prices.vega * options.vol > 1e-3 * prices.price) & (found.status == 0) & (wanted.status == 0)
+    assert clear.sum() > 4000
+    leverage = prices.price[clear] / (prices.vega * options.vol)[clear]
+    error = np.abs(found.vol - wanted.vol)[clear] / wanted.vol[clear]
+    assert (error <= 1e-12 + 8e-16 * leverage).all()
+
+
+def test_bad_and_expired_rows(engine: gk.Engine) -> None:
+    options = gk.Options(
+        spot=[100.0, np.nan, 100.0, -1.0, 100.0, np.inf, 0.0, 100.0],
+        strike=[100.0, 100.0, 100.0, 100.0, 90.0, 100.0, 100.0, 100.0],
+        expiry=[1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0],
+        vol=[0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.0],
+        rate=0.01,
+    )
+    found, wanted = engine.greeks(options), gk.engine("reference").greeks(options)
+    for name in found.COLUMNS:
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-12, atol=1e-300)
+    prices = np.array([np.nan, -1.0, 0.0, 200.0, 10.0, np.inf])
+    at_money = gk.Options(spot=100.0, strike=100.0, expiry=np.ones(6))
+    np.testing.assert_array_equal(
+        engine.implied_vol(at_money, prices).status,
+        gk.engine("reference").implied_vol(at_money, prices).status,
+    )
+
+
+def test_sizes_of_one_bucket_share_a_program(engine: gk.Engine) -> None:
+    from gpu_kernels.engines.xla import european
+    from gpu_kernels.engines.xla.compile import bucket
+
+    def price(size: int) -> None:
+        engine.price(gk.Options(spot=np.linspace(90, 110, size), strike=100.0, expiry=1.0, vol=0.2))
+
+    price(1537)
+    before = european.price_rows.traces
+    for size in (1538, 1700, 2000, 2048):
+        assert bucket(size) == 2048
+        price(size)
+    assert european.price_rows.traces == before
+    # Neither does it matter which fields are the same in every row.
+    engine.price(
+        gk.Options(spot=100.0, strike=100.0, expiry=np.ones(2000), vol=0.2, is_call=np.ones(2000, bool))
+    )
+    assert european.price_rows.traces == before
+    price(2049)
+    assert european.price_rows.traces == before + 1
+
+
+def test_buckets_are_few_and_not_much_larger_than_the_batch() -> None:
+    from gpu_kernels.engines.xla.compile import CHUNK_ROWS, LEAST_BUCKET, bucket
+
+    sizes = np.unique(np.geomspace(1, CHUNK_ROWS, 4000).astype(int))
+    buckets = [bucket(int(size)) for size in sizes]
+    assert all(b >= size for b, size in zip(buckets, sizes, strict=True))
+    assert all(b <= max(LEAST_BUCKET, 1.5 * size) for b, size in zip(buckets, sizes, strict=True))
+    assert len(set(buckets)) <= 30
+    assert max(buckets) == CHUNK_ROWS
+
+
+def test_scenarios_and_books_of_one_bucket_share_a_program(
+    engine: gk.Engine, rng: np.random.Generator
+) -> None:
+    from gpu_kernels.engines.xla import revaluation
+
+    engine.revalue(random_book(rng, 700, 4), random_scenarios(rng, 50, 4))
+    before = revaluation.block_sums.traces
+    for count, scenarios in ((900, 50), (700, 64), (1500, 60)):
+        engine.revalue(random_book(rng, count, 4), random_scenarios(rng, scenarios, 4))
+    assert revaluation.block_sums.traces == before
+
+
+def test_larger_batches_go_in_chunks(
+    engine: gk.Engine, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    from gpu_kernels.engines.xla import european
+
+    options = random_rows(rng, 2000)
+    whole = engine.price(options)
+    monkeypatch.setattr(european, "CHUNK_ROWS", 512)
+    out = gk.PriceResult(np.full(2000, 7.0), np.full(2000, 9, np.uint8))
+    parts = engine.price(options, out=out)
+    assert parts is out
+    for one, other in zip(whole.columns(), parts.columns(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_gradients_are_the_closed_forms(engine: gk.Engine, rng: np.random.Generator) -> None:
+    from gpu_kernels.engines.xla.compile import float64
+    from gpu_kernels.engines.xla.european import traceable_price
+
+    size = 500
+    spot = rng.uniform(20, 200, size)
+    options = gk.Options(
+        spot=spot,
+        strike=spot * np.exp(rng.normal(0, 0.3, size)),
+        expiry=rng.uniform(0.05, 5, size),
+        vol=rng.uniform(0.1, 0.8, size),
+        rate=rng.uniform(-0.02, 0.08, size),
+        dividend_yield=rng.uniform(0, 0.05, size),
+        is_call=rng.random(size) < 0.5,
+    )
+    closed = engine.greeks(options)
+
+    def of_one(is_call: Any, *numbers: Any) -> Any:
+        """Reverse mode for the first derivatives, forward mode over it for the second."""
+
+        def value(*inner: Any) -> Any:
+            return traceable_price(*inner, is_call)
+
+        def delta_and_vega(*inner: Any) -> Any:
+            return jax.grad(value, argnums=(0, 3))(*inner)
+
+        def along(number: int) -> Any:
+            direction = tuple(jnp.where(i == number, 1.0, 0.0) for i in range(6))
+            return jax.jvp(delta_and_vega, numbers, direction)[1]
+
+        delta, theta, vega, rho = jax.grad(value, argnums=(0, 2, 3, 4))(*numbers)
+        vanna, volga = along(3)
+        return delta, along(0)[0], vega, -theta, rho, vanna, volga, -along(2)[0]
+
+    with float64():
+        numbers = [jnp.asarray(getattr(options, name)) for name in NUMERIC]
+        found = jax.jit(jax.vmap(of_one))(jnp.asarray(options.is_call), *numbers)
+    names = ("delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
+    for name, one in zip(names, found, strict=True):
+        assert_close(one, getattr(closed, name), name)
+
+
+def assert_close(found: Any, wanted: Any, name: str) -> None:
+    scale = np.maximum(np.abs(wanted), 1e-3 * np.abs(wanted).max())
+    assert (np.abs(np.asarray(found) - wanted) <= 1e-9 * scale).all(), name
+
+
+def test_the_callers_precision_is_left_alone(engine: gk.Engine) -> None:
+    engine.price(gk.Options(spot=100.0, strike=100.0, expiry=1.0, vol=0.2))
+    assert jnp.ones(3).dtype == jnp.float32
+    assert not jax.config.jax_enable_x64
+
+
+def test_logarithm_near_one(rng: np.random.Generator) -> None:
+    mpmath = pytest.importorskip("mpmath")
+    from gpu_kernels.engines.xla import ops
+    from gpu_kernels.engines.xla.compile import float64
+
+    a = np.concatenate(
+        [1.0 + rng.normal(0, 1, 200) * 10.0 ** rng.uniform(-15, 0, 200), 10 ** rng.uniform(-300, 300, 200)]
+    )
+    a = np.abs(a) + 1e-300
+    b = np.concatenate([np.ones(200), 10 ** rng.uniform(-5, 5, 200)])
+    with float64():
+        found = np.asarray(jax.jit(ops.log_ratio)(a, b))
+        high, low = (np.asarray(part) for part in jax.jit(ops.log_ratio_parts)(a, b))
+    with mpmath.workdps(50):
+        for one, other, x, y, z in zip(a, b, found, high, low, strict=True):
+            exact = mpmath.log(mpmath.mpf(float(one)) / mpmath.mpf(float(other)))
+            assert abs(x - exact) <= 6e-16 * abs(exact)
+            assert abs(mpmath.mpf(float(y)) + mpmath.mpf(float(z)) - exact) <= 1e-17 * abs(exact) + 1e-17
+
+
+def test_memory_is_not_taken_in_advance() -> None:
+    code = (
+        "import gpu_kernels as gk, os; gk.engine('xla'); print(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "false"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import gpu_kernels as gk
 import numpy as np
 from grids import Grid
+
+import gpu_kernels as gk
 
 GREEKS = ("delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
 

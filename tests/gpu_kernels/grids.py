@@ -33,7 +33,7 @@ def wide(rng: np.random.Generator, size: int) -> Grid:
 
 
 def within_reach(rng: np.random.Generator, size: int) -> Grid:
-    """Strikes up to 13 standard deviations from the forward: every price from the deepest tail to the money."""
+    """Strikes up to 13 standard deviations from the forward: from the deepest tail to the money."""
     expiry, vol, rate, dividend_yield = _market(rng, size)
     spot = 10.0 ** rng.uniform(-2, 2, size)
     drift = (rate - dividend_yield) * expiry

@@ -1,7 +1,7 @@
 """European values at 60 digits, written from the textbook formula and independent of the package under test.
 
-Each function takes float64 inputs as exact numbers. The two legs are subtracted as they stand: sixty digits leave
-room for the cancellation that the float64 formula has to avoid.
+Each function takes float64 inputs as exact numbers. The two legs are subtracted as they stand: sixty digits
+leave room for the cancellation that the float64 formula has to avoid.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def price_at_vol(option: Option, vol: Any) -> tuple[Any, Any]:
 
 
 def values(option: Option) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Price and Greeks of one option, and the scale of each: the sum of the sizes of the terms it is made of."""
+    """Price and Greeks of one option, and the scale of each: the sum of the sizes of its terms."""
     with mp.workdps(DIGITS):
         o = _exact(option)
         t = _terms(o)

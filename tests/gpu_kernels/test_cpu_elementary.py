@@ -1,4 +1,4 @@
-"""The CPU engine's elementary functions against 50 digits: a few units in the last place over the whole range."""
+"""The CPU engine's elementary functions against 50 digits: a few units in the last place."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 pytest.importorskip("numba", reason="the CPU engine needs numba")
 mp = pytest.importorskip("mpmath", reason="exact values need mpmath")
 
-from gpu_kernels.engines.cpu import ops  # noqa: E402
 from numba import njit  # noqa: E402
+
+from gpu_kernels.engines.cpu import ops  # noqa: E402
 
 FLAGS = {"contract", "nsz"}
 

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import accuracy
-import gpu_kernels as gk
 import numpy as np
 import pytest
+
+import gpu_kernels as gk
 
 GOOD: dict[str, Any] = {"spot": 100.0, "strike": 95.0, "expiry": 0.7, "vol": 0.25}
 

@@ -1,14 +1,15 @@
-"""European prices and Greeks against the 60-digit formula, on new random and adversarial options in each run."""
+"""European prices and Greeks against the 60-digit formula, on new random options in each run."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import accuracy
-import gpu_kernels as gk
 import grids
 import numpy as np
 import pytest
+
+import gpu_kernels as gk
 
 mp = pytest.importorskip("mpmath", reason="the exact formula needs mpmath")
 mpmath_truth = pytest.importorskip("mpmath_truth")

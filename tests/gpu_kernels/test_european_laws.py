@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import accuracy
-import gpu_kernels as gk
 import grids
 import numpy as np
+
+import gpu_kernels as gk
 
 ROWS = 4000
 

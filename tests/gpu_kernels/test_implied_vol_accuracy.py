@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import accuracy
-import gpu_kernels as gk
 import grids
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+import gpu_kernels as gk
 
 mp = pytest.importorskip("mpmath", reason="the exact formula needs mpmath")
 mpmath_truth = pytest.importorskip("mpmath_truth")

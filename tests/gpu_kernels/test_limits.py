@@ -1,4 +1,4 @@
-"""Zero volatility, zero time, zero prices, and rows that are no options: limits and statuses, never a silent NaN."""
+"""Zero volatility, time or prices, and rows that are no options: limits and statuses, no silent NaN."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from math import exp, pi, sqrt
 from typing import Any
 
 import accuracy
-import gpu_kernels as gk
 import numpy as np
 import pytest
+
+import gpu_kernels as gk
 
 NAMES = ("price", *accuracy.GREEKS)
 BAD = [np.nan, np.inf, -np.inf]

@@ -1,0 +1,222 @@
+"""Hedge sizing: what to trade, what it costs, and the risk before and after.
+
+Trades are in units of the instrument (shares, contracts), whole lots of ``lot_size`` each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpu_kernels.errors import InvalidInput
+from gpu_kernels.options import Options
+from gpu_kernels.portfolio import Portfolio
+
+if TYPE_CHECKING:
+    from gpu_kernels.engines.engine import Engine
+
+Floats = NDArray[np.float64]
+
+
+class InfeasibleHedge(InvalidInput):
+    """No trade within the limits does what was asked for; ``field`` says which of them is in the way."""
+
+
+@dataclass(frozen=True)
+class Hedge:
+    """Trades per instrument, their cost, and ``measure`` before and after, costs not included in it."""
+
+    trades: Floats  # units: lots · lot size
+    lots: NDArray[np.int64]
+    costs: Floats  # currency, per instrument
+    risk_before: float
+    risk_after: float
+    measure: str
+
+    @property
+    def cost(self) -> float:
+        """Cost of all trades, in currency."""
+        return float(self.costs.sum())
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """Greeks of a portfolio by underlying, quantities and multipliers included."""
+
+    delta: Floats  # units of the underlying
+    gamma: Floats
+    vega: Floats  # currency per 1.00 of vol
+    spot: Floats  # NaN where there is no position
+
+
+def exposures(engine: Engine, portfolio: Portfolio) -> Exposures:
+    """Delta, gamma and vega per underlying (U,); spot and futures positions count with a delta of one."""
+    count = portfolio.underlyings
+    delta, gamma, vega = np.zeros(count), np.zeros(count), np.zeros(count)
+    spot = np.full(count, np.nan)
+    if portfolio.options:
+        greeks = engine.greeks(
+            Options(
+                spot=portfolio.spot,
+                strike=portfolio.strike,
+                expiry=portfolio.expiry,
+                vol=portfolio.vol,
+                rate=portfolio.rate,
+                dividend_yield=portfolio.dividend_yield,
+                is_call=portfolio.is_call,
+                american=portfolio.american,
+            )
+        )
+        size = portfolio.quantity * portfolio.multiplier
+        for total, column in ((delta, greeks.delta), (gamma, greeks.gamma), (vega, greeks.vega)):
+            np.add.at(total, portfolio.underlying, size * column)
+        spot[portfolio.underlying] = portfolio.spot
+    linear = portfolio.linear
+    np.add.at(delta, linear.underlying, linear.quantity * linear.multiplier)
+    spot[linear.underlying] = linear.spot
+    return Exposures(delta=delta, gamma=gamma, vega=vega, spot=spot)
+
+
+def delta_hedge(
+    delta: ArrayLike,
+    *,
+    spot: ArrayLike,
+    lot_size: ArrayLike = 1.0,
+    cost_per_lot: ArrayLike = 0.0,
+    cost_rate: ArrayLike = 0.0,
+    band: ArrayLike = 0.0,
+    limit: ArrayLike = np.inf,
+) -> Hedge:
+    """Whole lots of each underlying that bring its ``delta`` (U,), in units, to zero or to the band's edge.
+
+    ``band`` is the half-width within which nothing is traded, in units (see ``whalley_wilmott_band``);
+    ``limit`` the largest trade, in units. A trade costs ``cost_per_lot`` a lot and ``cost_rate`` of its
+    value. The risk is Σ|delta|·spot, in currency. Without a band or limit at most half a lot of delta is
+    left.
+    """
+    held = column(delta, "delta", None)
+    count = len(held)
+    price = column(spot, "spot", count, low=0.0)
+    lot = column(lot_size, "lot_size", count, low=0.0, strict=True)
+    per_lot, rate = (
+        column(cost_per_lot, "cost_per_lot", count, low=0.0),
+        column(cost_rate, "cost_rate", count, low=0.0),
+    )
+    width = column(band, "band", count, low=0.0)
+    most = column(limit, "limit", count, low=0.0, finite=False)
+    excess = np.sign(held) * np.maximum(np.abs(held) - width, 0.0)
+    lots = np.where(np.abs(held) > width, -np.rint(excess / lot), 0.0)
+    most_lots = np.floor(most / lot + 1e-9)
+    lots = np.clip(lots, -most_lots, most_lots)
+    trades = lots * lot
+    return Hedge(
+        trades=trades,
+        lots=lots.astype(np.int64),
+        costs=np.abs(lots) * per_lot + np.abs(trades) * price * rate,
+        risk_before=float(np.abs(held) @ price),
+        risk_after=float(np.abs(held + trades) @ price),
+        measure="sum of |delta| · spot",
+    )
+
+
+def whalley_wilmott_band(
+    gamma: ArrayLike,
+    *,
+    spot: ArrayLike,
+    cost_rate: ArrayLike,
+    risk_aversion: float,
+    rate: float = 0.0,
+    expiry: ArrayLike = 0.0,
+) -> Floats:
+    """Half-width of the no-trade band around the delta, in units (Whalley and Wilmott 1997).
+
+    (3/2 · e^(−rT) · cost_rate · S · Γ² / risk_aversion)^(1/3): the optimum for small proportional costs and
+    exponential utility. ``gamma`` is the position's, ``risk_aversion`` per unit of currency.
+    """
+    if not (np.isfinite(risk_aversion) and risk_aversion > 0.0):
+        raise InvalidInput("risk_aversion", f"must be above 0, got {risk_aversion}")
+    curve = column(gamma, "gamma", None)
+    count = len(curve)
+    price, cost = column(spot, "spot", count, low=0.0), column(cost_rate, "cost_rate", count, low=0.0)
+    discount = np.exp(-rate * column(expiry, "expiry", count, low=0.0))
+    return np.asarray(np.cbrt(1.5 * discount * cost * price * np.square(curve) / risk_aversion))
+
+
+@dataclass(frozen=True)
+class RebalancingPlan:
+    """The next spots of one underlying at which to trade, nearest first, and the trades due, in units."""
+
+    spots_up: Floats
+    trades_up: Floats
+    spots_down: Floats
+    trades_down: Floats
+
+
+def rebalancing_plan(
+    engine: Engine,
+    portfolio: Portfolio,
+    underlying: int,
+    *,
+    band: float,
+    lot_size: float = 1.0,
+    reach: float = 0.2,
+    steps: int = 400,
+) -> RebalancingPlan:
+    """Spots, up and down, at which the delta of one underlying leaves its ``band`` (units), with the trades.
+
+    Starts from the present position. The spot is walked ``reach`` (a fraction) either way in ``steps`` steps,
+    vols and time as they are.
+    """
+    lot = float(column(lot_size, "lot_size", 1, low=0.0, strict=True)[0])
+    width = float(column(band, "band", 1, low=0.0)[0])
+    part = portfolio.rows(portfolio.position_underlying == underlying)
+    if not len(part):
+        raise InvalidInput("underlying", f"{underlying} has no positions")
+    at = float(exposures(engine, part).spot[underlying])
+
+    def walk(direction: float) -> tuple[Floats, Floats]:
+        spots, trades, hedged = [], [], 0.0
+        for step in range(steps + 1):
+            spot = at * (1.0 + direction * reach * step / steps)
+            moved = part.with_spots(np.full(part.underlyings, spot))
+            delta = float(exposures(engine, moved).delta[underlying]) + hedged
+            due = delta_hedge([delta], spot=spot, lot_size=lot, band=width).trades[0]
+            if due:
+                spots.append(spot)
+                trades.append(float(due))
+                hedged += float(due)
+        return np.array(spots), np.array(trades)
+
+    up, down = walk(1.0), walk(-1.0)
+    return RebalancingPlan(spots_up=up[0], trades_up=up[1], spots_down=down[0], trades_down=down[1])
+
+
+def column(
+    value: ArrayLike,
+    field: str,
+    count: int | None,
+    *,
+    low: float = -np.inf,
+    strict: bool = False,
+    finite: bool = True,
+) -> Floats:
+    """``value`` as ``count`` doubles (or as many as it has), at least ``low``; refused by field and row."""
+    values = np.asarray(value, dtype=np.float64)
+    if count is None:
+        values = np.atleast_1d(values)
+        if values.ndim != 1:
+            raise InvalidInput(field, f"must have one dimension, got shape {values.shape}")
+    elif values.shape not in ((), (1,), (count,)):
+        raise InvalidInput(field, f"must be a number or have shape ({count},), got {values.shape}")
+    values = np.array(np.broadcast_to(values, (len(values) if count is None else count,)))
+    good = (np.isfinite(values) if finite else ~np.isnan(values)) & (
+        (values > low) if strict else (values >= low)
+    )
+    bad = np.flatnonzero(~good)
+    if bad.size:
+        bound = f" {'above' if strict else 'at least'} {low:g}" if low > -np.inf else ""
+        raise InvalidInput(field, f"must be a number{bound}, got {values[bad[0]]}", int(bad[0]))
+    return values

@@ -22,8 +22,8 @@ class KafkaSettings:
     bootstrap: str = EMBEDDED
     client_id: str = "gpu-risk"
 
-    # Producer. Records are already batches of events, so the client waits hardly at all for more.
-    linger_ms: float = limited(0.2, at_least=0.0, at_most=10_000.0)
+    # Producer. Records are already batches of events, so waiting for more only adds delay.
+    linger_ms: float = limited(0.0, at_least=0.0, at_most=10_000.0)
     batch_bytes_max: int = limited(1_048_576, at_least=1_024, at_most=2_147_483_647)
     batch_records_max: int = limited(10_000, at_least=1, at_most=1_000_000)
     record_bytes_max: int = limited(8_388_608, at_least=1_024, at_most=1_000_000_000)

@@ -37,9 +37,12 @@ def drain() -> Drain:
 
     def read(consumer: Consumer[bytes], count: int) -> list[Message[bytes]]:
         out: list[Message[bytes]] = []
-        # The group join takes a poll or two; every poll is bounded, and so is their number.
-        for _ in range(100):
-            out += consumer.poll(timeout_s=0.3)
+        # The group join takes a few polls; every poll is bounded, and so is the number of empty ones.
+        empty = 0
+        while empty < 60:
+            messages = consumer.poll(timeout_s=0.3)
+            empty = 0 if messages else empty + 1
+            out += messages
             if len(out) >= count:
                 return out
         raise AssertionError(f"only {len(out)} of {count} messages came")

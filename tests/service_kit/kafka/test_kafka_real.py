@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import uuid
 
@@ -150,13 +149,15 @@ def test_one_of_three_brokers_dies_and_nothing_is_lost_or_doubled(
         assert of_key == sorted(of_key)
 
 
-def test_a_write_needs_two_brokers(kafka_cluster: RealKafka, three: KafkaSettings, new_topic: str) -> None:
-    ensure_topics(three, (Topic(new_topic, key="symbol", partitions=1),))
+def test_a_write_needs_all_replicas_but_one(
+    kafka_cluster: RealKafka, three: KafkaSettings, new_topic: str
+) -> None:
+    ensure_topics(three, (Topic(f"{new_topic}.3", key="symbol", partitions=1),))
+    ensure_topics(three, (Topic(f"{new_topic}.2", key="symbol", partitions=1),), replication=2)
     admin = AdminClient(client_config(three))
-    resource = ConfigResource(ResourceType.TOPIC, new_topic)
-    config = admin.describe_configs([resource])[resource].result(timeout=10)
-    assert config["min.insync.replicas"].value == "2"
-    assert len(admin.list_topics(timeout=5).topics[new_topic].partitions[0].replicas) == 3
-    with Producer(dataclasses.replace(three, delivery_timeout_ms=20_000)) as producer:
-        producer.send(new_topic, "k", b"safe")
-        producer.flush()
+    for copies in (3, 2):
+        resource = ConfigResource(ResourceType.TOPIC, f"{new_topic}.{copies}")
+        config = admin.describe_configs([resource])[resource].result(timeout=10)
+        assert config["min.insync.replicas"].value == str(copies - 1)
+        found = admin.list_topics(timeout=5).topics[f"{new_topic}.{copies}"]
+        assert len(found.partitions[0].replicas) == copies

@@ -26,7 +26,7 @@ from service_kit import errors
 from service_kit.errors import CallError
 from service_kit.grpc_server.call import CURRENT, CallContext
 from service_kit.grpc_server.identity import ANYBODY, Identities
-from service_kit.grpc_server.quota import Account, Quotas
+from service_kit.grpc_server.quota import RETRY_WHEN_BUSY_S, Account, Quotas
 from service_kit.grpc_server.settings import GrpcSettings
 from service_kit.grpc_server.status import WireStatus, internal_status, wire_status
 from service_kit.telemetry.logs import logger
@@ -34,6 +34,7 @@ from service_kit.telemetry.metrics import GrpcMetrics
 from service_kit.telemetry.traces import NO_SPAN, Span, Traces
 
 RETRY_AFTER_STOP_S = 1.0
+PUBLIC_CALLS_MAX = 64  # open at once, all callers together
 # Deadlines travel with few digits, rounded up: 200 s arrives as 201.
 WIRE_ROUNDING = 1.01
 Translate = Callable[[Exception], CallError | None]
@@ -139,6 +140,9 @@ class Guard:
         now = asyncio.get_running_loop().time()
         principal, account = ANYBODY, None
         if route.public:
+            # Without identity there is no account; a flood of health watches must not fill the server.
+            if sum(one.account is None for one in self.open) >= PUBLIC_CALLS_MAX:
+                raise errors.QuotaExceeded("too many open calls of this kind", RETRY_WHEN_BUSY_S)
             seconds = context.time_remaining() or self._settings.max_stream_deadline_s
         else:
             principal = self._identities.principal(context)

@@ -79,14 +79,16 @@ async def call(
     opened = stub(sent, metadata=metadata, timeout=timeout, compression=compression)
     messages: list[Any] = []
     try:
-        if method.server_streaming:
-            async for message in opened:
-                messages.append(message)
-                if len(messages) >= messages_max:
-                    opened.cancel()
-                    return Outcome(grpc.StatusCode.OK, "", (), tuple(messages))
-        else:
-            messages.append(await opened)
+        # A server that forgets the deadline it owes fails the test instead of hanging it.
+        async with asyncio.timeout(2 * PATIENCE_S):
+            if not method.server_streaming:
+                messages.append(await opened)
+            else:
+                async for message in opened:
+                    messages.append(message)
+                    if len(messages) >= messages_max:
+                        opened.cancel()
+                        break
     except grpc.aio.AioRpcError as error:
         trailing = dict(error.trailing_metadata() or ())
         return Outcome(error.code(), error.details() or "", rich_details(trailing), tuple(messages))

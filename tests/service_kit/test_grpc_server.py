@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from protos.risk.v1 import risk_pb2
 from service_kit import errors
 from service_kit.grpc_server import GrpcServer, GrpcSettings, client_options, current_call
+from service_kit.grpc_server.guard import PUBLIC_CALLS_MAX
 from service_kit.lifecycle import Stop
 from tests.service_kit.certificates import World
 from tests.service_kit.echo_service import FAILURES, NAME, SERVICE, UNSERVED, EchoRisk, Foreign, make_server
@@ -200,6 +201,21 @@ async def test_health_for_each_service() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await health(channel, "nobody")
         assert caught.value.code() is Code.NOT_FOUND
+
+
+async def test_a_flood_of_health_watches_is_bounded_and_keeps_nobody_out() -> None:
+    async with running() as (server, channel):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service=NAME)
+        watches = [stub.Watch(request, timeout=PATIENCE_S) for _ in range(PUBLIC_CALLS_MAX)]
+        for watch in watches:
+            assert (await watch.read()).status == 1
+        assert await stub.Watch(request, timeout=PATIENCE_S).code() is Code.RESOURCE_EXHAUSTED
+        assert (await call(channel, PRICE)).code is Code.OK
+        for watch in watches:
+            watch.cancel()
+        await until(lambda: not server.guard.open)
+        assert await health(channel, NAME) == 1
 
 
 async def test_draining_lets_calls_finish_ends_watches_and_says_so_in_health() -> None:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
+from typing import Protocol
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class Queue(Protocol):
+    """What has records waiting."""
+
+    @property
+    def queued(self) -> int:
+        """Records that are queued or in flight."""
 
 
 class KafkaMetrics:
@@ -24,11 +35,17 @@ class KafkaMetrics:
         self.queue_full = counter("queue_full", "Sends refused because the queue stayed full.", "topic")
         self.backpressure_s = counter("backpressure_seconds", "Time that sends waited for room.", "topic")
         self.queue_records = Gauge(
-            "gpu_risk_kafka_queue_records", "Records in the producer's queue.", registry=registry
+            "gpu_risk_kafka_queue_records", "Records in the producers' queues.", registry=registry
         )
+        self._queues: weakref.WeakSet[Queue] = weakref.WeakSet()
+        self.queue_records.set_function(lambda: float(sum(queue.queued for queue in list(self._queues))))
         self.lag = Gauge(
             "gpu_risk_kafka_consumer_lag_records",
             "Records between the consumer's position and the end of the partition.",
             ("group", "topic", "partition"),
             registry=registry,
         )
+
+    def watch_queue(self, queue: Queue) -> None:
+        """Count this producer's queue in `queue_records` for as long as the producer lives."""
+        self._queues.add(queue)

@@ -125,7 +125,8 @@ class Producer:
             # The error that ended the block matters more; the loss is logged beside it.
             LOG.error("%s", lost)
 
-    def __len__(self) -> int:
+    @property
+    def queued(self) -> int:
         """Records that are queued or in flight."""
         return 0 if self._client is None else len(self._client)
 
@@ -138,7 +139,7 @@ class Producer:
                 raise DeliveryFailed("the producer is closed")
             if self._client is None:
                 self._client = confluent_kafka.Producer(self._config(), logger=LOG)
-                self._metrics.queue_records.set_function(self.__len__)
+                self._metrics.watch_queue(self)
             return self._client
 
     def _config(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import dataclasses
 import random
 
 import pytest
+from opentelemetry import trace
 from prometheus_client import CollectorRegistry
 
 from protos.topics import RISK_METRICS
@@ -14,6 +15,7 @@ from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.partitioning import partition_of
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.settings import KafkaSettings
+from service_kit.telemetry import traces
 
 # Codes of the protocol.
 NOT_LEADER, CLUSTER_AUTHORIZATION_FAILED = 6, 31
@@ -37,6 +39,19 @@ def test_a_record_arrives_as_it_was_sent(settings, drain) -> None:
     assert gone.value == b""
 
 
+def test_a_trace_goes_on_at_the_reader(settings, drain) -> None:
+    span = trace.NonRecordingSpan(trace.SpanContext(7, 9, is_remote=False, trace_flags=trace.TraceFlags(1)))
+    headers = [("other", b"\xff")]
+    with trace.use_span(span):
+        traces.inject(headers)
+    with Producer(settings) as producer, _reader(settings) as reader:
+        producer.send(RISK_METRICS, "k", b"x", headers)
+        producer.flush()
+        (message,) = drain(reader, 1)
+    context = trace.get_current_span(traces.extract(message.record.headers)).get_span_context()
+    assert (context.trace_id, context.span_id) == (7, 9)
+
+
 def test_records_land_where_partition_of_says(settings, drain, seed) -> None:
     draw = random.Random(seed)
     keys = [""] + [
@@ -55,7 +70,7 @@ def test_nothing_is_opened_before_the_first_send() -> None:
     producer = Producer(KafkaSettings(bootstrap="127.0.0.1:1"))
     producer.flush()
     producer.poll()
-    assert len(producer) == 0
+    assert producer.queued == 0
     producer.close()
     with pytest.raises(DeliveryFailed, match="closed"):
         producer.send("t", "k", b"")
@@ -73,7 +88,7 @@ def test_a_full_queue_refuses_by_name_and_loses_nothing(broker: EmbeddedBroker, 
     topic = {"topic": RISK_METRICS}
     assert registry.get_sample_value("gpu_risk_kafka_queue_full_total", topic) == 1
     assert registry.get_sample_value("gpu_risk_kafka_backpressure_seconds_total", topic) > 0
-    assert registry.get_sample_value("gpu_risk_kafka_queue_records") == 10
+    assert registry.get_sample_value("gpu_risk_kafka_queue_records") == producer.queued == 10
     broker.broker_up(1)
     producer.close(timeout_s=10)
     with _reader(settings) as reader:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from service_kit.errors import SettingError
 from service_kit.kafka.connection import client_config
-from service_kit.kafka.headers import HeaderCarrier, get_header, set_header
+from service_kit.kafka.headers import get_header, set_header
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.partitioning import murmur2, partition_of
 from service_kit.kafka.settings import KafkaSettings
@@ -101,21 +101,6 @@ def test_every_key_has_one_partition_in_range(key: bytes, partitions: int) -> No
 def test_a_topic_has_at_least_one_partition() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         partition_of("AAPL", 0)
-
-
-def test_headers_carry_a_trace_context() -> None:
-    from opentelemetry import trace
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    carrier, headers = HeaderCarrier(), [("other", b"\xff")]
-    span = trace.NonRecordingSpan(trace.SpanContext(7, 9, is_remote=False, trace_flags=trace.TraceFlags(1)))
-    propagator = TraceContextTextMapPropagator()
-    propagator.inject(headers, trace.set_span_in_context(span), setter=carrier)  # type: ignore[arg-type]
-    propagator.inject(headers, trace.set_span_in_context(span), setter=carrier)  # type: ignore[arg-type]
-    assert carrier.keys(headers) == ["other", "traceparent"]
-    back = trace.get_current_span(propagator.extract(headers, getter=carrier))  # type: ignore[arg-type]
-    assert back.get_span_context().trace_id == 7
-    assert back.get_span_context().span_id == 9
 
 
 def test_the_last_header_of_a_name_counts_and_is_replaced_as_one() -> None:

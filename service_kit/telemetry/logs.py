@@ -61,7 +61,8 @@ def start_logs(settings: LogSettings, service: str, stream: TextIO | None = None
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    # Libraries say at info what is of no use to an operator; our own events come through structlog.
+    root.setLevel(max(level, logging.WARNING))
 
 
 def logger(name: str) -> Any:

@@ -207,10 +207,10 @@ def test_implied_vol_agrees_with_the_reference(engine: gk.Engine, rng: np.random
 
 
 def test_impossible_prices(engine: gk.Engine) -> None:
-    prices = np.array([np.nan, -1.0, 0.0, 200.0, 10.0, np.inf])
-    found = engine.implied_vol(gk.Options(spot=100.0, strike=100.0, expiry=np.ones(6)), prices)
+    prices = np.array([np.nan, -1.0, 0.0, 200.0, 10.0, np.inf, 1e-312])
+    found = engine.implied_vol(gk.Options(spot=100.0, strike=100.0, expiry=np.ones(7)), prices)
     wanted = gk.engine("reference").implied_vol(
-        gk.Options(spot=100.0, strike=100.0, expiry=np.ones(6)), prices
+        gk.Options(spot=100.0, strike=100.0, expiry=np.ones(7)), prices
     )
     np.testing.assert_array_equal(found.status, wanted.status)
     assert np.isnan(found.vol[found.status != 0]).all()

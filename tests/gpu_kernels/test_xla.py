@@ -81,8 +81,8 @@ def test_bad_and_expired_rows(engine: gk.Engine) -> None:
     found, wanted = engine.greeks(options), gk.engine("reference").greeks(options)
     for name in found.COLUMNS:
         np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-12, atol=1e-300)
-    prices = np.array([np.nan, -1.0, 0.0, 200.0, 10.0, np.inf])
-    at_money = gk.Options(spot=100.0, strike=100.0, expiry=np.ones(6))
+    prices = np.array([np.nan, -1.0, 0.0, 200.0, 10.0, np.inf, 1e-312])
+    at_money = gk.Options(spot=100.0, strike=100.0, expiry=np.ones(7))
     np.testing.assert_array_equal(
         engine.implied_vol(at_money, prices).status,
         gk.engine("reference").implied_vol(at_money, prices).status,

@@ -1,0 +1,192 @@
+"""The CUDA engine on a real device. Needs no more than NumPy, SciPy and CuPy beside this package."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy", reason="needs SciPy for the reference engine")
+
+import grids
+from scenario_books import fresh_rng, random_book, random_scenarios, scipy_pnl
+
+import gpu_kernels as gk
+from gpu_kernels.revaluation import position_pnl
+
+pytestmark = pytest.mark.gpu
+
+try:
+    CUDA = gk.engine("cuda")
+except gk.EngineUnavailable as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+cupy = pytest.importorskip("cupy")
+
+NUMERIC = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return fresh_rng()
+
+
+def random_rows(rng: np.random.Generator, size: int) -> gk.Options:
+    return gk.Options(**grids.everything(rng, size)._asdict())
+
+
+def on_device(options: gk.Options) -> gk.Options:
+    return gk.Options(**{name: cupy.asarray(getattr(options, name)) for name in (*NUMERIC, "is_call")})
+
+
+def same_bits(one: Any, other: Any) -> None:
+    for a, b in zip(one.columns(), other.columns(), strict=True):
+        np.testing.assert_array_equal(cupy.asnumpy(a), cupy.asnumpy(b))
+
+
+def test_price_and_greeks_agree_with_the_reference(rng: np.random.Generator) -> None:
+    options = random_rows(rng, 400_000)
+    found, wanted = CUDA.greeks(options), gk.engine("reference").greeks(options)
+    scale = np.maximum(options.spot, options.strike)
+    assert (np.abs(found.price - wanted.price) <= 4e-15 * scale).all()
+    np.testing.assert_array_equal(found.status, wanted.status)
+    seen = wanted.price > 1e-30 * options.spot
+    for name in found.COLUMNS[:-1]:
+        one, other = getattr(found, name)[seen], getattr(wanted, name)[seen]
+        size = np.maximum(np.abs(other), 1e-6 * np.abs(other).max())
+        assert (np.abs(one - other) <= 1e-9 * size).all(), name
+    price = CUDA.price(options).price
+    assert (np.abs(price - wanted.price)[seen] <= 1e-11 * wanted.price[seen]).all()
+
+
+def test_implied_vol_agrees_with_the_reference(rng: np.random.Generator) -> None:
+    options = random_rows(rng, 200_000)
+    prices = gk.engine("reference").greeks(options)
+    found = CUDA.implied_vol(options, prices.price)
+    wanted = gk.engine("reference").implied_vol(options, prices.price)
+    assert (found.status == wanted.status).mean() > 0.99
+    clear = (prices.vega * options.vol > 1e-3 * prices.price) & (found.status == 0) & (wanted.status == 0)
+    leverage = prices.price[clear] / (prices.vega * options.vol)[clear]
+    error = np.abs(found.vol - wanted.vol)[clear] / wanted.vol[clear]
+    assert (error <= 1e-12 + 8e-16 * leverage).all()
+
+
+def test_bad_rows_have_their_status() -> None:
+    options = gk.Options(
+        spot=[100.0, np.nan, 100.0, -1.0, 100.0, np.inf, 0.0, 100.0],
+        strike=[100.0, 100.0, 100.0, 100.0, 90.0, 100.0, 100.0, 100.0],
+        expiry=[1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0],
+        vol=[0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.0],
+    )
+    found, wanted = CUDA.greeks(options), gk.engine("reference").greeks(options)
+    for name in found.COLUMNS:
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-12, atol=1e-300)
+
+
+def test_device_columns_stay_on_the_device(rng: np.random.Generator) -> None:
+    options = random_rows(rng, 10_000)
+    there = on_device(options)
+    host = CUDA.greeks(options)
+    for one in (CUDA.greeks(there), CUDA.greeks(there.replace(rate=0.03).replace(rate=there.rate))):
+        assert all(isinstance(array, cupy.ndarray) for array in one.columns())
+        same_bits(one, host)
+    assert isinstance(CUDA.implied_vol(there, cupy.asarray(host.price)).vol, cupy.ndarray)
+
+
+def test_out_is_filled_in_place(rng: np.random.Generator) -> None:
+    options = random_rows(rng, 5000)
+    there = on_device(options)
+    out = gk.PriceResult(cupy.full(5000, 7.0), cupy.full(5000, 9, cupy.uint8))
+    assert CUDA.price(there, out=out) is out
+    same_bits(out, CUDA.price(options))
+    # From device columns into host memory, too.
+    host = gk.PriceResult(np.full(5000, 7.0), np.full(5000, 9, np.uint8))
+    same_bits(CUDA.price(there, out=host), out)
+
+
+def test_the_same_bits_each_time_and_in_any_cut(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpu_kernels.engines.cuda import rows
+
+    options = random_rows(rng, 100_000)
+    first = CUDA.greeks(options)
+    same_bits(first, CUDA.greeks(options))
+    monkeypatch.setattr(rows, "CHUNK_ROWS", 3331)
+    same_bits(first, CUDA.greeks(options))
+
+
+def test_ten_million_rows_in_bounded_memory() -> None:
+    pool = cupy.get_default_memory_pool()
+    pool.free_all_blocks()
+    before = pool.total_bytes()
+    size = 10_000_000
+    spot = np.linspace(50.0, 150.0, size)
+    found = CUDA.greeks(gk.Options(spot=spot, strike=100.0, expiry=0.5, vol=0.2))
+    assert (found.status == 0).all()
+    assert (np.diff(found.price) > 0).all()
+    assert pool.total_bytes() - before < 1 << 30
+
+
+def test_concurrent_calls(rng: np.random.Generator) -> None:
+    batches = [random_rows(rng, 30_000) for _ in range(8)]
+    alone = [CUDA.greeks(batch) for batch in batches]
+    with ThreadPoolExecutor(8) as pool:
+        for one, other in zip(alone, pool.map(CUDA.greeks, batches), strict=True):
+            same_bits(one, other)
+
+
+def test_the_callers_stream_is_respected(rng: np.random.Generator) -> None:
+    options = random_rows(rng, 50_000)
+    wanted = CUDA.price(options)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        there = on_device(options)
+        found = CUDA.price(there)
+        # Columns that are still in the making when a host result is asked for.
+        later = gk.Options(
+            **{name: getattr(there, name) + 0.0 for name in NUMERIC}, is_call=there.is_call.copy()
+        )
+        host = CUDA.price(later, out=gk.PriceResult(np.empty(50_000), np.empty(50_000, np.uint8)))
+    stream.synchronize()
+    same_bits(found, wanted)
+    same_bits(host, wanted)
+
+
+@pytest.mark.parametrize(("vols", "rates"), [(True, True), (False, False)])
+def test_revaluation(rng: np.random.Generator, vols: bool, rates: bool) -> None:
+    book = random_book(rng, 3000, 5, groups=7, linear=20)
+    scenarios = random_scenarios(rng, 211, 5, vols=vols, rates=rates)
+    each, gross = scipy_pnl(book, scenarios)
+    found = CUDA.revalue(book, scenarios)
+    assert np.abs(found - each.sum(axis=0)).max() <= 1e-11 * gross
+    np.testing.assert_array_equal(found, CUDA.revalue(book, scenarios))
+    by_group = CUDA.revalue(book, scenarios, by="group")
+    expected = np.array([each[book.group == group].sum(axis=0) for group in range(book.groups)])
+    assert np.abs(by_group - expected).max() <= 1e-11 * gross
+    assert np.abs(position_pnl(CUDA, book, scenarios) - each).max() <= 1e-11 * gross
+
+
+def test_revaluation_of_many_scenarios_in_turns(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpu_kernels.engines.cuda import revaluation
+
+    book = random_book(rng, 2000, 3)
+    scenarios = random_scenarios(rng, 5000, 3)
+    whole = CUDA.revalue(book, scenarios)
+    monkeypatch.setattr(revaluation, "DOUBLES_MAX", 1 << 14)
+    np.testing.assert_array_equal(CUDA.revalue(book, scenarios), whole)
+
+
+def test_jax_and_cupy_share_the_device(rng: np.random.Generator) -> None:
+    try:
+        xla = gk.engine("xla")
+    except gk.EngineUnavailable as error:
+        pytest.skip(str(error))
+    options = random_rows(rng, 20_000)
+    one, other = xla.price(options), CUDA.price(options)
+    scale = np.maximum(options.spot, options.strike)
+    assert (np.abs(one.price - other.price) <= 4e-15 * scale).all()

@@ -33,7 +33,6 @@ RESERVED = frozenset(
         SETTINGS_FILE,
         "GPU_RISK_TEST_SEED",
         "GPU_RISK_REQUIRE_KAFKA",
-        "GPU_RISK_REQUIRE_GPU",
         "GPU_RISK_PARENT_PIPE",
     }
 )

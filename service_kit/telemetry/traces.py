@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from service_kit.settings import limited
+
 Headers = list[tuple[str, bytes]]
 TRACE_KEYS = ("traceparent", "tracestate")
 
@@ -19,7 +21,9 @@ class TraceSettings:
     """Where spans go (`GPU_RISK_TRACES_…`)."""
 
     otlp_endpoint: str | None = None  # e.g. http://collector:4317; nothing = traces off
-    sample_ratio: float = 1.0  # of the traces that start here; a caller's decision is followed
+    sample_ratio: float = limited(
+        1.0, at_least=0, at_most=1
+    )  # of the traces that start here; a caller's decision is followed
 
 
 class Span(Protocol):

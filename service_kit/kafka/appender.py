@@ -51,13 +51,23 @@ class Appender:
         except (BufferError, KafkaException) as error:
             raise DeliveryFailed(f"the record for {topic} was refused: {error}") from error
         while not receipt.done.is_set():
-            # Whichever thread polls runs the callbacks of all.
-            client.poll(_POLL_S)
+            self._poll(client)
             if time.monotonic() > deadline:
                 raise DeliveryFailed(f"no receipt for a record of {topic}: it may or may not be in the log")
         if receipt.error:
             raise DeliveryFailed(f"the record for {topic} was not delivered: {receipt.error}")
         return receipt.partition, receipt.offset
+
+    def _poll(self, client: confluent_kafka.Producer) -> None:
+        """Runs the callbacks that are due, of whichever thread's records."""
+        try:
+            client.poll(_POLL_S)
+        except KafkaException as error:
+            # A fatal error: this client takes nothing more, the next append makes a new one.
+            with self._lock:
+                if self._client is client:
+                    self._client = None
+            raise DeliveryFailed(f"the client failed: {error.args[0].str()}") from error
 
     def close(self) -> None:
         """Waits shortly for what is under way and lets go of the connection."""

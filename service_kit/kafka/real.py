@@ -59,7 +59,8 @@ def find_kafka(brokers: int = 1, *, to_kill: bool = False, env: Mapping[str, str
         # A broker that was named is meant: an error there is never passed over.
         return NamedKafka(named, brokers)
     reasons: list[str] = []
-    for attempt in (DockerKafka, LocalKafka):
+    # Docker's brokers are not ours to kill.
+    for attempt in (LocalKafka,) if to_kill else (DockerKafka, LocalKafka):
         try:
             found: RealKafka = attempt(brokers)
         except NoRealKafka as error:

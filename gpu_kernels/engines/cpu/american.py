@@ -1,0 +1,99 @@
+"""American options on the CPU engine: prices, Greeks, implied vol, and boundaries that are kept and used again."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_kernels.engines.cpu import european
+from gpu_kernels.engines.cpu.american_rows import (
+    STATE,
+    accurate_boundaries,
+    fast_boundaries,
+    price_rows,
+    slopes_rows,
+)
+from gpu_kernels.engines.cpu.american_solver import LANES
+from gpu_kernels.engines.cpu.threads import workers
+from gpu_kernels.engines.engine import Columns
+from gpu_kernels.formulas import american_greeks
+from gpu_kernels.formulas.american_tables import (
+    SCHEMES,
+    Scheme,
+    angles,
+    boundary_tables,
+    interpolation,
+    place_table,
+)
+from gpu_kernels.results import GreeksResult, PriceResult
+
+# Rows that one thread takes at a time: their boundaries stay in the second-level cache.
+BLOCK_ROWS = 256
+CHUNK_ROWS = 1 << 18
+
+# Angles of the premium for Greeks: more of them, and closer together where time is short, since gamma and its slope
+# are integrals over a peak there when the spot is near the boundary.
+GREEK_ANGLES = 48
+GREEK_CROWDING = 2
+
+
+@cache
+def tables(scheme: Scheme, premium: tuple[int, int]) -> Any:
+    """The arrays that the boundary kernels take for this scheme, with h wanted at the angles of the premium."""
+    rule = angles(*premium)
+    made = boundary_tables(scheme.nodes, scheme.angles)
+    inner = made.angles
+    return (
+        place_table(made.xi), place_table(made.places),
+        inner.cosine, inner.inv_cosine, inner.weight, made.matrix,
+        place_table(rule.sine), interpolation(scheme.nodes, rule.sine),
+    )  # fmt: skip
+
+
+def block_state(part: tuple[Any, ...], method: str, premium: tuple[int, int]) -> NDArray[np.float64]:
+    """The state of the blocks that hold these full-length columns, with their boundaries."""
+    scheme = SCHEMES[method]
+    blocks = (part[0].size + LANES - 1) // LANES
+    state = np.empty((blocks, STATE + premium[0], LANES))
+    solve = fast_boundaries if method == "fast" else accurate_boundaries
+    solve(part, tables(scheme, premium), scheme.steps, LANES, state)
+    return state
+
+
+def price(columns: Columns, method: str, out: PriceResult) -> None:
+    """Write value and status of each row."""
+    full = columns.full(out.status.size)
+    rule = (SCHEMES[method].premium, 1)
+
+    def work(start: int, stop: int) -> None:
+        part = tuple(full.slice(start, stop))
+        state = block_state(part, method, rule)
+        price_rows(part, state, _premium(rule), LANES, out.price[start:stop], out.status[start:stop])
+
+    workers().run(out.status.size, work, BLOCK_ROWS)
+
+
+def slopes(columns: Columns, method: str) -> NDArray[np.float64]:
+    """What Greeks are made of, (8, n), see slopes_rows; columns are full length."""
+    rule = (GREEK_ANGLES, GREEK_CROWDING)
+    out = np.empty((8, columns.spot.size))
+
+    def work(start: int, stop: int) -> None:
+        part = tuple(columns.slice(start, stop))
+        slopes_rows(part, block_state(part, method, rule), _premium(rule), LANES, out[:, start:stop])
+
+    workers().run(columns.spot.size, work, BLOCK_ROWS)
+    return out
+
+
+def greeks(columns: Columns, method: str, out: GreeksResult) -> None:
+    """Write value, eight derivatives and status of each row."""
+    american_greeks.greeks(columns.full(out.status.size), method, out, slopes, european.greeks)
+
+
+def _premium(premium: tuple[int, int]) -> Any:
+    rule = angles(*premium)
+    return (rule.cosine, rule.inv_cosine, rule.weight)

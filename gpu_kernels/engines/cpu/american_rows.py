@@ -1,0 +1,271 @@
+"""Kernels over blocks of American rows: boundaries once per row, then prices or slopes from them, many times over.
+
+A block is LANES rows side by side. Its state is one slice of a float64 array (blocks, STATE + angles, LANES): the row
+seen as a put on a strike of 1, then h = log(X/B) at the angles of the premium integral. The last block of a batch is
+filled up with copies of its last row, so that a row's result does not depend on the number of rows after it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from gpu_kernels.engines.cpu import ops
+from gpu_kernels.engines.cpu.american_solver import LANES, boundary_solver, compiled, stack
+from gpu_kernels.engines.cpu.compile import kernel
+from gpu_kernels.formulas.american import SINGLE, american
+from gpu_kernels.formulas.american_tables import SCHEMES
+from gpu_kernels.formulas.black_scholes import black_scholes
+
+put_frame, perpetual, bend, shape, seed, _, _, premium_term, premium_slopes, unscaled, certain_value = (
+    american(ops)
+)
+european_price, _, row_status = black_scholes(ops)
+exp = ops.exp
+sqrt = ops.sqrt
+
+# Rows of a block's state, before the boundary.
+LOG_SPOT, EXPIRY, VOL, RATE, YIELD, LOG_X, SCALE, EDGE, USABLE, KIND, FAR, GAP, LOG_RT, STATE = range(14)
+
+NAN = float("nan")
+INVALID_INPUT, NOT_CONVERGED = 2, 5
+# log(S/B) is only looked at where both fit; beyond, the premium is 0 to the last digit.
+MOST_LOG_SPOT = 700.0
+
+input_rows = stack(8 * LANES)
+h_rows = stack(64 * LANES)
+MOST_NODES = 64
+
+
+@compiled
+def load(block, rows, put):  # type: ignore[no-untyped-def]
+    """Copy one block of seven columns, the last row repeated to fill it."""
+    size = rows[0].shape[0]
+    first = block * LANES
+    count = min(LANES, size - first)
+    for a in range(LANES):
+        i = first + min(a, count - 1)
+        put[0, a] = rows[0][i]
+        put[1, a] = rows[1][i]
+        put[2, a] = rows[2][i]
+        put[3, a] = rows[3][i]
+        put[4, a] = rows[4][i]
+        put[5, a] = rows[5][i]
+        put[6, a] = 1.0 if rows[6][i] else 0.0
+    return count
+
+
+@compiled
+def frame_block(put, state, lanes):  # type: ignore[no-untyped-def]
+    """The rows of a block as puts on a strike of 1."""
+    for a in range(lanes):
+        kind, usable, scale, x, t, v, r, q, log_x = put_frame(
+            put[0, a], put[1, a], put[2, a], put[3, a], put[4, a], put[5, a], put[6, a] > 0.5
+        )
+        state[LOG_SPOT, a] = x
+        state[EXPIRY, a] = t
+        state[VOL, a] = v
+        state[RATE, a] = r
+        state[YIELD, a] = q
+        state[LOG_X, a] = log_x
+        state[SCALE, a] = scale
+        state[USABLE, a] = 1.0 if usable else 0.0
+        state[KIND, a] = kind
+        state[FAR, a] = perpetual(v, r, q, log_x)
+        gap, log_rt = bend(t, v, r, log_x)
+        state[GAP, a] = gap
+        state[LOG_RT, a] = log_rt
+
+
+@compiled
+def seed_block(state, at, h, lanes):  # type: ignore[no-untyped-def]
+    """First guess of the boundary at the nodes."""
+    for j in range(at.shape[0]):
+        place = at[j, 0]
+        for a in range(lanes):
+            root = place * sqrt(state[EXPIRY, a])
+            h[j, a] = seed(root, state[VOL, a], state[RATE, a], state[LOG_X, a], state[FAR, a])
+
+
+@compiled
+def interpolate(matrix, places, g, one, lanes):  # type: ignore[no-untyped-def]
+    """h at the angles of the premium integral, into the block's state."""
+    for k in range(matrix.shape[0]):
+        for a in range(lanes):
+            one[STATE + k, a] = 0.0
+        for j in range(matrix.shape[1]):
+            weight = matrix[k, j]
+            for a in range(lanes):
+                one[STATE + k, a] += weight * g[j, a]
+        place, inv_place, log_square, curve = places[k, 0], places[k, 1], places[k, 2], places[k, 3]
+        for a in range(lanes):
+            size = shape(place, inv_place, log_square, curve, one[GAP, a], one[LOG_RT, a])
+            one[STATE + k, a] = max(one[STATE + k, a] * size, 1e-14)
+
+
+def boundary_kernel(solver: Any) -> Any:
+    """rows(columns, tables, steps, lanes, state): the boundary of every row."""
+
+    def rows(columns, tables, steps, lanes, state):  # type: ignore[no-untyped-def]
+        at, places, cosine, inv_cosine, weight, matrix, sines, to_premium = tables
+        put = numba.carray(input_rows(), (8, LANES))
+        h = numba.carray(h_rows(), (MOST_NODES, LANES))
+        for block in range(state.shape[0]):
+            one = state[block]
+            load(block, columns, put)
+            frame_block(put, one, lanes)
+            for a in range(lanes):
+                put[0, a] = sqrt(one[EXPIRY, a])
+            seed_block(one, at, h, lanes)
+            solver(
+                h, put[0], one[VOL], one[RATE], one[YIELD], one[LOG_X], one[GAP], one[LOG_RT], steps,
+                at, places, cosine, inv_cosine, weight, matrix, lanes,
+            )  # fmt: skip
+            interpolate(to_premium, sines, h, one, lanes)
+            for a in range(lanes):
+                edge = shape(at[0, 0], at[0, 1], at[0, 2], at[0, 3], one[GAP, a], one[LOG_RT, a])
+                one[EDGE, a] = one[LOG_X, a] - h[0, a] * edge
+
+    return rows
+
+
+fast_boundaries = kernel(boundary_kernel(boundary_solver(SCHEMES["fast"].nodes, SCHEMES["fast"].angles)))
+accurate_boundaries = kernel(
+    boundary_kernel(boundary_solver(SCHEMES["accurate"].nodes, SCHEMES["accurate"].angles))
+)
+
+
+@kernel
+def price_rows(columns, state, angles, lanes, price, status):  # type: ignore[no-untyped-def]
+    """Value and status of each row from its boundary; rows with two boundaries get NaN and NOT_CONVERGED."""
+    cosine, inv_cosine, weight = angles
+    put = numba.carray(input_rows(), (8, LANES))
+    work = numba.carray(h_rows(), (MOST_NODES, LANES))
+    for block in range(state.shape[0]):
+        one = state[block]
+        count = load(block, columns, put)
+        premium_block(one, cosine, inv_cosine, weight, work, lanes)
+        for a in range(lanes):
+            value, mark = settle(
+                put[0, a], put[1, a], put[2, a], put[3, a], put[4, a], put[5, a], put[6, a] > 0.5,
+                one[USABLE, a], one[KIND, a], one[EXPIRY, a], one[LOG_SPOT, a] <= one[EDGE, a],
+                work[6, a] * one[SCALE, a],
+            )  # fmt: skip
+            work[0, a] = value
+            work[1, a] = mark
+        for a in range(count):
+            price[block * LANES + a] = work[0, a]
+            status[block * LANES + a] = np.uint8(work[1, a])
+
+
+@compiled
+def premium_block(one, cosine, inv_cosine, weight, work, lanes):  # type: ignore[no-untyped-def]
+    """Premium of early exercise of a block, in units of the put's strike, into work[6]."""
+    for a in range(lanes):
+        root = sqrt(one[EXPIRY, a])
+        v = one[VOL, a] * root
+        work[0, a] = min(max(one[LOG_SPOT, a], -MOST_LOG_SPOT), MOST_LOG_SPOT)
+        work[1, a] = exp(work[0, a])
+        work[0, a] -= one[LOG_X, a]
+        work[2, a] = one[RATE, a] * one[EXPIRY, a]
+        work[3, a] = one[YIELD, a] * one[EXPIRY, a]
+        work[4, a] = v
+        work[5, a] = 1.0 / v
+        work[6, a] = 0.0
+    for k in range(cosine.shape[0]):
+        c = cosine[k]
+        inv_c = inv_cosine[k]
+        w = weight[k]
+        for a in range(lanes):
+            r_tau = work[2, a]
+            q_tau = work[3, a]
+            work[6, a] += w * premium_term(
+                work[0, a],
+                one[STATE + k, a],
+                work[1, a],
+                r_tau - q_tau,
+                r_tau,
+                q_tau,
+                work[4, a],
+                work[5, a],
+                c,
+                inv_c,
+            )
+
+
+@ops.function
+def settle(spot, strike, expiry, vol, rate, dividend_yield, is_call, usable, kind, span, exercised, premium):  # type: ignore[no-untyped-def]
+    """Value and status of one row from its premium: bounded from below by exercise now and by the European value."""
+    european = european_price(
+        spot, strike, span if usable > 0.5 else expiry, vol, rate, dividend_yield, is_call
+    )
+    now = max(spot - strike, 0.0) if is_call else max(strike - spot, 0.0)
+    certain = certain_value(spot, strike, expiry, rate, dividend_yield, is_call)
+    early = now if exercised else max(european + max(premium, 0.0), now)
+    value = early if usable > 0.5 else max(certain, european)
+    value = european if kind == 0.0 else value
+    status = row_status(spot, strike, expiry, vol, rate, dividend_yield)
+    value = now if expiry == 0.0 else value
+    state = NOT_CONVERGED if kind == 2.0 and status == 0 else status
+    state = state if value - value == 0.0 else (INVALID_INPUT if status == INVALID_INPUT else NOT_CONVERGED)
+    return (NAN if state == INVALID_INPUT or state == NOT_CONVERGED else value), state
+
+
+@kernel
+def slopes_rows(columns, state, angles, lanes, out):  # type: ignore[no-untyped-def]
+    """What Greeks are made of, out (8, n): the premium and its first three derivatives with respect to spot, the
+    expiry it was computed for, whether the row is exercised now, whether there is a premium at all, and its kind."""
+    cosine, inv_cosine, weight = angles
+    put = numba.carray(input_rows(), (8, LANES))
+    work = numba.carray(h_rows(), (MOST_NODES, LANES))
+    for block in range(state.shape[0]):
+        one = state[block]
+        count = load(block, columns, put)
+        slopes_block(one, cosine, inv_cosine, weight, work, lanes)
+        for a in range(count):
+            i = block * LANES + a
+            f0, f1, f2, f3 = unscaled(
+                work[6, a], work[7, a], work[8, a], work[9, a], work[1, a], one[SCALE, a], put[6, a] > 0.5
+            )
+            out[0, i] = f0
+            out[1, i] = f1
+            out[2, i] = f2
+            out[3, i] = f3
+            out[4, i] = one[EXPIRY, a]
+            out[5, i] = 1.0 if one[LOG_SPOT, a] <= one[EDGE, a] else 0.0
+            out[6, i] = one[USABLE, a]
+            out[7, i] = one[KIND, a]
+
+
+@compiled
+def slopes_block(one, cosine, inv_cosine, weight, work, lanes):  # type: ignore[no-untyped-def]
+    """Premium and its derivatives of a block, in units of the put's strike, into work[6:10]."""
+    for a in range(lanes):
+        root = sqrt(one[EXPIRY, a])
+        v = one[VOL, a] * root
+        work[0, a] = min(max(one[LOG_SPOT, a], -MOST_LOG_SPOT), MOST_LOG_SPOT)
+        work[1, a] = exp(work[0, a])
+        work[0, a] -= one[LOG_X, a]
+        work[2, a] = one[RATE, a] * one[EXPIRY, a]
+        work[3, a] = one[YIELD, a] * one[EXPIRY, a]
+        work[4, a] = v
+        work[5, a] = 1.0 / v
+        for m in range(6, 10):
+            work[m, a] = 0.0
+    for k in range(cosine.shape[0]):
+        c = cosine[k]
+        inv_c = inv_cosine[k]
+        w = weight[k]
+        for a in range(lanes):
+            r_tau = work[2, a]
+            q_tau = work[3, a]
+            f0, f1, f2, f3 = premium_slopes(
+                work[0, a], one[STATE + k, a], work[1, a], r_tau - q_tau, r_tau, q_tau, one[LOG_X, a],
+                work[4, a], work[5, a], c, inv_c,
+            )  # fmt: skip
+            work[6, a] += w * f0
+            work[7, a] += w * f1
+            work[8, a] += w * f2
+            work[9, a] += w * f3

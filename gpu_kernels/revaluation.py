@@ -7,7 +7,8 @@ horizons, groups and buffers are here and the same for all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,8 @@ Integers = NDArray[np.int64]
 
 # Rows × scenarios that `position_pnl` may answer with: beyond it a caller wants sums, not 8 GiB of rows.
 POSITION_PNL_MAX = 1 << 30
+# American rows whose P&L per scenario is held at once: their sum does not depend on anything else.
+AMERICAN_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,12 @@ class Shocks:
         """Number of scenarios."""
         return int(self.spot_return.shape[1])
 
+    def of_rows(self, rows: Integers) -> Shocks:
+        """The same shocks with the surface nodes of these option rows."""
+        if self.node is None or self.node_weight is None:
+            return self
+        return replace(self, node=self.node[rows], node_weight=self.node_weight[rows])
+
 
 # Writes the options' P&L under the shocks into (G, S): per group, or all in row 0 when there are no groups.
 GroupKernel = Callable[[Portfolio, Shocks, Floats], None]
@@ -56,9 +65,19 @@ PositionKernel = Callable[[Portfolio, Shocks, Floats], None]
 
 
 def revalue_with(
-    kernel: GroupKernel, portfolio: Portfolio, scenarios: Scenarios, by: str | None, out: Any
+    kernel: GroupKernel,
+    portfolio: Portfolio,
+    scenarios: Scenarios,
+    by: str | None,
+    out: Any,
+    american: PositionKernel | None = None,
 ) -> Floats:
-    """P&L (S,), or (G, S) by group, from an engine's ``kernel`` for options."""
+    """P&L (S,), or (G, S) by group, from an engine's ``kernel`` for options.
+
+    With ``american`` that kernel gets European rows only, and this one the American rows, block by block.
+    """
+    if american is not None and portfolio.american.any():
+        kernel = partial(_with_american, kernel, american)
     check(portfolio, scenarios)
     groups = _group_count(portfolio, by)
     answer = _buffer(out, (len(scenarios),) if by is None else (groups, len(scenarios)))
@@ -75,8 +94,15 @@ def revalue_with(
     return answer
 
 
-def position_pnl_with(kernel: PositionKernel, portfolio: Portfolio, scenarios: Scenarios) -> Floats:
-    """P&L of every position (options, then linear) in every scenario, (P, S), from an engine's ``kernel``."""
+def position_pnl_with(
+    kernel: PositionKernel,
+    portfolio: Portfolio,
+    scenarios: Scenarios,
+    american: PositionKernel | None = None,
+) -> Floats:
+    """P&L of every position (options, then linear) in every scenario, (P, S), from its kernels."""
+    if american is not None and portfolio.american.any():
+        kernel = partial(_rows_with_american, kernel, american)
     check(portfolio, scenarios)
     if len(portfolio) * len(scenarios) > POSITION_PNL_MAX:
         raise InvalidInput(
@@ -97,6 +123,51 @@ def position_pnl_with(kernel: PositionKernel, portfolio: Portfolio, scenarios: S
     worth = linear.quantity * linear.multiplier * linear.spot
     answer[options:] = worth[:, None] * np.expm1(scenarios.spot_return.T[linear.underlying])
     return answer
+
+
+def _with_american(
+    european: GroupKernel, american: PositionKernel, portfolio: Portfolio, shocks: Shocks, out: Floats
+) -> None:
+    """European rows by one kernel, American rows by the other; only the book decides the order of sums."""
+    plain = np.flatnonzero(~portfolio.american)
+    part = portfolio.rows(plain)
+    european(part, shocks.of_rows(plain), out)
+    rows = np.flatnonzero(portfolio.american)
+    for start in range(0, len(rows), AMERICAN_BLOCK):
+        block = rows[start : start + AMERICAN_BLOCK]
+        pnl = np.empty((len(block), shocks.scenarios))
+        american(portfolio.rows(block), shocks.of_rows(block), pnl)
+        _refuse_nan(pnl, block)
+        group = np.zeros(len(block), np.int64) if portfolio.group is None else portfolio.group[block]
+        for number in np.unique(group):
+            out[number] += pnl[group == number].sum(axis=0)
+
+
+def _rows_with_american(
+    european: PositionKernel, american: PositionKernel, portfolio: Portfolio, shocks: Shocks, out: Floats
+) -> None:
+    plain = np.flatnonzero(~portfolio.american)
+    piece = np.empty((len(plain), shocks.scenarios))
+    european(portfolio.rows(plain), shocks.of_rows(plain), piece)
+    out[plain] = piece
+    rows = np.flatnonzero(portfolio.american)
+    for start in range(0, len(rows), AMERICAN_BLOCK):
+        block = rows[start : start + AMERICAN_BLOCK]
+        pnl = np.empty((len(block), shocks.scenarios))
+        american(portfolio.rows(block), shocks.of_rows(block), pnl)
+        _refuse_nan(pnl, block)
+        out[block] = pnl
+
+
+def _refuse_nan(pnl: Floats, rows: Integers) -> None:
+    bad = np.argwhere(np.isnan(pnl))
+    if len(bad):
+        row, scenario = (int(i) for i in bad[0])
+        raise InvalidInput(
+            "options",
+            f"the American option has no price in scenario {scenario}: it has two exercise boundaries",
+            int(rows[row]),
+        )
 
 
 def position_pnl(engine: Engine, portfolio: Portfolio, scenarios: Scenarios) -> Floats:

@@ -62,7 +62,7 @@ def kelly_sizes(
 
     def volatility(units: Floats) -> float:
         f = units * share
-        return float(np.sqrt(max(f @ root.cov @ f, 0.0)))
+        return float(np.sqrt(max(float(f @ root.cov @ f), 0.0)))
 
     return Hedge(
         trades=trades,

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_kernels.engines.cpu import ops
+from gpu_kernels.engines.cpu.american_revaluation import american_pnl
 from gpu_kernels.engines.cpu.compile import kernel
 from gpu_kernels.engines.cpu.threads import workers
 from gpu_kernels.engines.engine import Engine
-from gpu_kernels.errors import EngineUnavailable
 from gpu_kernels.formulas.revaluation import shocked_value
 from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
@@ -78,12 +78,14 @@ class Market(NamedTuple):
 
 def revalue(engine: Engine, portfolio: Portfolio, scenarios: Scenarios, by: str | None, out: Any) -> Floats:
     """P&L per scenario (S,), or per group and scenario (G, S)."""
-    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out)
+    american = partial(american_pnl, engine)
+    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out, american)
 
 
 def position_pnl(engine: Engine, portfolio: Portfolio, scenarios: Scenarios) -> Floats:
     """P&L per position and scenario (P, S)."""
-    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios)
+    american = partial(american_pnl, engine)
+    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios, american)
 
 
 def _group_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
@@ -199,8 +201,6 @@ def _market(shocks: Shocks) -> Market:
 
 
 def _rows(engine: Engine, portfolio: Portfolio, shocks: Shocks, order: Integers | None) -> Rows:
-    if portfolio.american.any():
-        raise EngineUnavailable("engine 'cpu' does not revalue American options yet")
     take = (lambda column: column) if order is None else (lambda column: np.ascontiguousarray(column[order]))
     spot, strike, rate, dividend = (
         take(c) for c in (portfolio.spot, portfolio.strike, portfolio.rate, portfolio.dividend_yield)

@@ -1,0 +1,105 @@
+"""American options under scenarios: the same as pricing each shocked option, whatever is reused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scenario_books import fresh_rng
+
+import gpu_kernels as gk
+from gpu_kernels.revaluation import position_pnl
+
+
+@pytest.fixture(params=["cpu", "xla", "cuda", "reference"])
+def engine(request: pytest.FixtureRequest) -> gk.Engine:
+    try:
+        found = gk.engine(request.param)
+        found.module("revaluation")
+        found.module("american")
+    except gk.EngineUnavailable as error:
+        pytest.skip(str(error))
+    return found
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return fresh_rng()
+
+
+def mixed_options(rng: np.random.Generator, count: int) -> gk.Options:
+    expiry = rng.uniform(0.05, 2.0, count)
+    expiry[0] = 1 / 252
+    return gk.Options(
+        spot=rng.uniform(80.0, 120.0, count),
+        strike=100.0,
+        expiry=expiry,
+        vol=rng.uniform(0.1, 0.6, count),
+        rate=rng.uniform(0.0, 0.06, count),
+        dividend_yield=rng.uniform(0.0, 0.06, count),
+        is_call=rng.random(count) < 0.5,
+        american=rng.random(count) < 0.6,
+    )
+
+
+def plainly(engine: gk.Engine, options: gk.Options, book: gk.Portfolio, sc: gk.Scenarios) -> np.ndarray:
+    """P&L per position, each scenario priced in a call of its own."""
+    today = engine.price(options).price
+    rows = np.empty((len(book), len(sc)))
+    for s in range(len(sc)):
+        shocked = options.replace(
+            spot=book.spot * np.exp(sc.spot_return[s][book.underlying]),
+            expiry=np.maximum(book.expiry - sc.elapsed[s], 0.0),
+            vol=np.maximum(book.vol + sc.vol_change[s][0], 1e-4),
+            rate=book.rate + sc.rate_change[s],
+        )
+        rows[:, s] = book.quantity * book.multiplier * (engine.price(shocked).price - today)
+    return rows
+
+
+@pytest.mark.parametrize("moves", ["spot", "vol", "rate"])
+def test_agrees_with_pricing_every_shocked_option(
+    engine: gk.Engine, rng: np.random.Generator, moves: str
+) -> None:
+    if engine.name == "reference" and moves != "spot":
+        pytest.skip("the reference prices every option anew in any case")
+    options = mixed_options(rng, 40)
+    book = gk.Portfolio(
+        options,
+        rng.normal(size=40),
+        100.0,
+        underlying=rng.integers(0, 2, 40),
+        group=rng.integers(0, 3, 40),
+    )
+    sc = gk.Scenarios(
+        rng.normal(0.0, 0.1, (7, 2)),
+        vol_change=rng.normal(0, 0.05, (7, 1)) if moves == "vol" else 0.0,
+        rate_change=rng.uniform(0.0, 0.01, 7) if moves == "rate" else 0.0,
+        elapsed=2 / 252,
+    )
+    rows = plainly(engine, options, book, sc)
+    gross = np.abs(book.quantity * book.multiplier * engine.price(options).price).sum()
+    assert np.abs(position_pnl(engine, book, sc) - rows).max() <= 1e-11 * gross
+    total = engine.revalue(book, sc)
+    assert np.abs(total - rows.sum(axis=0)).max() <= 1e-11 * gross
+    groups = engine.revalue(book, sc, by="group")
+    for g in range(3):
+        assert np.abs(groups[g] - rows[book.group == g].sum(axis=0)).max() <= 1e-11 * gross
+    assert np.array_equal(engine.revalue(book, sc), total)
+
+
+def test_an_option_without_a_price_is_named(engine: gk.Engine) -> None:
+    """Rate and yield both negative, the yield more so: two boundaries, which no scheme here solves."""
+    options = gk.Options(
+        spot=100.0,
+        strike=100.0,
+        expiry=1.0,
+        vol=0.1,
+        rate=[0.01, -0.02],
+        dividend_yield=[0.0, -0.04],
+        is_call=False,
+        american=True,
+    )
+    if not np.isnan(engine.price(options).price[1]):
+        pytest.skip("this engine prices such options")
+    with pytest.raises(gk.InvalidInput, match=r"options\[1\].*two exercise boundaries"):
+        engine.revalue(gk.Portfolio(options, 1.0), gk.Scenarios([[0.0], [0.1]]))

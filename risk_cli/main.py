@@ -60,6 +60,14 @@ def feed(settings: Settings = None) -> None:
 
 
 @app.command()
+def topics(settings: Settings = None) -> None:
+    """Makes the topics on a broker, with the right partitions; those that are there are checked."""
+    from risk_cli.services import make_topics
+
+    make_topics(settings)
+
+
+@app.command()
 def watch(
     server: Server = "127.0.0.1:50051",
     portfolio: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,

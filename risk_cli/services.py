@@ -42,6 +42,21 @@ def run_feed_service(toml: Path | None) -> NoReturn:
     run_process(main, name="feed")
 
 
+def make_topics(toml: Path | None) -> NoReturn:
+    """Makes the topics that are missing and names them."""
+    with extra_needed("topics"):
+        from market_sim.settings import MarketSimSettings
+        from risk_cli.settings import loaded
+        from service_kit.kafka.admin import ensure_topics
+        from service_kit.lifecycle import Stop, run_process
+
+    def main(_: Stop) -> None:
+        made = ensure_topics(loaded(MarketSimSettings, toml).kafka)
+        print("\n".join(made) if made else "every topic is there")
+
+    run_process(main, name="topics")
+
+
 def _run(
     name: str,
     settings_class: type[Any],

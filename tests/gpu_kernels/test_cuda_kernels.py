@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("cupy", reason="needs CuPy to transpile the kernels")
 pytest.importorskip("scipy", reason="needs SciPy for the reference engine")
 
+import accuracy
 import cuda_stand_in
 import cuda_toolchain
 import grids
@@ -103,6 +104,23 @@ def test_price_agrees_relatively_far_out_of_the_money(engine: gk.Engine, rng: np
     found, wanted = engine.price(options).price, gk.engine("reference").price(options).price
     seen = wanted > 1e-30 * options.spot
     assert (np.abs(found - wanted) <= 1e-11 * wanted)[seen].all()
+
+
+def test_against_sixty_digits(engine: gk.Engine, rng: np.random.Generator) -> None:
+    mp = pytest.importorskip("mpmath", reason="the exact formula needs mpmath")
+    truth = pytest.importorskip("mpmath_truth")
+    grid = grids.everything(rng, 600)
+    found = engine.greeks(accuracy.options(grid))
+    for i, row in enumerate(zip(*grid, strict=True)):
+        exact, scale = truth.values(truth.Option(*row))
+        error = abs(mp.mpf(float(found.price[i])) - exact["price"])
+        assert error <= accuracy.PRICE_ABSOLUTE * max(grid.spot[i], grid.strike[i]), row
+        if exact["price"] > accuracy.LEAST_PRICE * grid.spot[i]:
+            assert error <= accuracy.PRICE_RELATIVE_FUSED * exact["price"], row
+        for name in accuracy.GREEKS:
+            if scale[name] > accuracy.LEAST_GREEK:
+                error = abs(mp.mpf(float(getattr(found, name)[i])) - exact[name])
+                assert error <= accuracy.GREEK_RELATIVE * scale[name], (name, row)
 
 
 def test_bad_and_expired_rows(engine: gk.Engine) -> None:

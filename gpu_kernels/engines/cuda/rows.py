@@ -22,6 +22,8 @@ CHUNK_ROWS = 1 << 18
 # When the device has no room for chunks of this many rows it has none to work with.
 LEAST_CHUNK_ROWS = 1 << 12
 SLOTS = 2
+# Pipelines kept when nobody uses them, up to 200 MB of pinned memory each.
+IDLE_MAX = 4
 # More rows than this many blocks have threads are taken in strides.
 BLOCKS_MAX = 1 << 20
 # A column of numbers in a slot begins at a multiple of this many bytes.
@@ -144,10 +146,6 @@ class _Pipeline:
 
     def run(self, kernel: Kernel, size: int, columns: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
         """All rows, in chunks; when the device has no room, in smaller ones."""
-        # Device columns may still be in the making on the caller's stream.
-        ready = cupy.cuda.get_current_stream().record()
-        for slot in self._slots:
-            slot.stream.wait_event(ready)
         step = min(CHUNK_ROWS, size)
         while not self._has_room(step, columns, outputs):
             if step <= LEAST_CHUNK_ROWS:
@@ -155,6 +153,10 @@ class _Pipeline:
             step = max(step // 2, LEAST_CHUNK_ROWS)
             self.abandon()
             cupy.get_default_memory_pool().free_all_blocks()
+        # Device columns may still be in the making on the caller's stream.
+        ready = cupy.cuda.get_current_stream().record()
+        for slot in self._slots:
+            slot.stream.wait_event(ready)
         for number, start in enumerate(range(0, size, step)):
             slot = self._slots[number % SLOTS]
             slot.finish()
@@ -199,9 +201,10 @@ class _Pipelines:
         return _Pipeline()
 
     def give_back(self, pipeline: _Pipeline) -> None:
-        """Keep it for the next call."""
+        """Keep it for the next call, unless enough are kept."""
         with self._lock:
-            self._idle.append(pipeline)
+            if len(self._idle) < IDLE_MAX:
+                self._idle.append(pipeline)
 
 
 _pipelines = _Pipelines()

@@ -1,0 +1,218 @@
+"""The venue: orders in columns to executions in columns, and the loop that rebuilds it from the log."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from book_service import order_events
+from book_service.order_log import KafkaOrderLog, by_partition
+from book_service.service_metrics import BookMetrics
+from book_service.venue import Venue
+from book_service.venue_loop import VenueLoop
+from protos import packing, topics
+from protos.market.v1.market_pb2 import Origin
+from protos.orders.v1 import orders_pb2 as orders
+from service_kit.kafka.appender import Appender
+from service_kit.kafka.consumer import Consumer
+from service_kit.kafka.embedded import EmbeddedBroker
+from service_kit.kafka.partitioning import partition_of
+from service_kit.kafka.producer import Producer
+from service_kit.kafka.records import BEGINNING, Partition
+
+TICKS = {"AAA": 0.01, "BBB": 0.5}
+ORIGIN = Origin(topic=topics.ORDERS_INCOMING, partition=0, offset=5)
+BUY, SELL = 0, 1
+
+
+def batch(*rows, symbols=("AAA",)):
+    """Each row: (symbol index, order id, side, price in ticks, quantity)."""
+    message = orders.OrderBatch(symbols=symbols, client="test")
+    index, ids, sides, prices, quantities = (np.array(column) for column in zip(*rows, strict=True))
+    packing.write(message, "symbol_index", index)
+    packing.write(message, "action", [orders.ACTION_NEW])
+    packing.write(message, "order_id", ids)
+    packing.write(message, "account", ids)
+    packing.write(message, "side", sides)
+    packing.write(message, "price_ticks", prices)
+    packing.write(message, "quantity", quantities)
+    packing.write(message, "time_ns", [1_000])
+    return message
+
+
+def events(*rows, **more):
+    return order_events.decode(batch(*rows, **more).SerializeToString())
+
+
+def reports(executions):
+    """(kind, symbol, order id, price, quantity) of each report."""
+    count = len(executions.kind)
+    columns = [packing.column(executions, name, count) for name in ("order_id", "price_ticks", "quantity")]
+    names = [executions.symbols[place] for place in packing.column(executions, "symbol_index", count)]
+    return list(zip(executions.kind, names, *(column.tolist() for column in columns), strict=True))
+
+
+def test_a_trade_is_reported_with_both_sides_and_its_place():
+    venue = Venue(TICKS)
+    executions = venue.apply(events((0, 1, SELL, 100, 10), (0, 2, BUY, 101, 4)), ORIGIN)
+    assert reports(executions) == [
+        (orders.REPORT_KIND_ACCEPTED, "AAA", 1, 100, 10),
+        (orders.REPORT_KIND_ACCEPTED, "AAA", 2, 101, 4),
+        (orders.REPORT_KIND_TRADE, "AAA", 2, 100, 4),
+    ]
+    assert (executions.maker_id[2], executions.taker_id[2]) == (1, 2)
+    assert (executions.account[2], executions.maker_account[2]) == (2, 1)
+    assert executions.origin == ORIGIN
+    assert executions.first_report == 0
+    assert venue.apply(events((0, 3, BUY, 1, 1)), ORIGIN).first_report == 3
+
+
+def test_batches_name_their_own_symbols_in_any_order():
+    venue = Venue(TICKS)
+    executions = venue.apply(events((0, 1, BUY, 9, 1), (1, 2, BUY, 8, 2), symbols=("BBB", "AAA")), ORIGIN)
+    assert [name for _, name, *_ in reports(executions)] == ["BBB", "AAA"]
+    ticks = dict(zip(executions.symbols, executions.tick_size, strict=True))
+    assert ticks == TICKS
+    assert list(venue.book("BBB", 5).bid_price_ticks) == [9]
+    assert list(venue.book("AAA", 5).bid_price_ticks) == [8]
+
+
+def test_an_order_in_an_unknown_symbol_is_rejected_under_its_own_name():
+    venue = Venue(TICKS)
+    executions = venue.apply(
+        events((0, 1, BUY, 9, 1), (1, 2, BUY, 9, 1), (2, 3, BUY, 9, 1), symbols=("XXX", "AAA", "YYY")), ORIGIN
+    )
+    rejected, accepted = orders.REPORT_KIND_REJECTED, orders.REPORT_KIND_ACCEPTED
+    assert [(kind, name) for kind, name, *_ in reports(executions)] == [
+        (rejected, "XXX"),
+        (accepted, "AAA"),
+        (rejected, "YYY"),
+    ]
+
+
+def test_the_book_says_what_it_contains():
+    venue = Venue(TICKS)
+    venue.apply(
+        events((0, 1, BUY, 99, 5), (0, 2, BUY, 99, 7), (0, 3, BUY, 98, 1), (0, 4, SELL, 101, 2)), ORIGIN
+    )
+    book = venue.book("AAA", 10)
+    assert (list(book.bid_price_ticks), list(book.bid_quantity), list(book.bid_orders)) == (
+        [99, 98],
+        [12, 1],
+        [2, 1],
+    )
+    assert list(book.ask_price_ticks) == [101]
+    assert (book.as_of, book.tick_size, book.time_ns) == (ORIGIN, 0.01, 1_000)
+    assert venue.book("ZZZ", 10) is None
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("account", 2**32 - 1, None),
+        ("action", 300, "action"),
+        ("side", 256, "side"),
+        ("flags", 2**20, "flags"),
+    ],
+)
+def test_a_code_that_the_core_would_cut_is_refused(column, value, says):
+    message = batch((0, 1, BUY, 9, 1))
+    message.ClearField(column)
+    getattr(message, column).append(value)
+    if says is None:
+        order_events.decode(message.SerializeToString())
+        return
+    with pytest.raises(ValueError, match=says):
+        order_events.decode(message.SerializeToString())
+
+
+@given(st.binary(max_size=150))
+def test_hostile_bytes_never_reach_the_core_unchecked(junk):
+    venue = VENUE
+    try:
+        found = order_events.decode(junk)
+    except ValueError:
+        return
+    except Exception as fault:  # noqa: BLE001 - which kinds come is the point
+        assert type(fault).__name__ == "DecodeError"
+        return
+    venue.apply(found, ORIGIN)
+
+
+VENUE = Venue(TICKS)
+
+
+def test_orders_are_cut_by_the_partition_of_their_symbol():
+    names = tuple(f"S{number}" for number in range(20))
+    rows = [(number % 20, number + 1, BUY, 100 + number, 1) for number in range(200)]
+    parts = by_partition(batch(*rows, symbols=names), 4)
+    seen = {}
+    for part in parts:
+        homes = {partition_of(symbol, 4) for symbol in part.symbols}
+        assert len(homes) == 1
+        for place, order_id in zip(part.symbol_index, part.order_id, strict=True):
+            seen[order_id] = part.symbols[place]
+        assert list(part.order_id) == sorted(part.order_id)
+    assert seen == {number + 1: names[number % 20] for number in range(200)}
+
+
+def loop_on(broker, group="venue"):
+    kafka = broker.settings()
+    loop = VenueLoop(
+        producer=Producer(kafka),
+        tick_sizes=TICKS,
+        metrics=BookMetrics.on(CollectorRegistry()),
+        partitions=4,
+        poll_records_max=100,
+        poll_wait_s=0.05,
+        commit_every_s=0.0,
+    )
+    loop.consumer = Consumer(
+        kafka,
+        [topics.ORDERS_INCOMING],
+        group,
+        order_events.decode,
+        loop.producer,
+        on_assign=loop.taken,
+        on_revoke=loop.given_up,
+    )
+    return loop
+
+
+def executed(broker, count):
+    """(origin offset, origin partition) of everything on orders.executed, once `count` batches are there."""
+    found = []
+    with Consumer(
+        broker.settings(), [topics.ORDERS_EXECUTED], "reader", orders.ExecutionBatch.FromString
+    ) as reader:
+        reader.assign({Partition(topics.ORDERS_EXECUTED, number): BEGINNING for number in range(4)})
+        while len(found) < count:
+            found += [(m.value.origin.partition, m.value.origin.offset) for m in reader.poll(100, 1.0)]
+        found += [(m.value.origin.partition, m.value.origin.offset) for m in reader.poll(100, 0.2)]
+    return sorted(found)
+
+
+def test_a_new_process_rebuilds_the_book_and_publishes_nothing_twice():
+    with EmbeddedBroker() as broker:
+        log = KafkaOrderLog(Appender(broker.settings()), 4)
+        first = loop_on(broker)
+        places = [log.append(batch((0, n, SELL, 100 + n, n))) for n in range(1, 6)]
+        while len(first.book("AAA", 10).ask_price_ticks if first.book("AAA", 10) else ()) < 5:
+            first.turn()
+        before = first.book("AAA", 10)
+        first.producer.flush()
+        first.consumer.close()
+
+        second = loop_on(broker)
+        places.append(log.append(batch((0, 7, BUY, 101, 1))))
+        wanted = places[-1][0]
+        while second.book("AAA", 10) is None or second.book("AAA", 10).as_of != wanted:
+            second.turn()
+        after = second.book("AAA", 10)
+        second.producer.flush()
+        second.consumer.close()
+        assert list(after.ask_price_ticks) == list(before.ask_price_ticks)[1:]
+        assert executed(broker, 6) == sorted((one.partition, one.offset) for [one] in places)

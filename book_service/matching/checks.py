@@ -208,7 +208,7 @@ def _check_state(s: int, at: int, owner: int) -> int:
 @compiled
 def _check_price(s: int, at: int, kind: int, price: int, stop: int) -> int:
     """Collars. What has no limit price is held to them while it matches, and needs the reference to be there."""
-    if (kind == LIMIT or kind == STOP_LIMIT) and (price > HIGHEST_PRICE or price < -HIGHEST_PRICE):
+    if (kind in (LIMIT, STOP_LIMIT)) and (price > HIGHEST_PRICE or price < -HIGHEST_PRICE):
         return R_RANGE
     if kind >= STOP and (stop > HIGHEST_PRICE or stop < -HIGHEST_PRICE):
         return R_RANGE
@@ -217,7 +217,7 @@ def _check_price(s: int, at: int, kind: int, price: int, stop: int) -> int:
         reference = load64(at + C_REFERENCE)
         if load64(at + C_HAS_REFERENCE) == 0:
             return R_MISSING
-        if (kind == LIMIT or kind == STOP_LIMIT) and abs(price - reference) > width(reference, ppm):
+        if (kind in (LIMIT, STOP_LIMIT)) and abs(price - reference) > width(reference, ppm):
             return R_STATIC
     ppm = load64(at + C_MOVING)
     if load64(at + C_HAS_MARK):
@@ -259,7 +259,7 @@ def _check_position(
     return 0
 
 
-@inlined
+@compiled
 def check(
     s: int, record: int, symbol: int, side: int, kind: int, price: int, stop: int, quantity: int, old: int,
     old_price: int,

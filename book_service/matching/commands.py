@@ -129,7 +129,7 @@ def _set_state(s: int, command: int, first: int, last: int) -> bool:
     """Restricts, halts or reopens symbols."""
     for symbol in range(first, last):
         at = limits_at(s, symbol)
-        if command == RESTRICT or command == UNRESTRICT:
+        if command in (RESTRICT, UNRESTRICT):
             store64(at + C_RESTRICTED, 1 if command == RESTRICT else 0)
         else:
             store64(at + C_HALTED, HALTED_BY_COMMAND if command == HALT else RUNNING)
@@ -251,9 +251,9 @@ def apply_command(s: int, message: int, symbol: int, account: int, codes: int) -
         high = low if head == NONE else low + 1
     if command == SET_LIMIT:
         return _set_limit(s, limit, value, 0, 0, low, high)
-    if command == KILL or command == REVIVE:
+    if command in (KILL, REVIVE):
         return _kill(s, command == KILL, account, everybody, low, high)
-    if command == REDUCING_ONLY or command == RELEASE:
+    if command in (REDUCING_ONLY, RELEASE):
         return _set_flag(s, IS_REDUCING, command == REDUCING_ONLY, low, high)
     if command == SET_CAPITAL:
         return high == low + 1 and not everybody and _set_capital(s, low, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,8 @@ def checked_messages(messages: Records) -> Records:
         raise ValueError(f"messages: one dimension is needed, not {messages.ndim}")
     if dtype == ORDER_DTYPE:
         return np.ascontiguousarray(messages)
-    fields, wanted = dtype.fields or {}, ORDER_DTYPE.fields or {}
+    fields: Any = dtype.fields
+    wanted: Any = ORDER_DTYPE.fields
     for name, (kind, *_) in wanted.items():
         if name not in fields:
             raise TypeError(f"messages: field '{name}' is missing")

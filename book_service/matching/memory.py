@@ -7,25 +7,46 @@ compiles in a fraction of the time.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 
-inlined = njit(forceinline=True)
-compiled = njit()
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Functions that only compiled code calls need no Python entry and count no references: half the time to compile.
+_INNER: dict[str, Any] = {
+    "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False, "error_model": "numpy",
+}  # fmt: skip
+inlined: Callable[[F], F] = njit(forceinline=True, **_INNER)
+compiled: Callable[[F], F] = njit(**_INNER)
+# Pasted into its one caller before anything is compiled, for a large function that would be compiled twice.
+spliced: Callable[[F], F] = njit(inline="always", **_INNER)
 
 _I64 = types.int64
-_IR_I64 = cgutils.ir.IntType(64)
-_IR_I32 = cgutils.ir.IntType(32)
+# llvmlite itself may be imported only where import-linter lets it; numba carries the two parts needed here.
+cgutils: Any = _cgutils
+ir: Any = cgutils.ir
+_IR_I64 = ir.IntType(64)
+_IR_I32 = ir.IntType(32)
+
+
+# numba's decorator hides the types of what it makes; these give them back.
+def _reads(emit: Any) -> Callable[[int], int]:
+    return cast("Callable[[int], int]", intrinsic(emit))
+
+
+def _writes(emit: Any) -> Callable[[int, int], None]:
+    return cast("Callable[[int, int], None]", intrinsic(emit))
 
 
 def _at(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-@intrinsic
+@_reads
 def load64(typing: Any, address: Any) -> Any:
     """The int64 at an address."""
 
@@ -35,7 +56,7 @@ def load64(typing: Any, address: Any) -> Any:
     return _I64(_I64), emit
 
 
-@intrinsic
+@_reads
 def fixed64(typing: Any, address: Any) -> Any:
     """The int64 at an address that no compiled code ever writes, so that the compiler may keep it."""
 
@@ -47,7 +68,7 @@ def fixed64(typing: Any, address: Any) -> Any:
     return _I64(_I64), emit
 
 
-@intrinsic
+@_writes
 def store64(typing: Any, address: Any, value: Any) -> Any:
     """Writes an int64 at an address."""
 
@@ -58,7 +79,7 @@ def store64(typing: Any, address: Any, value: Any) -> Any:
     return types.void(_I64, _I64), emit
 
 
-@intrinsic
+@_reads
 def load32(typing: Any, address: Any) -> Any:
     """The int32 at an address, sign kept."""
 
@@ -68,7 +89,7 @@ def load32(typing: Any, address: Any) -> Any:
     return _I64(_I64), emit
 
 
-@intrinsic
+@_reads
 def load_u32(typing: Any, address: Any) -> Any:
     """The uint32 at an address."""
 
@@ -78,7 +99,7 @@ def load_u32(typing: Any, address: Any) -> Any:
     return _I64(_I64), emit
 
 
-@intrinsic
+@_writes
 def store32(typing: Any, address: Any, value: Any) -> Any:
     """Writes the low 32 bits of a value at an address."""
 
@@ -89,7 +110,7 @@ def store32(typing: Any, address: Any, value: Any) -> Any:
     return types.void(_I64, _I64), emit
 
 
-@intrinsic
+@_reads
 def lowest_bit(typing: Any, mask: Any) -> Any:
     """Position of the lowest set bit of a mask that is not zero."""
 
@@ -100,11 +121,11 @@ def lowest_bit(typing: Any, mask: Any) -> Any:
 
 
 @intrinsic
-def high_product(typing: Any, left: Any, right: Any) -> Any:
+def _high_product(typing: Any, left: Any, right: Any) -> Any:
     """The upper 64 bits of the 128-bit product of two int64."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        wide = cgutils.ir.IntType(128)
+        wide = ir.IntType(128)
         product = builder.mul(builder.sext(args[0], wide), builder.sext(args[1], wide))
         return builder.trunc(builder.ashr(product, wide(64)), _IR_I64)
 
@@ -112,12 +133,12 @@ def high_product(typing: Any, left: Any, right: Any) -> Any:
 
 
 @intrinsic
-def prefetch(typing: Any, address: Any) -> Any:
+def _prefetch(typing: Any, address: Any) -> Any:
     """Asks for the cache line at an address."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        byte = cgutils.ir.IntType(8).as_pointer()
-        kind = cgutils.ir.FunctionType(cgutils.ir.VoidType(), [byte, _IR_I32, _IR_I32, _IR_I32])
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _IR_I32, _IR_I32, _IR_I32])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         builder.call(function, [builder.inttoptr(args[0], byte), _IR_I32(1), _IR_I32(3), _IR_I32(1)])
         return context.get_dummy_value()
@@ -126,32 +147,39 @@ def prefetch(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
-def cycles(typing: Any) -> Any:
+def _cycles(typing: Any) -> Any:
     """The processor's cycle counter."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = cgutils.ir.FunctionType(_IR_I64, [])
+        kind = ir.FunctionType(_IR_I64, [])
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter"), [])
 
     return _I64(), emit
 
 
 @intrinsic
-def load_real(typing: Any, address: Any) -> Any:
+def _load_real(typing: Any, address: Any) -> Any:
     """The float64 at an address."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_at(builder, args[0], cgutils.ir.DoubleType()))
+        return builder.load(_at(builder, args[0], ir.DoubleType()))
 
     return types.float64(_I64), emit
 
 
 @intrinsic
-def store_real(typing: Any, address: Any, value: Any) -> Any:
+def _store_real(typing: Any, address: Any, value: Any) -> Any:
     """Writes a float64 at an address."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[1], _at(builder, args[0], cgutils.ir.DoubleType()))
+        builder.store(args[1], _at(builder, args[0], ir.DoubleType()))
         return context.get_dummy_value()
 
     return types.void(_I64, types.float64), emit
+
+
+high_product = cast("Callable[[int, int], int]", _high_product)
+prefetch = cast("Callable[[int], None]", _prefetch)
+cycles = cast("Callable[[], int]", _cycles)
+load_real = cast("Callable[[int], float]", _load_real)
+store_real = cast("Callable[[int, float], None]", _store_real)

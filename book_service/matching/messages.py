@@ -74,6 +74,7 @@ from book_service.matching.memory import (
     load32,
     load64,
     load_u32,
+    spliced,
     store32,
     store64,
 )
@@ -105,7 +106,7 @@ BY_HALT, BY_CONTROL = 108, 109
 @inlined
 def _limit_rank(side: int, kind: int, price: int) -> int:
     """The worst rank of the other side that an order takes: a market or stop order takes any."""
-    if kind == MARKET or kind == STOP:
+    if kind in (MARKET, STOP):
         return LARGEST
     return price ^ -side
 
@@ -140,7 +141,7 @@ def _refused(s: int, symbol: int, other: int, side: int) -> int:
     return BY_CONTROL
 
 
-@inlined
+@compiled
 def place(
     s: int,
     symbol: int,
@@ -182,7 +183,7 @@ def place(
     if why == 0:
         if tif == FOK:
             why = BY_FOK
-        elif kind == MARKET or kind == STOP:
+        elif kind in (MARKET, STOP):
             why = BY_MARKET
         elif tif == IOC:
             why = BY_IOC
@@ -289,7 +290,7 @@ def _cancel_order(s: int, message: int, symbol: int, account: int) -> None:
     report(s, CANCEL_REJECTED, reason, symbol, order_id, account, 0, 0, 0, 0)
 
 
-@inlined
+@compiled
 def _replace_order(s: int, message: int, symbol: int, account: int, codes: int) -> None:
     order_id = load64(message + M_ID)
     price = load64(message + M_PRICE)
@@ -426,7 +427,7 @@ def _command(s: int, message: int, symbol: int, account: int, codes: int, action
         watch_breaker(s)
 
 
-@inlined
+@spliced
 def step(s: int, message: int) -> None:
     """Applies one message."""
     codes = load64(message + M_CODES)

@@ -220,7 +220,7 @@ def shrink(s: int, slot: int, symbol: int, quantity: int) -> None:
     )
 
 
-@inlined
+@compiled
 def add_order(
     s: int, symbol: int, order_id: int, account: int, record: int, price: int, stop: int, leaves: int,
     expire: int, bits: int,

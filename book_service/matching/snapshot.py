@@ -127,7 +127,7 @@ def _refuse(bad: NDArray[np.bool_], what: str) -> None:
 
 def check_orders(rows: NDArray[np.int64], symbols: int, next_age: int) -> None:
     """Refuses open orders that no sequence of messages leaves behind."""
-    symbol, order_id, account, price, _, leaves, _, bits, age = rows.T
+    symbol, _order_id, account, price, _, leaves, _, bits, age = rows.T
     _refuse((symbol < 0) | (symbol >= symbols), "has an unknown symbol")
     _refuse((account < 0) | (account >= 1 << 32), "has an account out of range")
     _refuse(leaves < 1, "has no open quantity")

@@ -97,12 +97,18 @@ class Storage:
     def accounts(self) -> Words:
         """The accounts, row 0 the limits that a new one starts with."""
         rows = max(self.get(at.ACCOUNTS), 1)
-        return self.arrays["accounts"][: rows * at.ACCOUNT_SIZE].view(np.int64).reshape(rows, at.ACCOUNT_SIZE >> 3)
+        return (
+            self.arrays["accounts"][: rows * at.ACCOUNT_SIZE]
+            .view(np.int64)
+            .reshape(rows, at.ACCOUNT_SIZE >> 3)
+        )
 
     def records(self) -> Words:
         """The records of accounts in symbols, in the order in which they were made."""
         rows = self.get(at.RECORDS)
-        return self.arrays["records"][: rows * at.RECORD_SIZE].view(np.int64).reshape(rows, at.RECORD_SIZE >> 3)
+        return (
+            self.arrays["records"][: rows * at.RECORD_SIZE].view(np.int64).reshape(rows, at.RECORD_SIZE >> 3)
+        )
 
     def is_full(self) -> bool:
         """Whether one more message may need more room than there is."""

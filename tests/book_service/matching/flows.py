@@ -74,7 +74,7 @@ def controlled_flow(rng: np.random.Generator, count: int, mix: str, symbols: int
     c = np.zeros(commands, ORDER_DTYPE)
     c["action"] = 4
     # Kill, halt and breaker seldom, and what undoes them often, or nothing else would be seen.
-    weights = np.array([60, 8, 1, 1, 5, 1, 6, 1, 6, 1, 4, 0.5, 6, 4, 6, 6, 1])
+    weights = np.array([60, 6, 0.2, 0.3, 14, 0.3, 10, 0.3, 10, 0.5, 8, 0.2, 8, 4, 6, 10, 1])
     c["kind"] = rng.choice(17, commands, p=weights / weights.sum())
     c["tif"] = rng.choice(16, commands)
     c["flags"] = rng.choice([0, 2, 4, 6], commands, p=(0.6, 0.15, 0.15, 0.1))
@@ -84,6 +84,11 @@ def controlled_flow(rng: np.random.Generator, count: int, mix: str, symbols: int
     c["price"] = _command_values(rng, c)
     c["stop_price"] = 1000 + rng.integers(-20, 21, commands)
     c["time"] = m["time"][where]
+    # Some orders come again at once under another id, as a client that resends would do.
+    again = np.flatnonzero((rng.random(count - 1) < 0.03) & (m["action"][:-1] == 0)) + 1
+    ids = m["order_id"][again].copy()
+    m[again] = m[again - 1]
+    m["order_id"][again] = ids
     m[where] = c
     return m
 
@@ -91,10 +96,27 @@ def controlled_flow(rng: np.random.Generator, count: int, mix: str, symbols: int
 def _command_values(rng: np.random.Generator, c: Any) -> Any:
     """Values near the edge of what the flow does, so that every limit is reached from both sides."""
     scale = np.array(
-        [10_000, 10_000, 30, 30_000, 400, 10_000, 10**11, 60, 20, 400, 5_000_000, 10**6, 2_000, 10**9, 100_000, 1]
+        [
+            10_000,
+            10_000,
+            30,
+            30_000,
+            400,
+            10_000,
+            10**11,
+            60,
+            20,
+            400,
+            5_000_000,
+            10**6,
+            2_000,
+            10**9,
+            100_000,
+            1,
+        ]
     )
     value = (scale[c["tif"]] * rng.random(len(c)) ** 0.5 * 2).astype(np.int64)
-    value = np.where(rng.random(len(c)) < 0.35, -1, value)
+    value = np.where(rng.random(len(c)) < 0.5, -1, value)
     value = np.where(c["kind"] == 1, 1000 + rng.integers(-30, 31, len(c)), value)
     value = np.where(c["kind"] == 13, rng.integers(-1, 200_000, len(c)), value)
     value = np.where(c["kind"] == 14, rng.integers(-100, 101, len(c)), value)

@@ -5,23 +5,41 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from protos import topics
 from protos.risk.v1.risk_pb2 import Portfolio, RiskMetrics
 from risk_service.alerts import AlertBook
 from risk_service.board import RiskBoard
 from risk_service.live_risk import RiskCalculator
+from risk_service.live_snapshot import LiveSnapshot, Measured, SnapshotDesk
 from risk_service.market_events import MarketEvents
-from risk_service.market_state import MarketState
+from risk_service.market_state import Clocks, MarketState
 from risk_service.portfolios import PortfolioStore, check
 from risk_service.service_metrics import ServiceMetrics
-from risk_service.valuation import Book
+from risk_service.valuation import Book, Valuation
 from risk_service.vol_marks import VolMarks
 from service_kit.errors import InvalidRequest
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import Message
 from service_kit.lifecycle import Stop
+
+# Longest wait for records while nobody asks for anything: how late a call may find the loop to be.
+WAIT_SLICE_S = 0.005
+
+
+class _Last(NamedTuple):
+    """What was worked out for a book the last time, and when."""
+
+    book: Book
+    valuation: Valuation
+    pnl: NDArray[np.float64]
+    clocks: Clocks
+    snapshot_id: str
 
 
 def decode_portfolio(value: bytes) -> Portfolio | None:
@@ -48,6 +66,7 @@ class LiveLoop:
     calculator: RiskCalculator
     alerts: AlertBook
     metrics: ServiceMetrics
+    desk: SnapshotDesk
     poll_records_max: int
     poll_wait_s: float
     clock_ns: Callable[[], int] = time.time_ns
@@ -56,6 +75,7 @@ class LiveLoop:
     _marks: VolMarks = field(default_factory=VolMarks)
     _books: dict[str, Book] = field(default_factory=dict)
     _dirty: set[str] = field(default_factory=set)
+    _last: dict[str, _Last] = field(default_factory=dict)
 
     def run_until_failure(self, stop: Stop) -> None:
         """Until told to stop. A failure is kept for the process to end with, and stops the service."""
@@ -65,17 +85,41 @@ class LiveLoop:
         except Exception as failure:  # noqa: BLE001 - the thread's edge; the process ends with it
             self.failure = failure
             stop.set("the live loop failed")
+        finally:
+            self.desk.close()
 
     def turn(self) -> None:
         """One round: everything that has arrived is applied before anything is measured (latest wins)."""
-        messages = self.market_consumer.poll(self.poll_records_max, self.poll_wait_s)
+        messages = self._arrived()
         for message in messages:
             self._apply(message)
         self._take_portfolios()
         # A full batch means that more is waiting: an answer now would be old before it is sent.
         if len(messages) < self.poll_records_max:
             self._measure_dirty()
+        self.desk.answer(self._snapshot)
         self.producer.poll()
+
+    def _arrived(self) -> list[Message[MarketEvents]]:
+        """What the market says next; nothing once the wait is over, or as soon as a call asks for us."""
+        ends = time.monotonic() + self.poll_wait_s
+        while True:
+            left = ends - time.monotonic()
+            messages = self.market_consumer.poll(self.poll_records_max, min(WAIT_SLICE_S, max(0.0, left)))
+            if messages or left <= 0.0 or self.desk.asked():
+                return messages
+
+    def _snapshot(self) -> LiveSnapshot:
+        market = self.market.copy()
+        measured = {}
+        for name, last in self._last.items():
+            historical = self.calculator.scenarios.historical(last.book.held.underlyings)
+            if historical is not None and name not in self._dirty and self._books.get(name) is last.book:
+                seen = market.at(last.clocks)
+                measured[name] = Measured(
+                    last.book, last.valuation, historical, last.pnl, seen, last.snapshot_id
+                )
+        return LiveSnapshot(market, self._marks.copy(), dict(self._books), measured)
 
     def _apply(self, message: Message[MarketEvents]) -> None:
         record = message.record
@@ -96,6 +140,7 @@ class LiveLoop:
         held = {portfolio.name: portfolio for portfolio in self.store.all()}
         for name in self._books.keys() - held.keys():
             del self._books[name]
+            self._last.pop(name, None)
             self._dirty.discard(name)
             self.board.remove(name)
             self.alerts.forget(name)
@@ -108,8 +153,11 @@ class LiveLoop:
         for name in sorted(self._dirty):
             book = self._books[name]
             with self.metrics.measure_seconds.time():
-                metrics = self.calculator.measure(self.market, book, self._marks)
-            self._publish(metrics, book.held.limits.hysteresis)
+                made = self.calculator.measurement(self.market, book, self._marks)
+            self._last[name] = _Last(
+                book, made.valuation, made.historical_pnl, self.market.clocks, self.market.snapshot_id()
+            )
+            self._publish(made.metrics, book.held.limits.hysteresis)
         self._dirty.clear()
 
     def _publish(self, metrics: RiskMetrics, hysteresis: float) -> None:

@@ -57,12 +57,20 @@ class ScenarioSource:
     history: PriceHistory | None
     days: int
     _made: dict[tuple[str, ...], tuple[gk.Scenarios, int, str]] = field(default_factory=dict)
+    _historical: dict[tuple[str, ...], gk.Scenarios | None] = field(default_factory=dict)
 
     def of(self, underlyings: tuple[str, ...]) -> tuple[gk.Scenarios, int, str]:
         """Scenarios, how many of them are historical, and why there are none where there are none."""
         if underlyings not in self._made:
             self._made[underlyings] = self._make(underlyings)
         return self._made[underlyings]
+
+    def historical(self, underlyings: tuple[str, ...]) -> gk.Scenarios | None:
+        """The historical part alone; None where there is none."""
+        if underlyings not in self._historical:
+            scenarios, count, _ = self.of(underlyings)
+            self._historical[underlyings] = scenarios.select(slice(count)) if count else None
+        return self._historical[underlyings]
 
     def _make(self, underlyings: tuple[str, ...]) -> tuple[gk.Scenarios, int, str]:
         stresses = _stress_scenarios(len(underlyings))
@@ -82,6 +90,15 @@ def _stress_scenarios(underlyings: int) -> gk.Scenarios:
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """Metrics, and what they were made of."""
+
+    metrics: RiskMetrics
+    valuation: Valuation
+    historical_pnl: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class RiskCalculator:
     """Turns a book and the market into metrics with one engine."""
 
@@ -92,6 +109,10 @@ class RiskCalculator:
 
     def measure(self, market: MarketState, book: Book, marks: VolMarks) -> RiskMetrics:
         """Values, Greeks, tail risk and stresses of everything in the book that can be valued."""
+        return self.measurement(market, book, marks).metrics
+
+    def measurement(self, market: MarketState, book: Book, marks: VolMarks) -> Measurement:
+        """The metrics with the valuation and the scenario vector behind them."""
         valuation = value(self.engine, market, book, marks)
         metrics = RiskMetrics(
             portfolio=book.held.name,
@@ -105,10 +126,10 @@ class RiskCalculator:
         )
         ages = market.clocks.source_time_ns - market.times_ns(book.underlying_slots)
         self._add_greeks(metrics, book, valuation, ages)
-        self._add_scenarios(metrics, book, valuation)
+        historical_pnl = self._add_scenarios(metrics, book, valuation)
         self._add_provenance(metrics, market, ages)
         metrics.limits.extend(limit_usage(book, metrics))
-        return metrics
+        return Measurement(metrics, valuation, historical_pnl)
 
     def _add_greeks(
         self, metrics: RiskMetrics, book: Book, valuation: Valuation, ages: NDArray[np.int64]
@@ -134,7 +155,7 @@ class RiskCalculator:
         metrics.hedge_symbol.extend(book.held.underlyings)
         packing.write(metrics, "hedge_quantity", -delta)
 
-    def _add_scenarios(self, metrics: RiskMetrics, book: Book, valuation: Valuation) -> None:
+    def _add_scenarios(self, metrics: RiskMetrics, book: Book, valuation: Valuation) -> NDArray[np.float64]:
         scenarios, historical, why_none = self.scenarios.of(book.held.underlyings)
         pnl = self.engine.revalue(valuation.portfolio, scenarios)
         metrics.scenarios = len(scenarios)
@@ -146,6 +167,7 @@ class RiskCalculator:
             nothing = TailRisk(level=self.level, value_at_risk=math.nan, expected_shortfall=math.nan)
             nothing.warnings.append(why_none)
             metrics.historical.append(nothing)
+        return np.asarray(pnl[:historical])
 
     def _add_provenance(self, metrics: RiskMetrics, market: MarketState, ages: NDArray[np.int64]) -> None:
         provenance = metrics.provenance

@@ -96,6 +96,18 @@ class MarketState:
         """Slots of the symbols, made where nothing was said of one yet; MISSING for the empty name."""
         return np.array([self._slot(symbol) if symbol else MISSING for symbol in symbols], np.int64)
 
+    def find(self, symbols: Iterable[str]) -> NDArray[np.int64]:
+        """Slots of the symbols, MISSING for one of which nothing was said; makes none."""
+        return np.array([self._slots.get(symbol, MISSING) for symbol in symbols], np.int64)
+
+    def copy(self) -> MarketState:
+        """The state as it is now; what is applied later does not reach it."""
+        return MarketState(dict(self._slots), self._data.copy(), dict(self._next_offsets), self.clocks)
+
+    def at(self, clocks: Clocks) -> MarketState:
+        """The same prices seen from another moment; for reading only."""
+        return MarketState(self._slots, self._data, self._next_offsets, clocks)
+
     def column(self, name: str, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         """One column at the given slots; NaN where a slot is missing."""
         values = self._data[name][slots].astype(np.float64)

@@ -6,15 +6,20 @@ import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
+from gpu_kernels.covariance import CovarianceEstimate, covariance_from_returns
+from gpu_kernels.historical_scenarios import historical_scenarios
 from service_kit.errors import SettingError
 
 VOL_SUFFIX = ".vol"
 BUSINESS_DAYS_PER_YEAR = 252.0
+
+Weighting = Literal["plain", "age", "filtered_ewma", "filtered_garch"]
 
 
 class NoHistory(LookupError):
@@ -33,15 +38,43 @@ class PriceHistory:
     closes: NDArray[np.float64]
     vols: NDArray[np.float64]
 
-    def scenarios(self, underlyings: tuple[str, ...], days: int) -> gk.Scenarios:
-        """One scenario per day of the last `days`: that day's log returns and vol changes."""
+    @property
+    def days(self) -> int:
+        """Daily returns that the history has."""
+        return len(self.closes) - 1
+
+    def scenarios(
+        self,
+        underlyings: tuple[str, ...],
+        days: int,
+        *,
+        horizon_days: int = 1,
+        weighting: Weighting = "plain",
+        decay: float | None = None,
+    ) -> gk.Scenarios:
+        """One scenario per day of the last `days`: log returns and vol changes over the horizon from there.
+
+        `age` weights recent days more, the filtered ones scale returns to today's volatility; `decay` is
+        their parameter per day.
+        """
         columns = [self._column(name) for name in underlyings]
-        closes, vols = self.closes[-days - 1 :, columns], self.vols[-days - 1 :, columns]
-        return gk.Scenarios(
-            spot_return=np.diff(np.log(closes), axis=0),
-            vol_change=np.diff(vols, axis=0),
-            elapsed=1.0 / BUSINESS_DAYS_PER_YEAR,
+        # The closes are the operator's own file: a day on which a price halves was such a day.
+        return historical_scenarios(
+            self.closes[:, columns],
+            self.vols[:, columns],
+            window_days=days,
+            horizon_days=horizon_days,
+            weighting=weighting,
+            decay=decay,
+            jump_limit=None,
+            days_per_year=BUSINESS_DAYS_PER_YEAR,
         )
+
+    def covariance(self, underlyings: tuple[str, ...], days: int) -> CovarianceEstimate:
+        """Covariance per year of the log returns of the last `days`, shrunk (Ledoit and Wolf)."""
+        columns = [self._column(name) for name in underlyings]
+        returns = np.diff(np.log(self.closes[-days - 1 :, columns]), axis=0)
+        return covariance_from_returns(returns, periods_per_year=BUSINESS_DAYS_PER_YEAR)
 
     def _column(self, underlying: str) -> int:
         if underlying not in self.underlyings:

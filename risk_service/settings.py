@@ -28,6 +28,13 @@ class RiskSettings:
     publish_gap_ms_min: float = limited(0.0, at_least=0.0, at_most=60_000.0)
     rows_per_request_max: int = limited(2_000_000, at_least=1, at_most=50_000_000)
     watchers_max: int = limited(1_000, at_least=1, at_most=100_000)
+    snapshots_waiting_max: int = limited(256, at_least=1, at_most=100_000)  # calls that wait for the market
+    # Principals that may see, or see and change, every portfolio; others only their own.
+    readers: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
+    # What one request may ask for. A revaluation is one European option under one scenario.
+    revaluations_per_request_max: int = limited(5_000_000_000, at_least=1)
+    values_per_answer_max: int = limited(4_000_000, at_least=1, at_most=100_000_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +26,23 @@ class Book:
 
     @classmethod
     def of(cls, held: HeldPortfolio, market: MarketState) -> Book:
-        """Ties the portfolio to the market."""
+        """Ties the portfolio to the market, which gets a slot for every symbol."""
+        return cls._tied(held, market.slots)
+
+    @classmethod
+    def for_once(cls, held: HeldPortfolio, market: MarketState) -> Book:
+        """Ties the portfolio to a market that learns nothing from it: a caller's symbols must not pile up."""
+        return cls._tied(held, market.find)
+
+    @classmethod
+    def _tied(cls, held: HeldPortfolio, slots: Callable[[Iterable[str]], NDArray[np.int64]]) -> Book:
         options = np.flatnonzero(held.is_option)
         pairs = [pair(held.symbols[row], bool(held.is_call[row])) for row in options]
-        underlying_slots = market.slots(held.underlyings)
+        underlying_slots = slots(held.underlyings)
         contracts = Contracts(
             underlying=underlying_slots[held.underlying_index[options]],
-            call=market.slots(call for call, _ in pairs),
-            put=market.slots(put for _, put in pairs),
+            call=slots(call for call, _ in pairs),
+            put=slots(put for _, put in pairs),
             expiry_time_ns=held.expiry_time_ns[options],
             strike=held.strike[options],
             american=held.american[options],

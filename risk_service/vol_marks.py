@@ -69,6 +69,10 @@ class VolMarks:
         vols[quoted] = self._vol[chosen[quoted]]
         return vols, chosen
 
+    def copy(self) -> VolMarks:
+        """The same marks; what is implied later does not reach them."""
+        return VolMarks(self._vol.copy(), self._quotes.copy())
+
     def _refresh(
         self,
         engine: gk.Engine,

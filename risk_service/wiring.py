@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import gpu_kernels as gk
 from protos import topics
@@ -13,17 +13,25 @@ from protos.risk.v1.risk_pb2 import DESCRIPTOR as RISK
 from protos.risk.v1.risk_pb2_grpc import add_RiskServiceServicer_to_server
 from risk_service import market_events, price_history
 from risk_service.alerts import AlertBook
+from risk_service.api.access import Access
+from risk_service.api.on_demand_rpcs import OnDemandRpcs
+from risk_service.api.option_rpcs import OptionRpcs
+from risk_service.api.portfolio_rpcs import PortfolioLog, PortfolioRpcs
+from risk_service.api.scenario_requests import ScenarioReader
 from risk_service.api.servicer import RiskServicer
+from risk_service.api.work import Work
 from risk_service.board import RiskBoard
 from risk_service.engines import Engines
 from risk_service.live_loop import LiveLoop, decode_portfolio
 from risk_service.live_risk import RiskCalculator, ScenarioSource
+from risk_service.live_snapshot import SnapshotDesk
+from risk_service.on_demand.blocks import Limits
 from risk_service.portfolio_log import KafkaPortfolioLog
 from risk_service.portfolios import PortfolioStore
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.settings import RiskServiceSettings
 from service_kit.closing import Resources
-from service_kit.errors import CallError, InvalidRequest
+from service_kit.errors import CallError, InvalidRequest, NotSupported
 from service_kit.grpc_server.server import GrpcServer
 from service_kit.kafka.admin import check_broker
 from service_kit.kafka.appender import Appender
@@ -43,6 +51,8 @@ def translate(error: Exception) -> CallError | None:
     """What a caller is told of an error of the kernels."""
     if isinstance(error, gk.InvalidInput):
         return InvalidRequest(error.field, error.reason, error.row)
+    if isinstance(error, gk.EngineUnavailable):
+        return NotSupported(str(error))
     return None
 
 
@@ -74,14 +84,8 @@ async def serve(
         resources.add("portfolio consumer", loop.portfolio_consumer.close)
         thread = _start(loop, stop)
         resources.add("live loop", thread.join)
-        servicer = RiskServicer(
-            engines=engines,
-            store=loop.store,
-            board=loop.board,
-            log=KafkaPortfolioLog(appender),
-            executor=executor,
-            rows_per_request_max=settings.risk.rows_per_request_max,
-        )
+        log = KafkaPortfolioLog(appender)
+        servicer = risk_servicer(settings, engines, loop, log, executor, history)
         server = GrpcServer(
             settings.grpc,
             [(add_RiskServiceServicer_to_server, servicer, SERVICE)],
@@ -94,6 +98,41 @@ async def serve(
             await stop.wait_async()
     if loop.failure is not None:
         raise loop.failure
+
+
+def risk_servicer(
+    settings: RiskServiceSettings,
+    engines: Engines,
+    loop: LiveLoop,
+    log: PortfolioLog,
+    executor: Executor,
+    history: price_history.PriceHistory | None,
+) -> RiskServicer:
+    """The servicer over a live loop; call from the event loop that serves it."""
+    risk, work = settings.risk, Work(executor)
+    access = Access(
+        readers=frozenset(risk.readers),
+        writers=frozenset(risk.writers),
+        everyone=settings.grpc.auth == "none",
+    )
+    limits = Limits(
+        request_revaluations_max=risk.revaluations_per_request_max,
+        answer_values_max=risk.values_per_answer_max,
+    )
+    portfolios = PortfolioRpcs(loop.store, loop.board, log, access, work)
+    return RiskServicer(
+        engines=engines,
+        options=OptionRpcs(engines, work, risk.rows_per_request_max),
+        portfolios=portfolios,
+        on_demand=OnDemandRpcs(
+            engines=engines,
+            portfolios=portfolios,
+            desk=loop.desk,
+            scenarios=ScenarioReader(history, risk.history_days_max, limits.scenario_values_max),
+            limits=limits,
+            work=work,
+        ),
+    )
 
 
 def _live_loop(
@@ -128,6 +167,7 @@ def _live_loop(
         calculator=RiskCalculator(engine, ScenarioSource(history, risk.history_days_max), risk.es_level),
         alerts=AlertBook(round(risk.stale_after_s * 1e9)),
         metrics=metrics,
+        desk=SnapshotDesk(risk.snapshots_waiting_max),
         poll_records_max=risk.poll_records_max,
         poll_wait_s=risk.poll_wait_s,
     )

@@ -1,0 +1,121 @@
+"""What was computed, as responses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gpu_kernels as gk
+from gpu_kernels.es_components import TradeImpact
+from gpu_kernels.hedging import Hedge
+from gpu_kernels.tail_risk import Convention
+from protos import packing
+from protos.risk.v1 import risk_pb2 as wire
+from risk_service.live_risk import tail_message
+from risk_service.on_demand.books import ValuedBook
+from risk_service.on_demand.hedging import Instruments
+from risk_service.on_demand.stress import StressAnswer
+from risk_service.on_demand.tail import TailAnswer
+from service_kit.errors import InvalidRequest
+
+
+def convention(number: int) -> Convention:
+    """The name of a tail convention."""
+    if number not in wire.TailConvention.values():
+        raise InvalidRequest("convention", f"{number} is no convention")
+    return "discrete" if number == wire.TAIL_CONVENTION_DISCRETE else "exact_tail"
+
+
+def came(engine: gk.Engine, book: ValuedBook, method: str) -> wire.Provenance:
+    """Where an answer at the live market comes from."""
+    return wire.Provenance(
+        engine=engine.name,
+        device=engine.device,
+        method=method,
+        market_snapshot_id=book.snapshot_id,
+        data_age_ns=book.data_age_ns,
+    )
+
+
+def tail_response(
+    book: ValuedBook, answer: TailAnswer, provenance: wire.Provenance, *, with_pnl: bool
+) -> wire.ExpectedShortfallResponse:
+    """Tails, components and, where asked for, the scenario vector."""
+    response = wire.ExpectedShortfallResponse(
+        tail=[_tail(tail, book) for tail in answer.tails],
+        portfolio_version=book.held.version,
+        scenarios=len(answer.pnl),
+        provenance=provenance,
+    )
+    _write(response, "component_by_position", answer.by_position)
+    _write(response, "component_by_group", answer.by_group)
+    _write(response, "pnl", answer.pnl if with_pnl else None)
+    return response
+
+
+def stress_response(
+    book: ValuedBook, names: Sequence[str], answer: StressAnswer, provenance: wire.Provenance
+) -> wire.StressTestResponse:
+    """P&L per scenario, and the matrices asked for."""
+    response = wire.StressTestResponse(
+        name=names,
+        value_today=answer.value_today,
+        portfolio_version=book.held.version,
+        provenance=provenance,
+    )
+    _write(response, "pnl", answer.pnl)
+    _write_matrix(response.pnl_by_group, answer.by_group)
+    _write_matrix(response.pnl_by_position, answer.by_position)
+    return response
+
+
+def what_if_response(
+    book: ValuedBook, impact: TradeImpact, provenance: wire.Provenance
+) -> wire.WhatIfResponse:
+    """Before, after, and the difference."""
+    return wire.WhatIfResponse(
+        before=_tail(impact.before, book),
+        after=_tail(impact.after, book),
+        marginal=impact.marginal,
+        incremental=impact.incremental,
+        portfolio_version=book.held.version,
+        provenance=provenance,
+    )
+
+
+def hedge_response(
+    book: ValuedBook, instruments: Instruments, hedge: Hedge, provenance: wire.Provenance
+) -> wire.HedgeResponse:
+    """A trade and its cost per instrument, and the risk before and after."""
+    response = wire.HedgeResponse(
+        symbol=instruments.book.held.symbols,
+        risk_before=hedge.risk_before,
+        risk_after=hedge.risk_after,
+        measure=hedge.measure,
+        portfolio_version=book.held.version,
+        provenance=provenance,
+    )
+    # −0.0 is no trade, and looks like one sold.
+    packing.write(response, "trade", hedge.trades + 0.0)
+    packing.write(response, "cost", hedge.costs)
+    return response
+
+
+def _tail(tail: gk.TailRisk, book: ValuedBook) -> wire.TailRisk:
+    message = tail_message(tail)
+    message.warnings.extend(book.left_out())
+    return message
+
+
+def _write(response: Any, field: str, values: NDArray[np.float64] | None) -> None:
+    if values is not None:
+        packing.write(response, field, values)
+
+
+def _write_matrix(message: wire.Matrix, values: NDArray[np.float64] | None) -> None:
+    if values is not None:
+        message.rows, message.columns = values.shape
+        packing.write(message, "values", values.reshape(-1))

@@ -1,0 +1,1 @@
+"""What desks ask for: tail risk, stresses, what-ifs and hedges of one book, outside the live loop."""

@@ -1,0 +1,188 @@
+"""What to trade against a book's risk: the request's instruments at the snapshot, sized by gpu_kernels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gpu_kernels as gk
+from gpu_kernels.hedging import Exposures, Hedge, delta_hedge, exposures
+from gpu_kernels.optimise.greek_hedge import greek_hedge
+from gpu_kernels.optimise.min_es_hedge import min_es_hedge
+from risk_service.on_demand.blocks import Revaluer
+from risk_service.on_demand.books import ValuedBook
+from service_kit.errors import InvalidRequest
+
+Floats = NDArray[np.float64]
+
+# What makes Greeks comparable: what each loses in a move of this size.
+SPOT_MOVE = 0.01  # of the spot
+VOL_MOVE = 0.01  # absolute
+
+# Beyond these, numbers of lots and their costs are none that a float64 counts exactly.
+LOT_MIN, LOT_MAX = 1e-6, 1e12  # units
+COST_MAX = 1e12  # currency per lot
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """What may be traded; one entry per instrument, in the order of the request."""
+
+    book: ValuedBook  # quantities are the largest positions either way
+    lot_size: Floats
+    cost_per_lot: Floats
+    budget: float  # currency; infinite where there is none
+
+    def check(self) -> None:
+        """Refuses what no hedge can be made of, by row."""
+        cost_known = np.isfinite(self.cost_per_lot) & (self.cost_per_lot >= 0.0)
+        lot_known = np.isfinite(self.lot_size) & (self.lot_size > 0.0)
+        _refuse(
+            "instruments.quantity", self.book.held.quantity <= 0.0, "must be above 0: the largest position"
+        )
+        _refuse("lot_size", ~lot_known, "must be a number above 0")
+        _refuse("cost_per_lot", ~cost_known, "must be a number that is not negative")
+
+    @property
+    def limit(self) -> Floats:
+        """Largest position, in units of the instrument."""
+        return self.book.held.quantity
+
+    @property
+    def units(self) -> gk.Portfolio:
+        """One unit of each instrument, in the order of the valuation: options, then linear."""
+        valuation = self.book.valuation
+        portfolio = valuation.portfolio
+        return gk.Portfolio(
+            options=valuation.options,
+            quantity=np.ones(portfolio.options),
+            multiplier=portfolio.multiplier,
+            underlying=portfolio.underlying,
+            linear={
+                "underlying": portfolio.linear.underlying,
+                "quantity": np.ones(len(portfolio.linear)),
+                "multiplier": portfolio.linear.multiplier,
+                "spot": portfolio.linear.spot,
+            },
+        )
+
+    def greeks(self, engine: gk.Engine) -> Floats:
+        """Delta, gamma and vega (3, N) of one unit of each instrument, in the order of the request."""
+        valuation, portfolio = self.book.valuation, self.book.portfolio
+        result = engine.greeks(valuation.options)
+        valued = np.zeros((3, len(portfolio)))
+        for row, column in enumerate((result.delta, result.gamma, result.vega)):
+            valued[row, : portfolio.options] = column * portfolio.multiplier
+        valued[0, portfolio.options :] = portfolio.linear.multiplier
+        return np.asarray(self.book.by_position(valued.T).T)
+
+
+def _refuse(field: str, bad: NDArray[np.bool_], why: str) -> None:
+    rows = np.flatnonzero(bad)
+    if rows.size:
+        raise InvalidRequest(field, why, int(rows[0]))
+
+
+def hedge_delta(engine: gk.Engine, book: ValuedBook, instruments: Instruments) -> Hedge:
+    """Trades that bring the delta of each underlying as near to nought as lots and limits allow."""
+    held = instruments.book.held
+    simple = not held.is_option.any() and len(set(held.underlying_index.tolist())) == len(held)
+    if not simple or math.isfinite(instruments.budget):
+        return _hedge_greeks(engine, book, instruments, ("delta",))
+    count = len(book.held.underlyings)
+    at = exposures(engine, book.portfolio)
+    lot, cost, limit = np.ones(count), np.zeros(count), np.zeros(count)
+    # Of an underlying: lots and limits in its own units, as a future's multiplier makes them.
+    lot[held.underlying_index] = instruments.lot_size * held.multiplier
+    cost[held.underlying_index] = instruments.cost_per_lot
+    limit[held.underlying_index] = instruments.limit * held.multiplier
+    spots = np.nan_to_num(book.valuation.spots)
+    whole = delta_hedge(_padded(at.delta, count), spot=spots, lot_size=lot, cost_per_lot=cost, limit=limit)
+    return Hedge(
+        trades=whole.trades[held.underlying_index] / held.multiplier,
+        lots=whole.lots[held.underlying_index],
+        costs=whole.costs[held.underlying_index],
+        risk_before=whole.risk_before,
+        risk_after=whole.risk_after,
+        measure=whole.measure,
+    )
+
+
+def hedge_greeks(engine: gk.Engine, book: ValuedBook, instruments: Instruments) -> Hedge:
+    """Trades that make delta, gamma and vega of every underlying small together."""
+    return _hedge_greeks(engine, book, instruments, ("delta", "gamma", "vega"))
+
+
+def hedge_tail(
+    revaluer: Revaluer,
+    book: ValuedBook,
+    instruments: Instruments,
+    scenarios: gk.Scenarios,
+    level: float,
+    pnl: Floats | None = None,
+) -> Hedge:
+    """Trades that make expected shortfall plus their cost least."""
+    vector = revaluer.pnl(book.portfolio, scenarios) if pnl is None else pnl
+    units = revaluer.pnl_by_position(instruments.units, scenarios)
+    revaluer.patience.check()
+    return min_es_hedge(
+        vector,
+        instruments.book.by_position(units),
+        limit=instruments.limit,
+        level=level,
+        lot_size=instruments.lot_size,
+        cost_per_lot=instruments.cost_per_lot,
+        budget=instruments.budget,
+        weights=scenarios.weights,
+    )
+
+
+def _hedge_greeks(
+    engine: gk.Engine, book: ValuedBook, instruments: Instruments, names: tuple[str, ...]
+) -> Hedge:
+    """Least squares over the Greeks of every underlying, each scaled to what it loses in a usual move."""
+    count = len(book.held.underlyings)
+    at = exposures(engine, book.portfolio)
+    units = instruments.greeks(engine)
+    place = instruments.book.held.underlying_index
+    spots = np.nan_to_num(book.valuation.spots)
+    exposure, matrix, scale = [], [], []
+    for row, name in enumerate(("delta", "gamma", "vega")):
+        if name not in names:
+            continue
+        spread = np.zeros((count, len(place)))
+        spread[place, np.arange(len(place))] = units[row]
+        matrix.append(spread)
+        exposure.append(_padded(_exposure(at, name), count))
+        scale.append(_scale(name, spots))
+    hedge = greek_hedge(
+        np.concatenate(exposure),
+        np.concatenate(matrix),
+        scale=np.concatenate(scale),
+        lot_size=instruments.lot_size,
+        limit=instruments.limit,
+        cost_per_lot=instruments.cost_per_lot,
+        budget=instruments.budget,
+    )
+    measure = f"root of the summed squares of {', '.join(names)} in a 1 % move of spot and of one vol point"
+    return Hedge(hedge.trades, hedge.lots, hedge.costs, hedge.risk_before, hedge.risk_after, measure)
+
+
+def _exposure(at: Exposures, name: str) -> Floats:
+    greek: Floats = getattr(at, name)
+    return greek
+
+
+def _scale(name: str, spots: Floats) -> Floats:
+    move = SPOT_MOVE * spots
+    if name == "delta":
+        return move
+    return 0.5 * np.square(move) if name == "gamma" else np.full(len(spots), VOL_MOVE)
+
+
+def _padded(values: Floats, count: int) -> Floats:
+    """One entry per underlying of the book; the last ones may have no position."""
+    return np.concatenate((values, np.zeros(count - len(values))))

@@ -1,0 +1,35 @@
+"""How long a computation goes on: until its deadline, or until nobody waits for it any more."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from service_kit.errors import DeadlinePassed
+
+
+class NobodyWaits(Exception):
+    """The caller has gone; the computation ends and its exception reaches nobody."""
+
+
+@dataclass(slots=True)
+class Patience:
+    """Asked between the blocks of a long computation. Safe to cancel from another thread."""
+
+    seconds: float
+    _ends: float = field(init=False)
+    _cancelled: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self._ends = time.monotonic() + self.seconds
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._cancelled = True
+
+    def check(self) -> None:
+        """Ends the computation, by an exception, once it is cancelled or too late."""
+        if self._cancelled:
+            raise NobodyWaits
+        if time.monotonic() >= self._ends:
+            raise DeadlinePassed

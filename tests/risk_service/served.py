@@ -1,0 +1,212 @@
+"""A real risk_service in this process: the real servicer over the real live loop, its topics in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+from worlds import SPOT, black_scholes, osi, quotes, reference, smile
+
+import gpu_kernels as gk
+from protos import topics
+from protos.risk.v1 import risk_pb2 as wire
+from protos.risk.v1.risk_pb2_grpc import add_RiskServiceServicer_to_server
+from risk_service.alerts import AlertBook
+from risk_service.api.servicer import RiskServicer
+from risk_service.board import RiskBoard
+from risk_service.engines import Engines
+from risk_service.live_loop import LiveLoop
+from risk_service.live_risk import RiskCalculator, ScenarioSource
+from risk_service.live_snapshot import SnapshotDesk
+from risk_service.market_events import MarketEvents
+from risk_service.portfolios import PortfolioStore
+from risk_service.price_history import PriceHistory
+from risk_service.service_metrics import ServiceMetrics
+from risk_service.settings import RiskServiceSettings, RiskSettings
+from risk_service.wiring import SERVICE, risk_servicer, translate
+from service_kit.grpc_server import GrpcServer, GrpcSettings
+from service_kit.kafka.headers import Headers
+from service_kit.kafka.records import Message, Record
+from service_kit.lifecycle import Stop
+
+PATIENCE_S = 30.0
+UNDERLYINGS = ("IDX", "ABC")
+STRIKES = (80.0, 90.0, 100.0, 110.0, 120.0)
+
+
+class TopicInMemory:
+    """What a consumer of one partition sees."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._waiting: deque[Message[Any]] = deque()
+        self._offset = 0
+        self._arrived = threading.Condition()
+
+    def send(self, key: str, value: Any) -> None:
+        """Appends a decoded record."""
+        with self._arrived:
+            record = Record(self.name, 0, self._offset, key, b"", Headers(), -1)
+            self._waiting.append(Message(value, record))
+            self._offset += 1
+            self._arrived.notify_all()
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Message[Any]]:
+        """As Consumer.poll."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._waiting, timeout_s)
+            count = min(max_records, len(self._waiting))
+            return [self._waiting.popleft() for _ in range(count)]
+
+
+@dataclass
+class ProducerInMemory:
+    """Keeps what was sent last, by topic and key."""
+
+    sent: dict[tuple[str, str], bytes] = field(default_factory=dict)
+
+    def send(self, topic: str, key: str, value: bytes) -> None:
+        """As Producer.send."""
+        self.sent[topic, key] = value
+
+    def poll(self) -> None:
+        """As Producer.poll."""
+
+
+@dataclass
+class LogInMemory:
+    """A portfolio log that the live loop reads like the real one."""
+
+    topic: TopicInMemory
+
+    def put(self, portfolio: wire.Portfolio) -> None:
+        """Logs a portfolio."""
+        self.topic.send(portfolio.portfolio, portfolio)
+
+    def delete(self, name: str) -> None:
+        """Logs a deletion."""
+        self.topic.send(name, None)
+
+
+def price_history(days: int = 500, seed: int = 3, underlyings: tuple[str, ...] = UNDERLYINGS) -> PriceHistory:
+    """Heavy-tailed closes and their vols."""
+    random = np.random.default_rng(seed)
+    shape = (days + 1, len(underlyings))
+    closes = SPOT * np.exp(np.cumsum(0.01 * random.standard_t(4, shape), axis=0))
+    return PriceHistory(underlyings, closes, 0.2 * np.exp(0.05 * random.standard_normal(shape)))
+
+
+def market_records(underlying: str = "IDX", spot: float = SPOT) -> Iterator[MarketEvents]:
+    """The underlying, and a call and a put at each strike at their values."""
+    yield reference(underlying)
+    yield quotes([underlying], [spot])
+    for right, is_call in (("C", True), ("P", False)):
+        values = black_scholes(spot, np.array(STRIKES), 0.5, smile(np.array(STRIKES)), is_call)
+        yield quotes([osi(underlying, right, strike) for strike in STRIKES], values)
+
+
+class Service:
+    """The live loop in its thread, and servicers over it."""
+
+    def __init__(
+        self,
+        history: PriceHistory | None = None,
+        engine: gk.Engine | None = None,
+        risk: RiskSettings | None = None,
+        auth: str = "none",
+    ) -> None:
+        probed = Engines.probe("auto")
+        serving = engine or probed.serving
+        self.engines = Engines(serving, probed.chosen_because, probed.all)
+        self.history = history
+        self.risk = risk or RiskSettings(poll_wait_s=0.05)
+        self.auth = auth
+        self.market = TopicInMemory(topics.MARKET_DATA_NORMALIZED)
+        self.portfolios = TopicInMemory(topics.RISK_PORTFOLIOS)
+        self.producer = ProducerInMemory()
+        self.executor = ThreadPoolExecutor(2)
+        self.stop = Stop()
+        consumer: Any = self.market
+        portfolios: Any = self.portfolios
+        producer: Any = self.producer
+        source = ScenarioSource(history, self.risk.history_days_max)
+        self.loop = LiveLoop(
+            market_consumer=consumer,
+            portfolio_consumer=portfolios,
+            producer=producer,
+            store=PortfolioStore(),
+            board=RiskBoard(self.risk.watchers_max),
+            calculator=RiskCalculator(serving, source, self.risk.es_level),
+            alerts=AlertBook(round(self.risk.stale_after_s * 1e9)),
+            metrics=ServiceMetrics.on(CollectorRegistry()),
+            desk=SnapshotDesk(self.risk.snapshots_waiting_max),
+            poll_records_max=self.risk.poll_records_max,
+            poll_wait_s=self.risk.poll_wait_s,
+        )
+        self.thread = threading.Thread(target=self.loop.run_until_failure, args=(self.stop,))
+
+    def __enter__(self) -> Service:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join(PATIENCE_S)
+        self.executor.shutdown(wait=True, cancel_futures=True)
+        if self.loop.failure is not None:
+            raise self.loop.failure
+
+    def open_market(self, underlying: str = "IDX", spot: float = SPOT) -> None:
+        """Sends prices of an underlying and its options."""
+        for record in market_records(underlying, spot):
+            self.market.send(underlying, record)
+
+    def servicer(self) -> RiskServicer:
+        """A servicer over this loop; call it in the event loop that serves it."""
+        settings = RiskServiceSettings(grpc=GrpcSettings(port=0), risk=self.risk)
+        servicer = risk_servicer(
+            settings, self.engines, self.loop, LogInMemory(self.portfolios), self.executor, self.history
+        )
+        if self.auth != "none":
+            access = servicer.portfolios.access
+            servicer.portfolios.access = type(access)(access.readers, access.writers, everyone=False)
+        return servicer
+
+    def server(self, settings: GrpcSettings) -> GrpcServer:
+        """A server of a new servicer over this loop."""
+        added = (add_RiskServiceServicer_to_server, self.servicer(), SERVICE)
+        return GrpcServer(settings, [added], translate=translate)
+
+
+@contextmanager
+def serving(make: Callable[[], GrpcServer]) -> Iterator[GrpcServer]:
+    """A server in a thread of its own, so that tests call it as clients do."""
+    started: list[GrpcServer] = []
+    ready, stop = threading.Event(), Stop()
+
+    async def run() -> None:
+        try:
+            async with make() as server:
+                started.append(server)
+                ready.set()
+                await stop.wait_async()
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    try:
+        assert ready.wait(PATIENCE_S)
+        assert started
+        yield started[0]
+    finally:
+        stop.set()
+        thread.join(PATIENCE_S)

@@ -203,3 +203,36 @@ print("ok")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "ok", done.stderr
+
+
+def test_american_rows_of_a_mixed_batch_go_where_they_belong(engine: gk.Engine) -> None:
+    """Every second row is American; each gets what a batch of its own kind gets, in its place."""
+    spot = np.linspace(85.0, 115.0, 9)
+    flags = np.arange(9) % 2 == 1
+    options = gk.Options(**(GOOD | {"spot": spot, "rate": 0.05, "is_call": False}))
+    try:
+        american = engine.price(options.replace(american=True)).price
+    except gk.EngineUnavailable as error:
+        pytest.skip(str(error))
+    expected = np.where(flags, accuracy.host(american), accuracy.host(engine.price(options).price))
+    mixed = options.replace(american=flags)
+    result = engine.price(mixed)
+    np.testing.assert_allclose(accuracy.host(result.price), expected, rtol=1e-12)
+    result.price[...] = 0.0
+    np.testing.assert_allclose(accuracy.host(engine.price(mixed, out=result).price), expected, rtol=1e-12)
+    np.testing.assert_allclose(accuracy.host(engine.greeks(mixed).price), expected, rtol=1e-6)
+    vols = engine.implied_vol(mixed, result.price)
+    np.testing.assert_allclose(accuracy.host(vols.vol), GOOD["vol"], rtol=1e-6)
+
+
+def test_a_new_name_on_the_front_door_is_found() -> None:
+    """Names are loaded when first used, and a function may bear the name of its module."""
+    import gpu_kernels.tail_risk
+
+    assert callable(gk.tail_risk)
+    assert gpu_kernels.tail_risk.__module__ == "gpu_kernels.tail_risk"
+    assert {"engine", "Portfolio", "simulate_scenarios"} <= set(dir(gk))
+    for name in gk.__all__:
+        assert getattr(gk, name) is not None
+    with pytest.raises(AttributeError, match="abacus"):
+        gk.abacus  # noqa: B018

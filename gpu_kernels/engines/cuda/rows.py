@@ -51,6 +51,11 @@ def is_on_device(array: Any) -> bool:
     return hasattr(array, "__cuda_array_interface__")
 
 
+def empty_on_device(shape: Any, dtype: Any) -> Any:
+    """An array on the current device, its contents undefined."""
+    return cupy.empty(shape, dtype)
+
+
 def _for_device(array: Any, size: int) -> Any:
     if is_on_device(array):
         return _spread(array, size)

@@ -15,6 +15,9 @@ from protos.risk.v1.risk_pb2 import RiskAlert, RiskMetrics
 from risk_cli.desk_view import DeskView, sparkline
 
 BOOK_LEVELS = 5
+# Columns of the terminal.
+BOOK_WIDTH = 36
+FILLS_WIDTH = 40
 
 
 def render(view: DeskView, title: str, width: int) -> RenderableType:
@@ -119,13 +122,13 @@ def _underlyings(view: DeskView) -> Table:
 
 def _market(view: DeskView, width: int) -> Table:
     grid = Table.grid(expand=True, padding=(0, 2))
-    books = [view.books[name] for name in sorted(view.books)][: max(1, width // 45)]
+    books = [view.books[name] for name in sorted(view.books)][: max(1, (width - FILLS_WIDTH) // BOOK_WIDTH)]
     for _ in books:
-        grid.add_column(ratio=3)
-    grid.add_column(ratio=2)
-    fills = Table(box=SIMPLE_HEAD, title="fills", title_style="bold")
+        grid.add_column(ratio=1)
+    grid.add_column(width=FILLS_WIDTH)
+    fills = Table(box=SIMPLE_HEAD, title="fills", title_style="bold", expand=True)
     for name in ("symbol", "side", "price", "quantity"):
-        fills.add_column(name, justify="left" if name in ("symbol", "side") else "right")
+        fills.add_column(name, justify="left" if name in ("symbol", "side") else "right", no_wrap=True)
     for fill in reversed(view.fills):
         style = "green" if fill.side == "buy" else "red"
         fills.add_row(fill.symbol, Text(fill.side, style=style), f"{fill.price:,.2f}", f"{fill.quantity:,}")

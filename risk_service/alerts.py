@@ -65,8 +65,10 @@ class AlertBook:
 
     def _left_out(self, metrics: RiskMetrics) -> Iterator[RiskAlert | None]:
         count = len(metrics.faults)
-        first = metrics.faults[0].symbol if count else ""
-        text = f"{count} of {metrics.positions} positions are not in the numbers, the first {first}"
+        text = f"all {metrics.positions} positions are in the numbers"
+        if count:
+            first = metrics.faults[0].symbol
+            text = f"{count} of {metrics.positions} positions are not in the numbers, the first {first}"
         yield self._change(metrics, ALERT_KIND_POSITIONS_LEFT_OUT, "", bool(count), text)
 
     def _change(

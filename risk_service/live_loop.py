@@ -95,7 +95,8 @@ class LiveLoop:
             self._apply(message)
         self._take_portfolios()
         # A full batch means that more is waiting: an answer now would be old before it is sent.
-        if len(messages) < self.poll_records_max:
+        # Before the first tick there is nothing to say.
+        if len(messages) < self.poll_records_max and self.market.clocks.source_time_ns:
             self._measure_dirty()
         self.desk.answer(self._snapshot)
         self.producer.poll()

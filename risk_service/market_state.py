@@ -75,7 +75,7 @@ class MarketState:
         underlying = self._slot(key)
         places = slots[events.symbol_index]
         changed = self._set_references(events, places)
-        priced = self._set_prices(events, places)
+        priced = self._set_prices(events, places, underlying)
         self._tie_to_underlying(priced, underlying)
         changed |= {events.symbols[index] for index in np.unique(events.symbol_index[priced.rows]).tolist()}
         newest = int(events.source_time_ns.max()) if len(events) else 0
@@ -138,9 +138,11 @@ class MarketState:
         self._data["dividend_yield"][places[rows]] = events.dividend_yield[rows]
         return {events.symbols[index] for index in np.unique(events.symbol_index[rows]).tolist()}
 
-    def _set_prices(self, events: MarketEvents, places: NDArray[np.int64]) -> _Priced:
+    def _set_prices(self, events: MarketEvents, places: NDArray[np.int64], underlying: int) -> _Priced:
         trusted = (events.flags & UNTRUSTED) == 0
-        quoted = trusted & (events.kind == EVENT_KIND_QUOTE) & (events.bid > 0.0) & (events.ask > 0.0)
+        # An option that nobody bids for is worth something between nothing and its ask. An underlying is not.
+        two_sided = (events.bid > 0.0) | (places != underlying)
+        quoted = trusted & (events.kind == EVENT_KIND_QUOTE) & two_sided & (events.ask > 0.0)
         traded = trusted & (events.kind == EVENT_KIND_TRADE) & (events.price > 0.0)
         self._data["mid"][places[quoted]] = 0.5 * (events.bid[quoted] + events.ask[quoted])
         self._data["last"][places[traded]] = events.price[traded]

@@ -79,7 +79,7 @@ class Valuation:
 def value(engine: gk.Engine, market: MarketState, book: Book, marks: VolMarks) -> Valuation:
     """Collects today's inputs of every position; one with no market data is left out and named."""
     spots = market.spots(book.underlying_slots)
-    vols, _ = marks.marks(engine, market, book.contracts)
+    vols = marks.marks(engine, market, book.contracts)
     option_spots = spots[book.held.underlying_index[book.option_rows]]
     priced = np.isfinite(option_spots) & np.isfinite(vols)
     linear_priced = np.isfinite(spots[book.held.underlying_index[book.linear_rows]])

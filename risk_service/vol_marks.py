@@ -2,7 +2,7 @@
 
 A strike's call and put have one vol, and the one out of the money tells it best: it has no intrinsic value
 to hide a rounded tick in. So a position is marked at the vol of whichever quote at its strike is out of the
-money; where only the other is quoted, at that one's. Each vol is implied from numbers of one moment: the
+money; where that tells no vol, at the other's. Each vol is implied from numbers of one moment: the
 quote and the underlying as it was then. Between quotes the vol stays with the strike.
 """
 
@@ -58,30 +58,35 @@ class VolMarks:
     _vol: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     _quotes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
-    def marks(
-        self, engine: gk.Engine, market: MarketState, contracts: Contracts
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Vol of each contract, NaN where no quote tells one, and the slot of the quote it is marked by."""
-        chosen = _out_of_the_money(market, contracts)
-        self._refresh(engine, market, contracts, chosen)
-        vols = np.full(len(contracts), np.nan)
-        quoted = chosen != MISSING
-        vols[quoted] = self._vol[chosen[quoted]]
-        return vols, chosen
+    def marks(self, engine: gk.Engine, market: MarketState, contracts: Contracts) -> NDArray[np.float64]:
+        """Vol of each contract, NaN where no quote tells one."""
+        first, second = _sides(market, contracts)
+        vols = self._implied(engine, market, contracts, first)
+        unmarked = np.isnan(vols)
+        if unmarked.any():
+            others = self._implied(engine, market, contracts, np.where(unmarked, second, MISSING))
+            vols = np.where(unmarked, others, vols)
+        return vols
 
     def copy(self) -> VolMarks:
         """The same marks; what is implied later does not reach them."""
         return VolMarks(self._vol.copy(), self._quotes.copy())
 
+    def _implied(
+        self, engine: gk.Engine, market: MarketState, contracts: Contracts, chosen: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Vols of the chosen quotes, one per contract; NaN for MISSING and for a quote that tells none."""
+        self._refresh(engine, market, contracts, chosen)
+        vols = np.full(len(contracts), np.nan)
+        there = chosen != MISSING
+        vols[there] = self._vol[chosen[there]]
+        return vols
+
     def _refresh(
-        self,
-        engine: gk.Engine,
-        market: MarketState,
-        contracts: Contracts,
-        chosen: NDArray[np.int64],
+        self, engine: gk.Engine, market: MarketState, contracts: Contracts, chosen: NDArray[np.int64]
     ) -> None:
         self._grow(int(chosen.max(initial=MISSING)) + 1)
-        rows = np.flatnonzero(chosen != MISSING)
+        rows = np.flatnonzero((chosen != MISSING) & np.isfinite(market.column("mid", chosen)))
         quotes = market.column("quotes", chosen[rows]).astype(np.int64)
         fresh = quotes != self._quotes[chosen[rows]]
         rows, quotes = rows[fresh], quotes[fresh]
@@ -109,16 +114,13 @@ class VolMarks:
             self._quotes = np.concatenate((self._quotes, np.full(more, -1, np.int64)))
 
 
-def _out_of_the_money(market: MarketState, contracts: Contracts) -> NDArray[np.int64]:
+def _sides(market: MarketState, contracts: Contracts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Slots of the quote out of the money and of the one in the money, at each contract's strike."""
     underlying = contracts.underlying
     years = years_between(market.clocks.source_time_ns, contracts.expiry_time_ns)
     carry = market.column("rate", underlying) - market.column("dividend_yield", underlying)
-    forward = market.spots(underlying) * np.exp(carry * years)
-    first = np.where(contracts.strike < forward, contracts.put, contracts.call)
-    second = np.where(contracts.strike < forward, contracts.call, contracts.put)
-    return np.where(_quoted(market, first), first, np.where(_quoted(market, second), second, MISSING))
-
-
-def _quoted(market: MarketState, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
-    quoted: NDArray[np.bool_] = np.isfinite(market.column("mid", slots))
-    return quoted
+    puts_first = contracts.strike < market.spots(underlying) * np.exp(carry * years)
+    return (
+        np.where(puts_first, contracts.put, contracts.call),
+        np.where(puts_first, contracts.call, contracts.put),
+    )

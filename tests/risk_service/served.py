@@ -121,14 +121,12 @@ class Service:
         history: PriceHistory | None = None,
         engine: gk.Engine | None = None,
         risk: RiskSettings | None = None,
-        auth: str = "none",
     ) -> None:
         probed = Engines.probe("auto")
         serving = engine or probed.serving
         self.engines = Engines(serving, probed.chosen_because, probed.all)
         self.history = history
         self.risk = risk or RiskSettings(poll_wait_s=0.05)
-        self.auth = auth
         self.market = TopicInMemory(topics.MARKET_DATA_NORMALIZED)
         self.portfolios = TopicInMemory(topics.RISK_PORTFOLIOS)
         self.producer = ProducerInMemory()
@@ -169,20 +167,20 @@ class Service:
         for record in market_records(underlying, spot):
             self.market.send(underlying, record)
 
-    def servicer(self) -> RiskServicer:
+    def servicer(self, settings: GrpcSettings) -> RiskServicer:
         """A servicer over this loop; call it in the event loop that serves it."""
-        settings = RiskServiceSettings(grpc=GrpcSettings(port=0), risk=self.risk)
-        servicer = risk_servicer(
-            settings, self.engines, self.loop, LogInMemory(self.portfolios), self.executor, self.history
+        return risk_servicer(
+            RiskServiceSettings(grpc=settings, risk=self.risk),
+            self.engines,
+            self.loop,
+            LogInMemory(self.portfolios),
+            self.executor,
+            self.history,
         )
-        if self.auth != "none":
-            access = servicer.portfolios.access
-            servicer.portfolios.access = type(access)(access.readers, access.writers, everyone=False)
-        return servicer
 
     def server(self, settings: GrpcSettings) -> GrpcServer:
         """A server of a new servicer over this loop."""
-        added = (add_RiskServiceServicer_to_server, self.servicer(), SERVICE)
+        added = (add_RiskServiceServicer_to_server, self.servicer(settings), SERVICE)
         return GrpcServer(settings, [added], translate=translate)
 
 

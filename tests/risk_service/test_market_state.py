@@ -49,10 +49,19 @@ def test_a_gap_is_no_reason_to_distrust_a_price():
     assert spot(state) == 100.0
 
 
-def test_one_sided_quotes_mark_nothing():
+def test_a_one_sided_quote_is_no_spot():
     state = MarketState()
     state.apply(record(market.EVENT_KIND_QUOTE, ["IDX"], bid=100.0), "IDX", 0, 0)
+    state.apply(record(market.EVENT_KIND_QUOTE, ["IDX"], ask=100.0), "IDX", 0, 1)
     assert np.isnan(spot(state))
+
+
+def test_an_option_without_a_bid_is_worth_half_its_ask():
+    state = MarketState()
+    state.apply(record(market.EVENT_KIND_QUOTE, ["OPT"], ask=0.05), "IDX", 0, 0)
+    assert spot(state, "OPT") == 0.025
+    state.apply(record(market.EVENT_KIND_QUOTE, ["OPT"], bid=0.05), "IDX", 0, 1)
+    assert spot(state, "OPT") == 0.025
 
 
 def test_changed_symbols_are_named():

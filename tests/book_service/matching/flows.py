@@ -95,25 +95,9 @@ def controlled_flow(rng: np.random.Generator, count: int, mix: str, symbols: int
 
 def _command_values(rng: np.random.Generator, c: Any) -> Any:
     """Values near the edge of what the flow does, so that every limit is reached from both sides."""
+    # In the order of Limit; the last is no limit.
     scale = np.array(
-        [
-            10_000,
-            10_000,
-            30,
-            30_000,
-            400,
-            10_000,
-            10**11,
-            60,
-            20,
-            400,
-            5_000_000,
-            10**6,
-            2_000,
-            10**9,
-            100_000,
-            1,
-        ]
+        [30_000, 30_000, 40, 60_000, 60, 10_000, 10**11, 60, 6, 60, 5_000_000, 20_000, 2_000, 10**9, 10**5, 1]
     )
     value = (scale[c["tif"]] * rng.random(len(c)) ** 0.5 * 2).astype(np.int64)
     value = np.where(rng.random(len(c)) < 0.5, -1, value)

@@ -31,10 +31,10 @@ def test_any_cut_gives_the_same_bits(
     engine = gk.engine("cpu")
     whole = engine.revalue(book, scenarios)
     groups = engine.revalue(book, scenarios, by="group")
-    for workers, pieces, tile, partial in ((1, 1, 32, 1), (3, 64, 64, 64), (2, 16, 1024, 1 << 23)):
+    for workers, least, tile, partial in ((1, 32, 32, 1), (3, 32, 64, 64), (2, 256, 1024, 1 << 23)):
         pool = threads.Workers(workers)
         monkeypatch.setattr(cpu, "workers", lambda pool=pool: pool)
-        monkeypatch.setattr(cpu, "PIECES_MIN", pieces)
+        monkeypatch.setattr(cpu, "TILE_MIN", least)
         monkeypatch.setattr(cpu, "TILE_MAX", tile)
         monkeypatch.setattr(cpu, "PARTIAL_MAX", partial)
         assert np.array_equal(engine.revalue(book, scenarios), whole)

@@ -6,16 +6,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_kernels.engines.cpu.american import tables
+from gpu_kernels.engines.cpu.american import block_state
 from gpu_kernels.engines.cpu.american_rows import (
     EDGE,
     EXPIRY,
     KIND,
     LOG_SPOT,
     SCALE,
-    STATE,
     USABLE,
-    accurate_boundaries,
     input_rows,
     load,
     premium_block,
@@ -35,6 +33,9 @@ Floats = NDArray[np.float64]
 
 work_rows = stack(16 * LANES)
 WORK_ROWS = 16
+METHOD = "accurate"
+# Angles of the premium integral and their crowding, as in single prices.
+PREMIUM = (SCHEMES[METHOD].premium, 1)
 
 
 def american_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
@@ -43,7 +44,6 @@ def american_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floa
     if moved or not portfolio.options:
         repriced_pnl(engine, portfolio, shocks, out)
         return
-    scheme = SCHEMES["accurate"]
     columns = (
         portfolio.spot,
         portfolio.strike,
@@ -56,13 +56,12 @@ def american_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floa
     today = engine.price(options_of(portfolio)).price
     weight = portfolio.quantity * portfolio.multiplier
     factors = np.exp(shocks.spot_return)
-    rule = angles(scheme.premium)
+    rule = angles(*PREMIUM)
     premium = (rule.cosine, rule.inv_cosine, rule.weight)
 
     def work(start: int, stop: int) -> None:
         part = tuple(column[start:stop] for column in columns)
-        state = np.empty((-(-(stop - start) // LANES), STATE + scheme.premium, LANES))
-        accurate_boundaries(part, tables(scheme), scheme.steps, LANES, state)
+        state = block_state(part, METHOD, PREMIUM)
         _under_spots(
             part,
             portfolio.underlying[start:stop],

@@ -36,8 +36,10 @@ STRIPS_MAX = 256
 LANES = 32
 # Scenarios in a tile: the rows of a handful of underlyings stay in the second-level cache.
 TILE_MAX = 1024
-# Pieces of work per call that keep all threads busy to the end.
-PIECES_MIN = 16
+# Fewer scenarios than this are not cut: setting a position up would cost more than a second thread gains.
+TILE_MIN = 256
+# Pieces of work per thread that keep all of them busy to the end.
+PIECES_PER_THREAD = 2
 # Partial sums held at once, in doubles (64 MiB); more scenarios are done in turns.
 PARTIAL_MAX = 1 << 23
 # Stands for √T of an expired option, whose value is then intrinsic to the last bit.
@@ -163,8 +165,8 @@ def _strip_sums(rows: Rows, market: Market, strips: list[Strip], offset: int, wi
 
 
 def _tile(strips: int, width: int) -> int:
-    wanted = max(1, PIECES_MIN // max(1, strips))
-    return min(TILE_MAX, _padded(max(4 * LANES, -(-width // wanted))))
+    wanted = -(-PIECES_PER_THREAD * workers().threads // max(1, strips))
+    return min(TILE_MAX, _padded(max(TILE_MIN, -(-width // wanted))))
 
 
 def _padded(scenarios: int) -> int:

@@ -12,11 +12,13 @@ import accuracy
 import cuda_stand_in
 import cuda_toolchain
 import grids
+from cuda_on_host import HostKernel
+from cupyx import jit
 from scenario_books import fresh_rng, random_book, random_scenarios, scipy_pnl
 
 import gpu_kernels as gk
 from gpu_kernels.engines.cuda import compile as cuda_compile
-from gpu_kernels.engines.cuda import european, revaluation_kernels, rows
+from gpu_kernels.engines.cuda import european, ops, revaluation_kernels, rows
 from gpu_kernels.revaluation import position_pnl
 from gpu_kernels.scenarios import VolShockSurface
 
@@ -121,6 +123,31 @@ def test_against_sixty_digits(engine: gk.Engine, rng: np.random.Generator) -> No
             if scale[name] > accuracy.LEAST_GREEK:
                 error = abs(mp.mpf(float(getattr(found, name)[i])) - exact[name])
                 assert error <= accuracy.GREEK_RELATIVE * scale[name], (name, row)
+
+
+def logarithms(size, a, b, whole, high, low):  # type: ignore[no-untyped-def]
+    for i in range(jit.grid(1), size, jit.gridsize(1)):
+        whole[i] = ops.log_ratio(a[i], b[i])
+        above, below = ops.log_ratio_parts(a[i], b[i])
+        high[i] = above
+        low[i] = below
+
+
+def test_logarithm_of_a_ratio_near_one_and_far_away(rng: np.random.Generator) -> None:
+    mp = pytest.importorskip("mpmath")
+    types = (cuda_compile.COUNT, *[cuda_compile.FLOATS] * 2, *[cuda_compile.FLOATS_OUT] * 3)
+    kernel = HostKernel(cuda_compile.Kernel(logarithms, types, threads=32, blocks=1))
+    near = 1.0 + rng.choice([-1, 1], 500) * 10.0 ** rng.uniform(-15, -0.3, 500)
+    a = np.concatenate([near, 10.0 ** rng.uniform(-300, 300, 500)])
+    b = np.concatenate([np.ones(500), 10.0 ** rng.uniform(-5, 5, 500)])
+    whole, high, low = np.empty(1000), np.empty(1000), np.empty(1000)
+    kernel(3, 32, np.int64(1000), a, b, whole, high, low)
+    with mp.workdps(50):
+        for i in range(1000):
+            exact = mp.log(mp.mpf(float(a[i])) / mp.mpf(float(b[i])))
+            assert abs(whole[i] - exact) <= 4e-16 * abs(exact), (a[i], b[i])
+            parts = mp.mpf(float(high[i])) + mp.mpf(float(low[i]))
+            assert abs(parts - exact) <= 2e-17 * abs(exact), (a[i], b[i])
 
 
 def test_bad_and_expired_rows(engine: gk.Engine) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,3 +85,33 @@ def test_no_function_of_the_mathematics_library_is_used(assembly: dict[str, str]
         re.findall(r"\$?\b(exp|expm1|exp2|log|log1p|log2|pow|erfc?|ldexp|frexp)\b@?", assembly[name])
     )
     assert not called
+
+
+OTHER_PROCESSOR = """
+import european_tables, gpu_kernels as gk
+errors = european_tables.price_errors(gk.engine("cpu"))
+allowed = european_tables.load("price_and_greeks")["allowed"]
+assert all(error <= allowed[name] for name, error in errors.items()), errors
+print("ok")
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the other processors are x86-64 ones")
+@pytest.mark.parametrize("processor", ["haswell", "x86-64"])
+def test_accurate_without_avx512_and_without_fma(tmp_path: Path, processor: str) -> None:
+    """The same sources compiled for AVX2, and for the oldest x86-64, which has no fused multiply-add."""
+    environment = os.environ | {
+        "NUMBA_CPU_NAME": processor,
+        "NUMBA_CPU_FEATURES": "",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_PROCESSOR],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=environment,
+        check=False,
+    )
+    assert done.stdout.strip() == "ok", done.stderr

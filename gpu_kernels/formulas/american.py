@@ -1,21 +1,24 @@
-"""American options: spectral collocation of the exercise boundary (Andersen, Lake and Offengenden 2016), as a put.
+"""American options: spectral collocation of the exercise boundary (Andersen, Lake and Offengenden 2016).
 
-A call is the put with spot and strike, and rate and yield, changed over (McDonald and Schroder 1998). In units of the
-put's strike, with boundary B(t), X = min(1, r/q) and h(t) = log(X/B(t)), smooth pasting of the early exercise
-representation (Kim 1990) reads, for each time to expiry tau, with t = tau - u the time until u is left to expiry,
+A call is the put with spot and strike, and rate and yield, changed over (McDonald and Schroder 1998). In
+units of the put's strike, with boundary B(t), X = min(1, r/q) and h(t) = log(X/B(t)), smooth pasting of the
+early exercise representation (Kim 1990) reads, for each time to expiry tau, with t = tau - u the time until u
+is left to expiry,
 
     e^(-q tau) Phi(d+(tau, B(tau))) + q int e^(-qt) Phi(d+(t, B(tau)/B(u))) dt
         = int e^(-rt) (r - q B(u))/B(tau) phi(d-(t, B(tau)/B(u)))/(vol sqrt t) dt.
 
 Three things differ from the paper, all because they converge faster:
 
-- What is interpolated, as a polynomial in xi = sqrt(tau/T), is h over a function that has the boundary's known
-  behaviour near expiry: xi sqrt(log(e + 1/xi^2)) or, where the yield exceeds the rate, the solution of the leading
-  balance (see `shape`). It is linear in the unknowns: no square root of a polynomial that may be negative.
-- Integrals run over the angle theta, sqrt(u/tau) = sin theta, sqrt(t/tau) = cos theta: the integrand is smooth at both
-  ends, so that Gauss-Legendre converges exponentially.
-- Left and right of the equation are made equal by Newton's method on all nodes at once (the derivative of the right
-  side with respect to h is a few more products), so that three steps replace a fixed-point iteration of dozens.
+- What is interpolated, as a polynomial in xi = sqrt(tau/T), is h over a function that has the boundary's
+  known behaviour near expiry: xi sqrt(log(e + 1/xi^2)) or, where the yield exceeds the rate, the solution of
+  the leading balance (see `shape`). It is linear in the unknowns: no square root of a polynomial that may be
+  negative.
+- Integrals run over the angle theta, sqrt(u/tau) = sin theta, sqrt(t/tau) = cos theta: the integrand is
+  smooth at both ends, so that Gauss-Legendre converges exponentially.
+- Left and right of the equation are made equal by Newton's method on all nodes at once (the derivative of the
+  right side with respect to h is a few more products), so that three steps replace a fixed-point iteration of
+  dozens.
 """
 
 from __future__ import annotations
@@ -33,12 +36,14 @@ DOUBLE = 2  # exercised between two boundaries: rate and yield negative, the yie
 
 # Below this total volatility the path is taken as certain; the value is wrong by 4e-9 of the spot at most.
 LEAST_TOTAL_VOL = 1e-8
-# Where the stock outgrows the put's strike by this many standard deviations, more time to expiry is worth nothing
-# (1e-12 of the strike): the expiry is cut there, so that the boundary does not hide in the last per cent of it.
+# Where the stock outgrows the put's strike by this many standard deviations, more time to expiry is worth
+# nothing (1e-12 of the strike): the expiry is cut there, so that the boundary does not hide in the last per
+# cent of it.
 MOST_DRIFT_DEVIATIONS = 7.0
 # log(X/B) of the perpetual option is cut here: at a zero rate it is infinite.
 MOST_LOG_RATIO = 60.0
-# log(X/B)/(vol sqrt tau) at expiry where the yield is above the rate (Evans, Kuske and Keller 2002: 0.451723 sqrt 2).
+# log(X/B)/(vol sqrt tau) at expiry where the yield is above the rate (Evans, Kuske and Keller 2002: 0.451723
+# sqrt 2).
 EARLY_DEPTH = 0.6388332158
 
 
@@ -53,7 +58,8 @@ def american(ops: Any) -> Any:
     ) -> Any:
         """The row as a put on a strike of 1: kind of exercise, usable, scale, log spot, expiry, vol, r, q, log X.
 
-        Rows that are not usable (expired, certain, invalid, or not SINGLE) come with harmless numbers instead.
+        Rows that are not usable (expired, certain, invalid, or not SINGLE) come with harmless numbers
+        instead.
         """
         r0 = where(is_call, dividend_yield, rate)
         q0 = where(is_call, rate, dividend_yield)
@@ -85,7 +91,8 @@ def american(ops: Any) -> Any:
         """log(X/B) of the perpetual put."""
         variance = vol * vol
         half = 0.5 - (r - q) / variance
-        # The negative root of lambda^2/2 - half lambda - r/variance, without cancellation where half is large.
+        # The negative root of lambda^2/2 - half lambda - r/variance, without cancellation where half is
+        # large.
         root = sqrt(half * half + 2.0 * r / variance)
         slope = where(half > 0.0, -2.0 * r / (variance * (half + root)), half - root)
         far = log_x + log(1.0 + 1.0 / maximum(-slope, 1e-30))
@@ -106,12 +113,12 @@ def american(ops: Any) -> Any:
     def shape(place: Any, inv_place: Any, log_square: Any, log_shape: Any, gap: Any, log_rt: Any) -> Any:
         """What h is a smooth multiple of, at xi = `place`, with its inverse and log(xi^2).
 
-        With the yield not above the rate h has the known logarithm at expiry, and gap = 0. With the yield above, the
-        boundary starts at X below the strike, x = h/(vol sqrt tau) is 0.6388 at first and leaves that value in a sharp
-        bend once the strike is within reach. For a boundary at constant x smooth pasting reads
-        Phi(-(x + d)) = r tau C(x), with d = log(1/X)/(vol sqrt tau) and C(x) near 0.8 u/(1 + 0.22 u), u = x - 0.6388.
-        Newton steps in log u from the first guess give a function with that bend, as smooth as the boundary itself.
-        `gap` and `log_rt` are d and log(r tau) at xi = 1.
+        With the yield not above the rate h has the known logarithm at expiry, and gap = 0. With the yield
+        above, the boundary starts at X below the strike, x = h/(vol sqrt tau) is 0.6388 at first and leaves
+        that value in a sharp bend once the strike is within reach. For a boundary at constant x smooth
+        pasting reads Phi(-(x + d)) = r tau C(x), with d = log(1/X)/(vol sqrt tau) and C(x) near 0.8 u/(1 +
+        0.22 u), u = x - 0.6388. Newton steps in log u from the first guess give a function with that bend, as
+        smooth as the boundary itself. `gap` and `log_rt` are d and log(r tau) at xi = 1.
         """
         d = gap * inv_place
         here = log_rt + log_square
@@ -125,7 +132,8 @@ def american(ops: Any) -> Any:
     def seed(root_tau: Any, vol: Any, r: Any, log_x: Any, far: Any) -> Any:
         """First guess of h at one node, 10 % off: from the limit at expiry to the perpetual limit `far`.
 
-        The constants were fitted to solved boundaries; they set how many Newton steps are needed, not the result.
+        The constants were fitted to solved boundaries; they set how many Newton steps are needed, not the
+        result.
         """
         a = vol * root_tau
         early = 0.64 + 1.465 * exp(0.615 * log_x / a - 0.058 * log(r * (root_tau * root_tau) + 1e-12))
@@ -166,7 +174,10 @@ def american(ops: Any) -> Any:
         cosine: Any,
         inv_cosine: Any,
     ) -> Any:
-        """Integrand of the premium at one angle, times tau: r e^(-rt) Phi(-d-) - q S e^(-qt) Phi(-d+); x = log(S/X)."""
+        """Integrand of the premium at one angle, times tau: r e^(-rt) Phi(-d-) - q S e^(-qt) Phi(-d+).
+
+        X = log(S/X).
+        """
         square = cosine * cosine
         d = (x + h_u + carry * square) * (inv_v * inv_cosine) + 0.5 * (v * cosine)
         e = d - v * cosine
@@ -174,7 +185,8 @@ def american(ops: Any) -> Any:
         spot_leg = spot * exp(-q_tau * square)
         density = INV_SQRT_2PI * exp(-0.5 * (d * d))
         spot_lower = spot_leg * (density * mills_ratio(-absolute(d)))
-        # strike_leg phi(e) = spot_leg phi(d) B/S holds up to the boundary, but not where phi(d) is flushed to 0.
+        # strike_leg phi(e) = spot_leg phi(d) B/S holds up to the boundary, but not where phi(d) is flushed to
+        # 0.
         strike_lower = strike_leg * (INV_SQRT_2PI * exp(-0.5 * (e * e))) * mills_ratio(-absolute(e))
         strike_part = where(e > 0.0, strike_lower, strike_leg - strike_lower)
         spot_part = where(d > 0.0, spot_lower, spot_leg - spot_lower)
@@ -234,7 +246,10 @@ def american(ops: Any) -> Any:
     def certain_value(
         spot: Any, strike: Any, expiry: Any, rate: Any, dividend_yield: Any, is_call: Any
     ) -> Any:
-        """Value at zero volatility: the best of exercise now, at expiry, and where the discounted payoff is stationary."""
+        """Value at zero volatility: the best of exercise now, at expiry.
+
+        And where the discounted payoff is stationary.
+        """
         sign = where(is_call, 1.0, -1.0)
         now = sign * (spot - strike)
         last = sign * (spot * exp(-dividend_yield * expiry) - strike * exp(-rate * expiry))

@@ -1,10 +1,11 @@
 """Greeks of American options, from an engine's premiums and European Greeks: NumPy over columns.
 
-Spot derivatives come from differentiating the premium integral: the boundary does not depend on today's spot. Theta
-and charm follow from the pricing equation, which holds above the boundary: theta = rV - (r-q) S delta
-- vol^2 S^2 gamma / 2, and its derivative with respect to spot. Vega, vanna, volga and rho add to the closed form of
-the European part central differences of the premium, in volatility and in rate: the collocation has fixed nodes and
-steps, so that its result is a smooth function of both. Where the option is exercised now, it is worth its payoff.
+Spot derivatives come from differentiating the premium integral: the boundary does not depend on today's spot.
+Theta and charm follow from the pricing equation, which holds above the boundary: theta = rV - (r-q) S delta
+- vol^2 S^2 gamma / 2, and its derivative with respect to spot. Vega, vanna, volga and rho add to the closed
+  form of the European part central differences of the premium, in volatility and in rate: the collocation has
+  fixed nodes and steps, so that its result is a smooth function of both. Where the option is exercised now,
+  it is worth its payoff.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_kernels.formulas.american import DOUBLE, SINGLE
 from gpu_kernels.results import GreeksResult
 from gpu_kernels.status import Status
 
@@ -41,7 +43,12 @@ def greeks(
         whole = american.all()
         index = slice(None) if whole else np.flatnonzero(american)
         _add_premium(type(columns)(*(c[index] for c in columns)), here[:, index], method, slopes, out, index)
-    certain = ~usable & (here[KIND] > 0.5) & (out.status == Status.OK)
+    lost = (here[KIND] == DOUBLE) & (out.status == Status.OK)
+    if lost.any():
+        out.status[lost] = Status.NOT_CONVERGED
+        for array in out.columns()[:-1]:
+            array[lost] = np.nan
+    certain = ~usable & (here[KIND] == SINGLE) & (out.status == Status.OK)
     if certain.any():
         _certain(columns, np.flatnonzero(certain), out)
 

@@ -1,4 +1,7 @@
-"""Nodes, weights and interpolation matrices of the American boundary: the same for every option, made once."""
+"""Nodes, weights and interpolation matrices of the American boundary.
+
+The same for every option, made once.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ SCHEMES = {
 
 
 class Angles(NamedTuple):
-    """Gauss-Legendre over the angle: sin, cos and 1/cos of each node, and weights that sum to 1 over du/tau."""
+    """Gauss-Legendre over the angle: sin, cos and 1/cos of each node.
+
+    And weights that sum to 1 over du/tau.
+    """
 
     sine: Floats
     cosine: Floats
@@ -85,6 +91,9 @@ def interpolation(nodes: int, xi: Floats) -> Floats:
 
 
 def place_table(xi: Floats) -> Floats:
-    """(len(xi), 4): xi, 1/xi, log(xi^2), and how h/xi grows towards expiry where the yield is not above the rate."""
+    """(len(xi), 4): xi, 1/xi, log(xi^2).
+
+    And how h/xi grows towards expiry where the yield is not above the rate.
+    """
     log_square = 2.0 * np.log(xi)
     return np.stack((xi, 1.0 / xi, log_square, np.sqrt(np.log(np.e + np.exp(-log_square)))), axis=1)

@@ -1,21 +1,21 @@
-"""Kernels over blocks of American rows: boundaries once per row, then prices or slopes from them, many times over.
+"""Kernels over blocks of American rows: boundaries once per row, then prices or slopes from them, many times.
 
-A block is LANES rows side by side. Its state is one slice of a float64 array (blocks, STATE + angles, LANES): the row
-seen as a put on a strike of 1, then h = log(X/B) at the angles of the premium integral. The last block of a batch is
-filled up with copies of its last row, so that a row's result does not depend on the number of rows after it.
+A block is LANES rows side by side. Its state is one slice of a float64 array (blocks, STATE + angles, LANES):
+the row seen as a put on a strike of 1, then h = log(X/B) at the angles of the premium integral. The last
+block of a batch is filled up with copies of its last row, so that a row's result does not depend on the
+number of rows after it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from gpu_kernels.engines.cpu import ops
-from gpu_kernels.engines.cpu.american_solver import LANES, boundary_solver, compiled, stack
+from gpu_kernels.engines.cpu.american_solver import LANES, boundary_solver, carray, compiled, stack
 from gpu_kernels.engines.cpu.compile import kernel
-from gpu_kernels.formulas.american import SINGLE, american
+from gpu_kernels.formulas.american import american
 from gpu_kernels.formulas.american_tables import SCHEMES
 from gpu_kernels.formulas.black_scholes import black_scholes
 
@@ -110,8 +110,8 @@ def boundary_kernel(solver: Any) -> Any:
 
     def rows(columns, tables, steps, lanes, state):  # type: ignore[no-untyped-def]
         at, places, cosine, inv_cosine, weight, matrix, sines, to_premium = tables
-        put = numba.carray(input_rows(), (8, LANES))
-        h = numba.carray(h_rows(), (MOST_NODES, LANES))
+        put = carray(input_rows(), (8, LANES))
+        h = carray(h_rows(), (MOST_NODES, LANES))
         for block in range(state.shape[0]):
             one = state[block]
             load(block, columns, put)
@@ -138,11 +138,27 @@ accurate_boundaries = kernel(
 
 
 @kernel
+def move_spots(columns, state, lanes):  # type: ignore[no-untyped-def]
+    """Put other spots and strikes in the state; its boundary, in units of the put's strike, stays."""
+    put = carray(input_rows(), (8, LANES))
+    for block in range(state.shape[0]):
+        one = state[block]
+        load(block, columns, put)
+        for a in range(lanes):
+            _, usable, scale, x, _, _, _, _, _ = put_frame(
+                put[0, a], put[1, a], put[2, a], put[3, a], put[4, a], put[5, a], put[6, a] > 0.5
+            )
+            one[LOG_SPOT, a] = x
+            one[SCALE, a] = scale
+            one[USABLE, a] = one[USABLE, a] if usable else 0.0
+
+
+@kernel
 def price_rows(columns, state, angles, lanes, price, status):  # type: ignore[no-untyped-def]
     """Value and status of each row from its boundary; rows with two boundaries get NaN and NOT_CONVERGED."""
     cosine, inv_cosine, weight = angles
-    put = numba.carray(input_rows(), (8, LANES))
-    work = numba.carray(h_rows(), (MOST_NODES, LANES))
+    put = carray(input_rows(), (8, LANES))
+    work = carray(h_rows(), (MOST_NODES, LANES))
     for block in range(state.shape[0]):
         one = state[block]
         count = load(block, columns, put)
@@ -197,7 +213,10 @@ def premium_block(one, cosine, inv_cosine, weight, work, lanes):  # type: ignore
 
 @ops.function
 def settle(spot, strike, expiry, vol, rate, dividend_yield, is_call, usable, kind, span, exercised, premium):  # type: ignore[no-untyped-def]
-    """Value and status of one row from its premium: bounded from below by exercise now and by the European value."""
+    """Value and status of one row from its premium.
+
+    Bounded from below by exercise now and by the European value.
+    """
     european = european_price(
         spot, strike, span if usable > 0.5 else expiry, vol, rate, dividend_yield, is_call
     )
@@ -210,16 +229,19 @@ def settle(spot, strike, expiry, vol, rate, dividend_yield, is_call, usable, kin
     value = now if expiry == 0.0 else value
     state = NOT_CONVERGED if kind == 2.0 and status == 0 else status
     state = state if value - value == 0.0 else (INVALID_INPUT if status == INVALID_INPUT else NOT_CONVERGED)
-    return (NAN if state == INVALID_INPUT or state == NOT_CONVERGED else value), state
+    return (value if state == status and status != INVALID_INPUT else NAN), state
 
 
 @kernel
 def slopes_rows(columns, state, angles, lanes, out):  # type: ignore[no-untyped-def]
-    """What Greeks are made of, out (8, n): the premium and its first three derivatives with respect to spot, the
-    expiry it was computed for, whether the row is exercised now, whether there is a premium at all, and its kind."""
+    """What Greeks are made of, out (8, n).
+
+    The premium and its first three derivatives with respect to spot, the expiry it was computed for, whether the
+    row is exercised now, whether there is a premium at all, and its kind.
+    """
     cosine, inv_cosine, weight = angles
-    put = numba.carray(input_rows(), (8, LANES))
-    work = numba.carray(h_rows(), (MOST_NODES, LANES))
+    put = carray(input_rows(), (8, LANES))
+    work = carray(h_rows(), (MOST_NODES, LANES))
     for block in range(state.shape[0]):
         one = state[block]
         count = load(block, columns, put)

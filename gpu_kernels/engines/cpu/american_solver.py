@@ -1,8 +1,8 @@
 """The American boundary and price of a block of lanes, eight options side by side in each vector instruction.
 
-Every loop over `lanes` is innermost and free of branches, and all scratch lives in stack arrays of constant shape,
-which LLVM knows not to overlap: so each of these loops becomes a handful of vector instructions. `lanes` is a
-run-time number, lest the loops be unrolled before they are vectorised.
+Every loop over `lanes` is innermost and free of branches, and all scratch lives in stack arrays of constant
+shape, which LLVM knows not to overlap: so each of these loops becomes a handful of vector instructions.
+`lanes` is a run-time number, lest the loops be unrolled before they are vectorised.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from gpu_kernels.engines.cpu.compile import FASTMATH
 from gpu_kernels.formulas.american import american
 
 LANES = 16
-INV_STEP = 0.3  # a Newton step changes g by this factor at most, either way
+LEAST_STEP = 0.3  # a Newton step changes g by this factor at most, either way
 MOST_STEP = 3.0
 
 _, _, _, shape, _, edge_term, integral_term, _, _, _, _ = american(ops)
 log = ops.log
 exp = ops.exp
+# An array on memory that is already there; its constant shape is what lets LLVM tell arrays apart.
+carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
 def stack(count: int) -> Any:
@@ -38,7 +40,7 @@ def stack(count: int) -> Any:
             block.align = 64
             return block
 
-        return types.CPointer(types.float64)(), codegen
+        return types.CPointer(types.float64)(), codegen  # type: ignore[no-untyped-call]
 
     return stack_doubles
 
@@ -75,16 +77,16 @@ def boundary_solver(nodes: int, angles: int) -> Any:
         g_in, root_in, v_in, r_in, q_in, log_x_in, gap_in, log_rt_in, steps,
         at, places, cosine, inv_cosine, weight, matrix, lanes,
     ):  # fmt: skip  # type: ignore[no-untyped-def]
-        g = numba.carray(node_rows(), (nodes, LANES))
-        size = numba.carray(node_rows(), (nodes, LANES))
-        size_u = numba.carray(place_rows(), (nodes * angles, LANES))
-        residual = numba.carray(node_rows(), (nodes, LANES))
-        jacobian = numba.carray(square_rows(), (square, LANES))
-        left_slope = numba.carray(angle_rows(), (angles, LANES))
-        right_slope = numba.carray(angle_rows(), (angles, LANES))
-        option = numba.carray(few_rows(), (8, LANES))
-        node = numba.carray(few_rows(), (8, LANES))
-        sums = numba.carray(few_rows(), (8, LANES))
+        g = carray(node_rows(), (nodes, LANES))
+        size = carray(node_rows(), (nodes, LANES))
+        size_u = carray(place_rows(), (nodes * angles, LANES))
+        residual = carray(node_rows(), (nodes, LANES))
+        jacobian = carray(square_rows(), (square, LANES))
+        left_slope = carray(angle_rows(), (angles, LANES))
+        right_slope = carray(angle_rows(), (angles, LANES))
+        option = carray(few_rows(), (8, LANES))
+        node = carray(few_rows(), (8, LANES))
+        sums = carray(few_rows(), (8, LANES))
         for a in range(lanes):
             option[0, a] = root_in[a]
             option[1, a] = v_in[a] * root_in[a]
@@ -186,7 +188,7 @@ def boundary_solver(nodes: int, angles: int) -> Any:
                 for a in range(lanes):
                     old = g[j, a]
                     new = old - residual[j, a]
-                    new = new if new > INV_STEP * old else INV_STEP * old
+                    new = new if new > LEAST_STEP * old else LEAST_STEP * old
                     g[j, a] = new if new < MOST_STEP * old else MOST_STEP * old
         for j in range(nodes):
             for a in range(lanes):

@@ -1,0 +1,206 @@
+"""Options on stocks that pay cash dividends: any number of them per option, European or American.
+
+    import gpu_kernels as gk
+    from gpu_kernels import cash_dividends
+
+    paid = cash_dividends.CashDividends.per_option([[(0.2, 1.5), (0.7, 1.5)], []])
+    result = cash_dividends.price(options, paid)      # result.price, result.error, result.status
+    result = cash_dividends.greeks(options, paid)     # the eight Greeks besides
+
+The stock pays its dividends out of the spot (the spot model): log-normal in between, it drops by the amount
+at each ex-date. A dividend larger than the spot at that moment is paid as far as the spot goes, and the stock
+stays at 0 ("liquidator"), or is not paid at all ("survivor"). A continuous yield may come on top. Values come
+from a finite-difference grid (`formulas.cash_dividends`), extrapolated from two resolutions; `error` is the
+distance of the extrapolated price from the finer grid, an upper estimate. Ex-dates at or after expiry, or not
+after today, are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_kernels.engines.choose import engine as named_engine
+from gpu_kernels.engines.engine import Columns, Engine
+from gpu_kernels.errors import InvalidInput
+from gpu_kernels.formulas.cash_dividends import (
+    LIQUIDATOR,
+    SURVIVOR,
+    Grid,
+    Schedule,
+    extrapolated,
+    grid_spacing,
+    nine_values,
+)
+from gpu_kernels.options import Options
+from gpu_kernels.results import GreeksResult
+from gpu_kernels.status import Status
+
+Floats = NDArray[np.float64]
+
+POLICIES = {"liquidator": LIQUIDATOR, "survivor": SURVIVOR}
+POINTS = 400
+STEPS = 200
+LEAST_POINTS, MOST_POINTS = 40, 20_000
+# Below this total volatility, relative to the grid's own resolution, the grid shows nothing.
+LEAST_TOTAL_VOL = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class CashDividends:
+    """Ex-dates (years from today, ascending) and amounts of option i at offsets[i]:offsets[i + 1]."""
+
+    times: Floats
+    amounts: Floats
+    offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for name, kind in (("times", np.float64), ("amounts", np.float64), ("offsets", np.int64)):
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=kind))
+        if self.times.ndim != 1 or self.times.shape != self.amounts.shape:
+            raise InvalidInput("amounts", f"shape {self.amounts.shape}, but times have {self.times.shape}")
+        edges = self.offsets
+        if edges.ndim != 1 or edges.size == 0 or edges[0] != 0 or edges[-1] != self.times.size:
+            raise InvalidInput("offsets", "expected to start at 0 and to end at the number of dividends")
+        if (np.diff(edges) < 0).any():
+            raise InvalidInput("offsets", "must not fall", int(np.flatnonzero(np.diff(edges) < 0)[0]) + 1)
+        bad = ~np.isfinite(self.times)
+        if bad.any():
+            raise InvalidInput("times", "not finite", int(np.flatnonzero(bad)[0]))
+        bad = ~(np.isfinite(self.amounts) & (self.amounts >= 0.0))
+        if bad.any():
+            raise InvalidInput("amounts", "expected finite and at least 0", int(np.flatnonzero(bad)[0]))
+        falls = np.flatnonzero(np.diff(self.times) < 0.0) + 1
+        falls = falls[~np.isin(falls, edges)]
+        if falls.size:
+            raise InvalidInput("times", "must ascend within an option", int(falls[0]))
+
+    @classmethod
+    def per_option(cls, dividends: Iterable[Iterable[tuple[float, float]]]) -> CashDividends:
+        """From one list of (years from today, amount) per option."""
+        lists = [list(one) for one in dividends]
+        pairs = np.array([pair for one in lists for pair in one], dtype=np.float64).reshape(-1, 2)
+        return cls(pairs[:, 0], pairs[:, 1], np.cumsum([0, *(len(one) for one in lists)]))
+
+    @classmethod
+    def same(cls, dividends: Iterable[tuple[float, float]], options: int) -> CashDividends:
+        """The same (years from today, amount) for each of a number of options."""
+        return cls.per_option([list(dividends)] * options)
+
+    def __len__(self) -> int:
+        return self.offsets.size - 1
+
+
+@dataclass(frozen=True, slots=True)
+class CashDividendResult:
+    """Price of each option, an estimate of its error from above, and its status.
+
+    Greeks where they were asked for.
+    """
+
+    price: Floats
+    error: Floats
+    status: NDArray[np.uint8]
+    greeks: GreeksResult | None = None
+    COLUMNS: ClassVar[tuple[str, ...]] = ("price", "error", "status")
+
+
+def price(
+    options: Options,
+    dividends: CashDividends,
+    *,
+    engine: Engine | str = "cpu",
+    policy: Literal["liquidator", "survivor"] = "liquidator",
+    points: int = POINTS,
+    steps: int = STEPS,
+) -> CashDividendResult:
+    """Value of each option, in the currency of its spot.
+
+    `points` in log spot, `steps` in time on the finer grid.
+    """
+    grid, columns, american, good, status = _prepared(options, dividends, engine, policy, points, steps)
+    value, error = np.full(status.size, np.nan), np.full(status.size, np.nan)
+    if good.size:
+        here, wrong = extrapolated(grid, columns, american, grid_spacing(columns, grid.schedule, points))
+        value[good], error[good] = here.price, wrong
+    _finish(options, value, error, status)
+    shape = options.shape
+    return CashDividendResult(value.reshape(shape), error.reshape(shape), status.reshape(shape))
+
+
+def greeks(
+    options: Options,
+    dividends: CashDividends,
+    *,
+    engine: Engine | str = "cpu",
+    policy: Literal["liquidator", "survivor"] = "liquidator",
+    points: int = POINTS,
+    steps: int = STEPS,
+) -> CashDividendResult:
+    """Value and eight derivatives of each option; ex-dates come nearer as time passes, in theta and charm."""
+    grid, columns, american, good, status = _prepared(options, dividends, engine, policy, points, steps)
+    error = np.full(status.size, np.nan)
+    nine = np.full((9, status.size), np.nan)
+    if good.size:
+        values, error[good] = nine_values(grid, columns, american)
+        nine[:, good] = values
+    _finish(options, nine[0], error, status)
+    shaped = [row.reshape(options.shape) for row in nine]
+    status = status.reshape(options.shape)
+    return CashDividendResult(shaped[0], error.reshape(options.shape), status, GreeksResult(*shaped, status))  # type: ignore[call-arg]
+
+
+def _prepared(
+    options: Options, dividends: CashDividends, engine: Engine | str, policy: str, points: int, steps: int
+) -> tuple[Grid, Columns, Any, Any, Any]:
+    if policy not in POLICIES:
+        raise InvalidInput("policy", f'expected "liquidator" or "survivor", got {policy!r}')
+    if not LEAST_POINTS <= points <= MOST_POINTS or points % 4:
+        raise InvalidInput(
+            "points", f"expected a multiple of 4 from {LEAST_POINTS} to {MOST_POINTS}, got {points}"
+        )
+    if not 4 <= steps <= MOST_POINTS:
+        raise InvalidInput("steps", f"expected 4 to {MOST_POINTS}, got {steps}")
+    if len(dividends) != options.size:
+        raise InvalidInput("dividends", f"for {len(dividends)} options, but there are {options.size}")
+    backend = named_engine(engine) if isinstance(engine, str) else engine
+    solve = backend.module("cash_dividends").solve
+    names = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_call")
+    columns = Columns(*(np.ascontiguousarray(options.column(name)) for name in names))
+    numbers = np.stack(columns[:6])
+    valid = np.isfinite(numbers).all(axis=0) & (numbers[:4] >= 0.0).all(axis=0)
+    status = np.where(valid, np.where(columns.expiry > 0.0, Status.OK, Status.EXPIRED), Status.INVALID_INPUT)
+    with np.errstate(invalid="ignore"):
+        spread = columns.vol * np.sqrt(columns.expiry)
+    good = np.flatnonzero(
+        (status == Status.OK) & (spread > LEAST_TOTAL_VOL) & (numbers[:2] > 0.0).all(axis=0)
+    )
+    status[(status == Status.OK) & ~np.isin(np.arange(status.size), good)] = Status.NOT_CONVERGED
+    part = Columns(*(column[good] for column in columns))
+    grid = Grid(solve, _chosen(dividends, columns.expiry, good), POLICIES[policy], points, steps)
+    return grid, part, options.column("american")[good], good, status.astype(np.uint8)
+
+
+def _chosen(dividends: CashDividends, expiry: Floats, rows: Any) -> Schedule:
+    """The dividends of these rows that are paid between today and expiry."""
+    counts = np.diff(dividends.offsets)
+    owner = np.repeat(np.arange(counts.size), counts)
+    place = np.full(counts.size, -1)
+    place[rows] = np.arange(rows.size)
+    keep = (place[owner] >= 0) & (dividends.times > 0.0) & (dividends.times < expiry[owner])
+    kept = np.bincount(place[owner[keep]], minlength=rows.size) if rows.size else np.zeros(0, dtype=np.int64)
+    offsets = np.concatenate(([0], np.cumsum(kept))).astype(np.int64)
+    return Schedule(dividends.times[keep], dividends.amounts[keep], offsets)
+
+
+def _finish(options: Options, value: Any, error: Any, status: Any) -> None:
+    """Expired rows are worth their payoff."""
+    done = status == Status.EXPIRED
+    if done.any():
+        sign = np.where(options.column("is_call")[done], 1.0, -1.0)
+        payoff = sign * (options.column("spot")[done] - options.column("strike")[done])
+        value[done], error[done] = np.maximum(payoff, 0.0), 0.0

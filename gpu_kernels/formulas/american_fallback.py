@@ -1,0 +1,68 @@
+"""Rows that the collocation does not take: two exercise boundaries, or none found. They go to the grid.
+
+A put with yield < rate < 0 (a call with rate < yield < 0) is exercised between two boundaries, which may meet
+before today. The grid of `formulas.cash_dividends` makes nothing of that; on it these rows are right to about
+1e-4 of the strike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpu_kernels.formulas.cash_dividends import (
+    LIQUIDATOR,
+    Grid,
+    Solver,
+    extrapolated,
+    grid_spacing,
+    nine_values,
+    no_dividends,
+)
+from gpu_kernels.results import GreeksResult, PriceResult
+from gpu_kernels.status import Status
+
+POINTS = 800
+STEPS = 200
+# The grid needs some spread; below, and above, a row stays without a value.
+LEAST_TOTAL_VOL = 1e-4
+MOST_TOTAL_VOL = 20.0
+
+
+def price(columns: Any, out: PriceResult, solve: Solver) -> None:
+    """Price the rows whose status is NOT_CONVERGED; columns are full length."""
+    rows = _lost(columns, out)
+    if rows.size == 0:
+        return
+    part, american = _part(columns, rows)
+    grid = Grid(solve, no_dividends(rows.size), LIQUIDATOR, POINTS, STEPS)
+    here, _ = extrapolated(grid, part, american, grid_spacing(part, grid.schedule, POINTS))
+    out.price[rows] = here.price
+    out.status[rows] = np.where(np.isfinite(here.price), Status.OK, Status.NOT_CONVERGED)
+
+
+def greeks(columns: Any, out: GreeksResult, solve: Solver) -> None:
+    """Price and Greeks of the rows whose status is NOT_CONVERGED; columns are full length."""
+    rows = _lost(columns, out)
+    if rows.size == 0:
+        return
+    part, american = _part(columns, rows)
+    grid = Grid(solve, no_dividends(rows.size), LIQUIDATOR, POINTS, STEPS)
+    nine, _ = nine_values(grid, part, american)
+    for target, source in zip(out.columns(), nine, strict=False):
+        target[rows] = source
+    out.status[rows] = np.where(np.isfinite(out.price[rows]), Status.OK, Status.NOT_CONVERGED)
+
+
+def _lost(columns: Any, out: Any) -> Any:
+    rows = np.flatnonzero(out.status == Status.NOT_CONVERGED)
+    if rows.size == 0:
+        return rows
+    spread = columns.vol[rows] * np.sqrt(columns.expiry[rows])
+    size = np.log(np.maximum(columns.spot[rows], 1e-300) / np.maximum(columns.strike[rows], 1e-300))
+    return rows[(spread > LEAST_TOTAL_VOL) & (spread < MOST_TOTAL_VOL) & (np.abs(size) < 50.0)]
+
+
+def _part(columns: Any, rows: Any) -> tuple[Any, Any]:
+    return type(columns)(*(c[rows] for c in columns)), np.ones(rows.size, dtype=np.bool_)

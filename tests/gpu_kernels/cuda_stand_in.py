@@ -154,6 +154,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, StandIn]:
         compiled(kernel)(blocks, kernel.threads, *arguments)
 
     monkeypatch.setattr(cuda_compile.Kernel, "launch", launch)
+    monkeypatch.setattr(cuda_compile.Kernel, "registers", lambda kernel: len(kernel.source()))
     for module in (rows, revaluation):
         monkeypatch.setattr(module, "cupy", stand_in)
     monkeypatch.setattr(rows, "_pipelines", rows._Pipelines())

@@ -181,6 +181,15 @@ def test_revaluation_of_many_scenarios_in_turns(
     np.testing.assert_array_equal(CUDA.revalue(book, scenarios), whole)
 
 
+def test_warm_up_compiles_every_kernel() -> None:
+    from gpu_kernels.engines.cuda.compile import every_kernel
+
+    CUDA.warm_up()
+    for kernel in every_kernel():
+        # What the assembler promised for sm_90 need not hold elsewhere, but blocks have to fit.
+        assert 0 < kernel.registers() <= 65_536 // kernel.threads
+
+
 def test_jax_and_cupy_share_the_device(rng: np.random.Generator) -> None:
     try:
         xla = gk.engine("xla")

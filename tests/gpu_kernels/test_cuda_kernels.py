@@ -323,6 +323,11 @@ def test_american_options_are_refused_not_mispriced(engine: gk.Engine) -> None:
         engine.revalue(gk.Portfolio(options, quantity=1.0), gk.Scenarios(spot_return=[[0.1]]))
 
 
+def test_warm_up_calls_every_function(engine: gk.Engine) -> None:
+    engine.warm_up()
+    assert cuda_stand_in.compiled.cache_info().currsize >= 3
+
+
 def test_blocks_fit_a_multiprocessor() -> None:
     for kernel in KERNELS:
         registers = cuda_toolchain.cubin(kernel.source(), cuda_compile.OPTIONS).registers

@@ -40,12 +40,16 @@ def empty(shape: Any, dtype: Any, on_device: bool = False) -> Any:
 
 
 def warm_up() -> None:
-    """Compile the kernels of every pricing function, or load them from CuPy's disk cache."""
+    """Compile every kernel, or load it from CuPy's disk cache, and make a first call of each function."""
     import numpy as np
 
     from gpu_kernels.engines.cuda import european, implied_vol
+    from gpu_kernels.engines.cuda.compile import every_kernel
     from gpu_kernels.engines.engine import Columns
     from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
+
+    for kernel in every_kernel():
+        kernel.registers()
 
     def ones(*names: str) -> dict[str, Any]:
         return {name: np.ones(1) for name in names}

@@ -144,13 +144,19 @@ class Kernel:
                 self._source = PRELUDE + self._transpiled()
             return self._source
 
-    def launch(self, blocks: int | tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+    def launch(self, blocks: int, arguments: tuple[Any, ...]) -> None:
         """Run on CuPy's current device and stream; returns before it is done."""
+        self._function_on_device()((blocks,), (self.threads,), arguments)
+
+    def registers(self) -> int:
+        """Registers of one thread on the current device; compiles the kernel if that has not been done."""
+        return int(self._function_on_device().num_regs)
+
+    def _function_on_device(self) -> Any:
         if self._compiled is None:
             module = cupy.RawModule(code=self.source(), options=OPTIONS)
             self._compiled = module.get_function(self.name)
-        grid = blocks if isinstance(blocks, tuple) else (blocks,)
-        self._compiled(grid, (self.threads,), arguments)
+        return self._compiled
 
     def _transpiled(self) -> str:
         bounds = f"__launch_bounds__({self.threads}, {self.blocks})"

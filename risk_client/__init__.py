@@ -1,7 +1,8 @@
 """The desk's Python client of risk_service."""
 
+from risk_client.answers import Columns, ExpectedShortfall, Hedge, StressTest
 from risk_client.book_client import BookClient
-from risk_client.client import Columns, RiskClient
+from risk_client.client import RiskClient
 from risk_client.errors import (
     AlreadyChanged,
     DeadlinePassed,
@@ -17,12 +18,15 @@ from risk_client.errors import (
     Unavailable,
     Violation,
 )
+from risk_client.scenarios import historical, monte_carlo, shocks
 
 __all__ = [
     "AlreadyChanged",
     "BookClient",
     "Columns",
     "DeadlinePassed",
+    "ExpectedShortfall",
+    "Hedge",
     "InvalidRequest",
     "NotFound",
     "NotSupported",
@@ -32,7 +36,11 @@ __all__ = [
     "RiskClient",
     "RiskClientError",
     "ServiceFault",
+    "StressTest",
     "Unauthenticated",
     "Unavailable",
     "Violation",
+    "historical",
+    "monte_carlo",
+    "shocks",
 ]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import grpc
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
+from risk_client.answers import Columns, ExpectedShortfall, Hedge, StressTest
 from risk_client.errors import from_rpc
+from risk_client.scenarios import ScenarioMessage
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 DEADLINE_S = 10.0  # of a call that names none
@@ -48,19 +49,20 @@ _OPTION_COLUMNS = (
 )
 _GREEKS = ("price", "delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
 
+Convention = Literal["exact_tail", "discrete"]
+Objective = Literal["delta", "delta_gamma_vega", "min_expected_shortfall"]
+
+_CONVENTIONS: dict[Convention, wire.TailConvention.ValueType] = {
+    "exact_tail": wire.TAIL_CONVENTION_EXACT,
+    "discrete": wire.TAIL_CONVENTION_DISCRETE,
+}
+_OBJECTIVES: dict[Objective, wire.HedgeRequest.Objective.ValueType] = {
+    "delta": wire.HedgeRequest.OBJECTIVE_DELTA,
+    "delta_gamma_vega": wire.HedgeRequest.OBJECTIVE_DELTA_GAMMA_VEGA,
+    "min_expected_shortfall": wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL,
+}
+
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """An answer in columns, `answer["delta"]`, with each row's status and where the numbers come from."""
-
-    columns: dict[str, NDArray[np.float64]]
-    status: NDArray[np.int32]
-    provenance: wire.Provenance
-
-    def __getitem__(self, name: str) -> NDArray[np.float64]:
-        return self.columns[name]
 
 
 class RiskClient:
@@ -97,7 +99,7 @@ class RiskClient:
             options=_options(options), engine=engine, american_method=_american_method(fast)
         )
         answer = self._call(self._stub.Price, request)
-        return _columns(answer, ("price",))
+        return Columns.of(answer, ("price",))
 
     def greeks(self, *, engine: str = "", fast: bool = False, **options: ArrayLike) -> Columns:
         """Price and eight Greeks of options given as columns."""
@@ -105,13 +107,13 @@ class RiskClient:
             options=_options(options), engine=engine, american_method=_american_method(fast)
         )
         answer = self._call(self._stub.Greeks, request)
-        return _columns(answer, _GREEKS)
+        return Columns.of(answer, _GREEKS)
 
     def implied_volatility(self, price: ArrayLike, *, engine: str = "", **options: ArrayLike) -> Columns:
         """Vols that reprice options given as columns."""
         request = wire.ImpliedVolatilityRequest(options=_options(options), engine=engine)
         packing.write(request, "price", np.atleast_1d(np.asarray(price, dtype=np.float64)))
-        return _columns(self._call(self._stub.ImpliedVolatility, request), ("vol",))
+        return Columns.of(self._call(self._stub.ImpliedVolatility, request), ("vol",))
 
     def put_portfolio(self, portfolio: wire.Portfolio, expected_version: int = 0) -> int:
         """Stores a portfolio; returns its new version."""
@@ -139,16 +141,96 @@ class RiskClient:
         self._call(self._stub.DeletePortfolio, request)
 
     def expected_shortfall(
-        self, request: wire.ExpectedShortfallRequest, deadline_s: float | None = None
-    ) -> wire.ExpectedShortfallResponse:
-        """VaR and ES of a portfolio under historical, Monte Carlo or given scenarios."""
-        return self._call(self._stub.ExpectedShortfall, request, deadline_s)
+        self,
+        portfolio: str | wire.Portfolio,
+        scenarios: ScenarioMessage,
+        *,
+        levels: Sequence[float] = (),
+        convention: Convention = "exact_tail",
+        with_components: bool = False,
+        with_pnl: bool = False,
+        engine: str = "",
+        deadline_s: float | None = None,
+    ) -> ExpectedShortfall:
+        """VaR and ES of a portfolio, stored (its name) or sent along, at `levels` (none: 0.975).
+
+        `scenarios` come from `risk_client.historical`, `monte_carlo` or `shocks`.
+        """
+        request = wire.ExpectedShortfallRequest(
+            levels=levels,
+            convention=_CONVENTIONS[convention],
+            with_components=with_components,
+            with_pnl=with_pnl,
+            engine=engine,
+        )
+        _set_book(request, portfolio)
+        if isinstance(scenarios, wire.HistoricalScenarios):
+            request.historical.CopyFrom(scenarios)
+        elif isinstance(scenarios, wire.MonteCarloScenarios):
+            request.monte_carlo.CopyFrom(scenarios)
+        else:
+            request.custom.CopyFrom(scenarios)
+        return ExpectedShortfall.of(self._call(self._stub.ExpectedShortfall, request, deadline_s))
 
     def stress_test(
-        self, request: wire.StressTestRequest, deadline_s: float | None = None
-    ) -> wire.StressTestResponse:
-        """What named or given scenarios do to a portfolio."""
-        return self._call(self._stub.StressTest, request, deadline_s)
+        self,
+        portfolio: str | wire.Portfolio,
+        scenarios: wire.ScenarioColumns | None = None,
+        *,
+        named: Sequence[str] = (),
+        by_group: bool = False,
+        by_position: bool = False,
+        engine: str = "",
+        deadline_s: float | None = None,
+    ) -> StressTest:
+        """What given scenarios (`risk_client.shocks`) and named events do to a portfolio."""
+        request = wire.StressTestRequest(
+            scenarios=scenarios, named=named, by_group=by_group, by_position=by_position, engine=engine
+        )
+        _set_book(request, portfolio)
+        return StressTest.of(self._call(self._stub.StressTest, request, deadline_s))
+
+    def what_if(
+        self,
+        portfolio: str,
+        trade: wire.Positions,
+        *,
+        level: float = 0.0,
+        engine: str = "",
+        deadline_s: float | None = None,
+    ) -> wire.WhatIfResponse:
+        """ES of a stored portfolio with and without a trade in its underlyings; level 0 is 0.975."""
+        request = wire.WhatIfRequest(portfolio=portfolio, trade=trade, level=level, engine=engine)
+        return self._call(self._stub.WhatIf, request, deadline_s)
+
+    def hedge(
+        self,
+        portfolio: str,
+        objective: Objective,
+        instruments: wire.Positions | None = None,
+        *,
+        lot_size: ArrayLike = (),
+        cost_per_lot: ArrayLike = (),
+        budget: float = 0.0,
+        engine: str = "",
+        deadline_s: float | None = None,
+    ) -> Hedge:
+        """Trades that take risk off a stored portfolio.
+
+        An instrument's quantity is its largest position either way; without instruments a delta hedge
+        trades the underlyings. `lot_size` (units) and `cost_per_lot` (currency) hold one entry for all
+        instruments or one for each.
+        """
+        request = wire.HedgeRequest(
+            portfolio=portfolio,
+            objective=_OBJECTIVES[objective],
+            instruments=instruments,
+            budget=budget,
+            engine=engine,
+        )
+        for name, values in (("lot_size", lot_size), ("cost_per_lot", cost_per_lot)):
+            packing.write(request, name, np.atleast_1d(np.asarray(values, dtype=np.float64)))
+        return Hedge.of(self._call(self._stub.Hedge, request, deadline_s))
 
     def list_engines(self) -> wire.ListEnginesResponse:
         """The engines of the service, and which one answers."""
@@ -202,6 +284,15 @@ def _typed(stream: Iterable[Answer]) -> Iterator[Answer]:
         raise from_rpc(error) from None
 
 
+def _set_book(
+    request: wire.ExpectedShortfallRequest | wire.StressTestRequest, book: str | wire.Portfolio
+) -> None:
+    if isinstance(book, str):
+        request.portfolio = book
+    else:
+        request.inline_portfolio.CopyFrom(book)
+
+
 def _options(given: dict[str, ArrayLike]) -> wire.OptionColumns:
     unknown = given.keys() - set(_OPTION_COLUMNS)
     if unknown:
@@ -214,8 +305,3 @@ def _options(given: dict[str, ArrayLike]) -> wire.OptionColumns:
 
 def _american_method(fast: bool) -> wire.AmericanMethod.ValueType:
     return wire.AMERICAN_METHOD_FAST if fast else wire.AMERICAN_METHOD_ACCURATE
-
-
-def _columns(answer: Any, names: tuple[str, ...]) -> Columns:
-    columns = {name: packing.read(answer, name) for name in names}
-    return Columns(columns, packing.read(answer, "status"), answer.provenance)

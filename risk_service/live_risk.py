@@ -145,9 +145,9 @@ class RiskCalculator:
         greeks = GreeksByUnderlying(underlying=book.held.underlyings)
         packing.write(greeks, "spot", valuation.spots)
         for name in _GREEKS:
-            by_underlying = np.bincount(portfolio.underlying, size * getattr(result, name), count)
+            by_underlying = _sums(portfolio.underlying, size * getattr(result, name), count)
             if name == "delta":
-                by_underlying += np.bincount(linear.underlying, linear_size, count)
+                by_underlying += _sums(linear.underlying, linear_size, count)
             packing.write(greeks, name, by_underlying)
         packing.write(greeks, "age_ns", ages)
         metrics.greeks.CopyFrom(greeks)
@@ -177,6 +177,11 @@ class RiskCalculator:
         provenance.data_age_ns = int(ages.max(initial=0))
         provenance.degraded = bool(self.degraded_reason)
         provenance.degraded_reason = self.degraded_reason
+
+
+def _sums(place: NDArray[np.int64], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    # Of no rows at all NumPy makes integers.
+    return np.bincount(place, values, count).astype(np.float64)
 
 
 def _fault_message(fault: Fault) -> RowFault:

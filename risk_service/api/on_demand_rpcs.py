@@ -172,7 +172,7 @@ class OnDemandRpcs:
 
     async def _compute(self, engine_name: str, compute: Callable[[_Job], Answer]) -> Answer:
         """Runs a computation on the named engine at the newest snapshot."""
-        engine = self.engines.named(engine_name)
+        engine = await self.work.engine(self.engines, engine_name)
         snapshot = await asyncio.wrap_future(self.desk.ask())
 
         def run(patience: Patience) -> Answer:

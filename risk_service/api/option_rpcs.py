@@ -21,7 +21,7 @@ class OptionRpcs:
 
     async def price(self, request: wire.PriceRequest) -> wire.PriceResponse:
         """Prices of options in columns."""
-        engine = self.engines.named(request.engine)
+        engine = await self.work.engine(self.engines, request.engine)
         columns = options.read_options(request.options, self.rows_max, with_vol=True)
         method = options.american_method(request.american_method)
         result = await self.work.rows(columns.size, lambda: engine.price(columns, american_method=method))
@@ -31,7 +31,7 @@ class OptionRpcs:
 
     async def greeks(self, request: wire.GreeksRequest) -> wire.GreeksResponse:
         """Prices and Greeks of options in columns."""
-        engine = self.engines.named(request.engine)
+        engine = await self.work.engine(self.engines, request.engine)
         columns = options.read_options(request.options, self.rows_max, with_vol=True)
         method = options.american_method(request.american_method)
         result = await self.work.rows(columns.size, lambda: engine.greeks(columns, american_method=method))
@@ -43,7 +43,7 @@ class OptionRpcs:
         self, request: wire.ImpliedVolatilityRequest
     ) -> wire.ImpliedVolatilityResponse:
         """Vols of options in columns."""
-        engine = self.engines.named(request.engine)
+        engine = await self.work.engine(self.engines, request.engine)
         columns = options.read_options(request.options, self.rows_max, with_vol=False)
         prices = options.read_prices(request, columns.size)
         result = await self.work.rows(columns.size, lambda: engine.implied_vol(columns, prices))

@@ -110,7 +110,7 @@ class RiskServicer(RiskServiceServicer):
     async def ListEngines(self, request: wire.ListEnginesRequest, context: Any) -> wire.ListEnginesResponse:
         """Every engine, there or not, and why."""
         response = wire.ListEnginesResponse(serving=self.engines.serving.name)
-        for one in self.engines.all:
+        for one in await self.options.work.thread(lambda: self.engines.all):
             response.engines.add(
                 name=one.name,
                 device=one.engine.device if one.engine is not None else "",

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import gpu_kernels as gk
+from risk_service.engines import Engines
 from risk_service.on_demand.patience import Patience
 from service_kit.grpc_server.call import current_call
 
@@ -27,6 +29,10 @@ class Work:
     async def rows(self, rows: int, work: Callable[[], Answer]) -> Answer:
         """Runs a kernel: here when it is small, else in a thread, so that other calls go on."""
         return work() if rows <= INLINE_ROWS else await self.thread(work)
+
+    async def engine(self, engines: Engines, name: str) -> gk.Engine:
+        """The engine asked for; one that nobody asked for before is loaded in a thread."""
+        return engines.named(name) if not name else await self.thread(lambda: engines.named(name))
 
     async def thread(self, work: Callable[[], Answer]) -> Answer:
         """Runs work that ends soon in a thread."""

@@ -124,7 +124,7 @@ class Service:
     ) -> None:
         probed = Engines.probe("auto")
         serving = engine or probed.serving
-        self.engines = Engines(serving, probed.chosen_because, probed.all)
+        self.engines = Engines(serving, probed.chosen_because)
         self.history = history
         self.risk = risk or RiskSettings(poll_wait_s=0.05)
         self.market = TopicInMemory(topics.MARKET_DATA_NORMALIZED)

@@ -1,0 +1,114 @@
+"""What the service answers, as records with arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protos import packing
+from protos.risk.v1 import risk_pb2 as wire
+from risk_client.scenarios import array_of
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """An answer in columns, `answer["delta"]`, with each row's status and where the numbers come from."""
+
+    columns: dict[str, Floats]
+    status: NDArray[np.int32]
+    provenance: wire.Provenance
+
+    def __getitem__(self, name: str) -> Floats:
+        return self.columns[name]
+
+    @classmethod
+    def of(cls, answer: Any, names: tuple[str, ...]) -> Columns:
+        """Reads the named columns of a response."""
+        columns = {name: packing.read(answer, name) for name in names}
+        return cls(columns, packing.read(answer, "status"), answer.provenance)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedShortfall:
+    """Tail risk, one entry per level, losses positive; components are at the first level."""
+
+    tail: tuple[wire.TailRisk, ...]
+    component_by_position: Floats  # empty where not asked for
+    component_by_group: Floats
+    pnl: Floats
+    portfolio_version: int
+    scenarios: int
+    provenance: wire.Provenance
+
+    @classmethod
+    def of(cls, answer: wire.ExpectedShortfallResponse) -> ExpectedShortfall:
+        """Reads a response."""
+        return cls(
+            tail=tuple(answer.tail),
+            component_by_position=packing.read(answer, "component_by_position"),
+            component_by_group=packing.read(answer, "component_by_group"),
+            pnl=packing.read(answer, "pnl"),
+            portfolio_version=answer.portfolio_version,
+            scenarios=answer.scenarios,
+            provenance=answer.provenance,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StressTest:
+    """P&L per scenario (S,), and by group (G, S) and position (P, S) where asked for."""
+
+    names: tuple[str, ...]
+    pnl: Floats
+    pnl_by_group: Floats | None
+    pnl_by_position: Floats | None
+    value_today: float
+    portfolio_version: int
+    provenance: wire.Provenance
+
+    @classmethod
+    def of(cls, answer: wire.StressTestResponse) -> StressTest:
+        """Reads a response."""
+        groups, positions = answer.HasField("pnl_by_group"), answer.HasField("pnl_by_position")
+        return cls(
+            names=tuple(answer.name),
+            pnl=packing.read(answer, "pnl"),
+            pnl_by_group=array_of(answer.pnl_by_group) if groups else None,
+            pnl_by_position=array_of(answer.pnl_by_position) if positions else None,
+            value_today=answer.value_today,
+            portfolio_version=answer.portfolio_version,
+            provenance=answer.provenance,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hedge:
+    """Trades per instrument in its own units, their cost, and `measure` before and after."""
+
+    symbols: tuple[str, ...]
+    trade: Floats
+    cost: Floats
+    risk_before: float
+    risk_after: float
+    measure: str
+    portfolio_version: int
+    provenance: wire.Provenance
+
+    @classmethod
+    def of(cls, answer: wire.HedgeResponse) -> Hedge:
+        """Reads a response."""
+        return cls(
+            symbols=tuple(answer.symbol),
+            trade=packing.read(answer, "trade"),
+            cost=packing.read(answer, "cost"),
+            risk_before=answer.risk_before,
+            risk_after=answer.risk_after,
+            measure=answer.measure,
+            portfolio_version=answer.portfolio_version,
+            provenance=answer.provenance,
+        )

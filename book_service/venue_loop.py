@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 
 from book_service.order_events import OrderEvents
 from book_service.service_metrics import BookMetrics
-from book_service.venue import Venue
+from book_service.venue import Venue, warm_up
 from protos import topics
 from protos.book.v1.book_pb2 import Book
 from protos.market.v1.market_pb2 import Origin
+from service_kit.errors import Unavailable
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.partitioning import partition_of
 from service_kit.kafka.producer import Producer
@@ -61,6 +62,8 @@ class VenueLoop:
 
     def run(self, stop: Stop) -> None:
         """Until told to stop; what was read is then sent and committed."""
+        # The core may have to be compiled first: market data and calls need not wait for that.
+        warm_up()
         while not stop.is_set():
             self.turn()
         self._commit()
@@ -75,9 +78,13 @@ class VenueLoop:
 
     def book(self, symbol: str, levels: int) -> Book | None:
         """Depth of an instrument as its partition has it; None where it is not traded here."""
+        if symbol not in self.tick_sizes:
+            return None
         with self._lock:
             venue = self._venues.get(partition_of(symbol, self.partitions))
-            return None if venue is None else venue.book(symbol, levels)
+            if venue is None:
+                raise Unavailable(f"the book of {symbol} is not held here, or not yet rebuilt", 1.0)
+            return venue.book(symbol, levels)
 
     def _match(self, message: Message[OrderEvents]) -> None:
         record = message.record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ from book_service.normaliser import Normaliser
 from book_service.order_log import KafkaOrderLog
 from book_service.service_metrics import BookMetrics
 from book_service.settings import BookServiceSettings
-from book_service.venue import warm_up
 from book_service.venue_loop import VenueLoop
 from protos import topics
 from protos.book.v1.book_pb2 import DESCRIPTOR as BOOK
@@ -39,8 +37,6 @@ async def serve(
 ) -> None:
     """Runs the service until told to stop; `listening` is given the port once calls are answered."""
     check_broker(settings.kafka)
-    if settings.book.tick_sizes():
-        await asyncio.to_thread(warm_up)
     registry = process_registry()
     kafka_metrics = KafkaMetrics(registry)
     metrics = BookMetrics.on(registry)

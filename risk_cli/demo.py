@@ -134,9 +134,17 @@ class Demo:
                 self._ends_at = time.monotonic() + self.seconds
             if self.view.ready and time.monotonic() - shown_at >= every_s:
                 shown_at = time.monotonic()
-                for symbol in symbols:
-                    self.view.take_book(books.get_book(symbol))
+                self._take_books(books, symbols)
                 yield
+
+    def _take_books(self, books: BookClient, symbols: list[str]) -> None:
+        from risk_client import Unavailable
+
+        for symbol in symbols:
+            try:
+                self.view.take_book(books.get_book(symbol))
+            except Unavailable:
+                return  # the matching core is still being compiled; the rest of the screen is live
 
     def _take(self, topic: str, value: bytes) -> None:
         if topic == topics.RISK_METRICS:

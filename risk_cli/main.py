@@ -6,6 +6,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 a limit was breached.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,11 @@ Server = Annotated[str, typer.Option(help="Address of risk_service.", metavar="H
 Settings = Annotated[
     Path | None, typer.Option("--settings", help="TOML file; the environment (GPU_RISK_…) wins over it.")
 ]
+InFile = partial(typer.Option, exists=True, dir_okay=False)
+Engine = Annotated[str, typer.Option(help="auto, cuda, cpu, xla or reference.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+Csv = Annotated[bool, typer.Option("--csv", help="CSV on stdout.")]
+Parquet = Annotated[Path | None, typer.Option("--parquet", help="Also a Parquet file.", metavar="PATH")]
 
 
 @app.command()
@@ -86,6 +92,29 @@ def engines(server: Annotated[str, typer.Option(help="Ask a risk_service instead
     from risk_cli.engines import run_engines
 
     raise typer.Exit(run_engines(server))
+
+
+@app.command()
+def stress(
+    portfolio: Annotated[Path | None, InFile(help="Positions, CSV or Parquet.")] = None,
+    scenarios: Annotated[Path | None, InFile(help="Scenarios and limits, TOML.")] = None,
+    market: Annotated[Path | None, InFile(help="Spots, vols, rates, TOML.")] = None,
+    engine: Engine = "auto",
+    report: Annotated[
+        Path | None, typer.Option(help="Also a self-contained HTML report.", metavar="OUT.html")
+    ] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="The sample desk instead of files.")] = False,
+    json: Json = False,
+    csv: Csv = False,
+    parquet: Parquet = None,
+) -> None:
+    """What a desk loses under scenarios, at its worst days and at its limits (status 3: one is breached)."""
+    from risk_cli.answers import Form
+    from risk_cli.refusals import exit_status
+    from risk_cli.stress.command import Request, run_stress
+
+    request = Request(portfolio, scenarios, market, engine, report, sample)
+    raise typer.Exit(exit_status(lambda: run_stress(request, lambda: Form(json, csv, parquet))))
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from book_service.venue_loop import VenueLoop
 from protos import packing, topics
 from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1 import orders_pb2 as orders
+from service_kit.errors import Unavailable
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.embedded import EmbeddedBroker
@@ -182,6 +183,18 @@ def loop_on(broker, group="venue"):
     return loop
 
 
+def turn_until(loop, done):
+    """The book of AAA once it is as wanted; until its partition is held it is unavailable."""
+    while True:
+        loop.turn()
+        try:
+            book = loop.book("AAA", 10)
+        except Unavailable:
+            continue
+        if done(book):
+            return book
+
+
 def executed(broker, count):
     """(origin offset, origin partition) of everything on orders.executed, once `count` batches are there."""
     found = []
@@ -199,19 +212,16 @@ def test_a_new_process_rebuilds_the_book_and_publishes_nothing_twice():
     with EmbeddedBroker() as broker:
         log = KafkaOrderLog(Appender(broker.settings()), 4)
         first = loop_on(broker)
+        assert first.book("never traded", 10) is None
         places = [log.append(batch((0, n, SELL, 100 + n, n))) for n in range(1, 6)]
-        while len(first.book("AAA", 10).ask_price_ticks if first.book("AAA", 10) else ()) < 5:
-            first.turn()
-        before = first.book("AAA", 10)
+        before = turn_until(first, lambda book: len(book.ask_price_ticks) == 5)
         first.producer.flush()
         first.consumer.close()
 
         second = loop_on(broker)
         places.append(log.append(batch((0, 7, BUY, 101, 1))))
         wanted = places[-1][0]
-        while second.book("AAA", 10) is None or second.book("AAA", 10).as_of != wanted:
-            second.turn()
-        after = second.book("AAA", 10)
+        after = turn_until(second, lambda book: book.as_of == wanted)
         second.producer.flush()
         second.consumer.close()
         assert list(after.ask_price_ticks) == list(before.ask_price_ticks)[1:]

@@ -7,7 +7,7 @@ log c below z1 = 1/2 and in log(1 - c) above, where it is nearly straight, by Ho
 order. What differs:
 
 - both logarithms and all derivatives come from the same pair of Mills ratios, without exp;
-- the first guess is in closed form and within 10 % everywhere, so two steps are enough (after the first the
+- the first guess is in closed form and within 10 % for A < 18, so two steps are enough (after the first the
   error is below 5e-6, after the second below 1e-20 in exact arithmetic for A < 18);
 - log(F/K) and the discounting are carried beyond float64, so that the answer is limited by the price alone.
 

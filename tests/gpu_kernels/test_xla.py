@@ -134,6 +134,22 @@ def test_scenarios_and_books_of_one_bucket_share_a_program(
     assert revaluation.block_sums.traces == before
 
 
+def test_a_tick_sends_spots_only(engine: gk.Engine, rng: np.random.Generator) -> None:
+    from gpu_kernels.engines.xla import revaluation
+    from gpu_kernels.revaluation import shocks
+
+    book, scenarios = random_book(rng, 700, 4, groups=3), random_scenarios(rng, 50, 4)
+    engine.revalue(book, scenarios)
+    before = revaluation._books.of(engine, book).rows(book, shocks(book, scenarios))
+    moved = book.with_spots(np.array([50.0, 80.0, 100.0, 120.0]))
+    found = engine.revalue(moved, scenarios)
+    after = revaluation._books.of(engine, moved).rows(moved, shocks(moved, scenarios))
+    kept = [name for name in before._fields[:-2] if getattr(after, name) is getattr(before, name)]
+    assert kept == [name for name in before._fields[:-2] if name != "spot"]
+    gross = np.abs(moved.quantity * moved.multiplier * moved.spot[: moved.options]).sum()
+    assert np.abs(found - gk.engine("reference").revalue(moved, scenarios)).max() <= 1e-11 * gross
+
+
 def test_larger_batches_go_in_chunks(
     engine: gk.Engine, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:

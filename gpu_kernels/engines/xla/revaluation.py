@@ -2,10 +2,14 @@
 
 Every shape is padded to one of a few sizes, so that neither another book nor another number of scenarios
 compiles anew. Sums are taken block by block in the order of the book, whatever the cut of the scenarios.
+Books stay on JAX's device: a tick sends spots and shocks, and one vector comes back.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,10 +20,10 @@ from numpy.typing import NDArray
 
 from gpu_kernels.engines.engine import Engine
 from gpu_kernels.engines.xla import ops
-from gpu_kernels.engines.xla.compile import Program, bucket
+from gpu_kernels.engines.xla.compile import Program, bucket, float64
 from gpu_kernels.errors import EngineUnavailable
+from gpu_kernels.formulas.black_scholes import black_scholes
 from gpu_kernels.formulas.revaluation import shocked_value
-from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.revaluation import Shocks, position_pnl_with, revalue_with
 from gpu_kernels.scenarios import VOL_FLOOR, Scenarios
@@ -35,23 +39,30 @@ EXPIRED_ROOT_TIME = 1e-100
 # Stands for a spot or strike of 0 in logarithms.
 SMALLEST = 1e-290
 
+# Values that padding has where 1 would not do.
+PADDING = {"quantity": 0.0, "underlying": 0, "is_call": True}
+# Books kept on the device, by number and by positions in all of them (about 100 bytes each).
+BOOKS_MAX = 4096
+POSITIONS_MAX = 10_000_000
+
+_price = black_scholes(ops)[0]
 _value = shocked_value(ops)
 
 
 class Rows(NamedTuple):
-    """What the program needs of each option, in blocks; padding has weight 0."""
+    """Columns of the book in blocks, kept on JAX's device; padding has quantity 0."""
 
-    weight: Any  # quantity · multiplier
-    sign: Any  # 1 call, −1 put
-    forward: Any  # S·e^(−qT)
-    strike: Any  # K·e^(−rT)
-    log_moneyness: Any  # ln(forward/strike)
-    vol: Any
-    time: Any  # T, years left at the horizon
-    root_time: Any
-    today: Any  # value at today's inputs
+    quantity: Any
+    multiplier: Any
     underlying: Any
-    node: Any  # (rows, 4)
+    spot: Any
+    strike: Any
+    expiry: Any
+    vol: Any
+    rate: Any
+    dividend_yield: Any
+    is_call: Any
+    node: Any  # (rows, 4), or (rows, 0) without a vol shock surface
     node_weight: Any
 
 
@@ -87,79 +98,95 @@ def _group_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats
     out[:] = 0.0
     if not portfolio.options:
         return
-    places, block_group = _layout(portfolio)
-    rows = _rows(engine, portfolio, shocks, places)
-    moves = _moves(shocks)
-    for start in range(0, shocks.scenarios, TURN_SCENARIOS):
-        stop = min(start + TURN_SCENARIOS, shocks.scenarios)
-        sums = np.asarray(block_sums(moves, rows, _market(shocks, start, stop)))
-        for group, block in zip(block_group, sums, strict=False):
+    book = _books.of(engine, portfolio)
+    rows = book.rows(portfolio, shocks)
+    for start, stop, sums in _turns(block_sums, rows, shocks):
+        for group, block in zip(book.block_group, sums, strict=False):
             out[group, start:stop] += block[: stop - start]
 
 
 def _position_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
     if not portfolio.options:
         return
-    places = np.arange(portfolio.options)
-    rows = _rows(engine, portfolio, shocks, places)
+    book = _books.of(engine, portfolio)
+    rows = book.rows(portfolio, shocks)
+    for start, stop, pnl in _turns(every_position, rows, shocks):
+        out[:, start:stop] = pnl.reshape(-1, pnl.shape[-1])[book.places, : stop - start]
+
+
+def _turns(program: Program, rows: Rows, shocks: Shocks) -> Iterator[tuple[int, int, Floats]]:
+    """The program's answers for all scenarios, so many at a time."""
     moves = _moves(shocks)
+    elapsed = np.float64(shocks.elapsed)
     for start in range(0, shocks.scenarios, TURN_SCENARIOS):
         stop = min(start + TURN_SCENARIOS, shocks.scenarios)
-        pnl = np.asarray(every_position(moves, rows, _market(shocks, start, stop)))
-        out[:, start:stop] = pnl.reshape(-1, pnl.shape[-1])[: len(out), : stop - start]
+        yield start, stop, np.asarray(program(moves, elapsed, rows, _market(shocks, start, stop)))
 
 
-def _layout(portfolio: Portfolio) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row of the padded blocks for each position, and the group of each block."""
-    count = portfolio.options
-    group = np.zeros(count, np.int64) if portfolio.group is None else portfolio.group[:count]
-    order = np.argsort(group, kind="stable")
-    numbers, sizes = np.unique(group, return_counts=True)
-    blocks = -(-sizes // BLOCK)
-    first_row = np.append(0, np.cumsum(blocks * BLOCK)[:-1])
-    first_position = np.append(0, np.cumsum(sizes)[:-1])
-    places = np.empty(count, np.int64)
-    places[order] = np.repeat(first_row - first_position, sizes) + np.arange(count)
-    return places, np.repeat(numbers, blocks)
+class _Book:
+    """Where a book's positions are in its blocks, and the columns that are on the device."""
+
+    def __init__(self, portfolio: Portfolio) -> None:
+        self.keys = (portfolio.underlying, portfolio.group)
+        self.positions = portfolio.options
+        group = np.zeros(self.positions, np.int64) if portfolio.group is None else portfolio.group
+        group = group[: self.positions]
+        order = np.argsort(group, kind="stable")
+        numbers, sizes = np.unique(group, return_counts=True)
+        blocks = -(-sizes // BLOCK)
+        first_row = np.append(0, np.cumsum(blocks * BLOCK)[:-1])
+        first_position = np.append(0, np.cumsum(sizes)[:-1])
+        self.places = np.empty(self.positions, np.int64)
+        self.places[order] = np.repeat(first_row - first_position, sizes) + np.arange(self.positions)
+        self.block_group = np.repeat(numbers, blocks)
+        self._blocks = bucket(len(self.block_group))
+        self._columns: dict[str, tuple[Any, Any]] = {}
+        self._lock = threading.Lock()
+
+    def rows(self, portfolio: Portfolio, shocks: Shocks) -> Rows:
+        """All columns on the device; only those that are new are sent. Columns are never changed."""
+        with self._lock:
+            for name in Rows._fields[:-2]:
+                host = getattr(portfolio, name)
+                if name not in self._columns or self._columns[name][0] is not host:
+                    self._columns[name] = (host, self._in_blocks(host, PADDING.get(name, 1.0)))
+            held = {name: self._columns[name][1] for name in Rows._fields[:-2]}
+        none = (self.positions, 0)
+        node = np.empty(none, np.int64) if shocks.node is None else shocks.node
+        weight = np.empty(none) if shocks.node_weight is None else shocks.node_weight
+        return Rows(**held, node=self._in_blocks(node, 0), node_weight=self._in_blocks(weight, 0.0))
+
+    def _in_blocks(self, column: Any, padding: float) -> Any:
+        wide = np.full((self._blocks * BLOCK, *column.shape[1:]), padding, column.dtype)
+        wide[self.places] = column
+        with float64():
+            return jnp.asarray(wide.reshape(self._blocks, BLOCK, *column.shape[1:]))
 
 
-def _rows(engine: Engine, portfolio: Portfolio, shocks: Shocks, places: NDArray[np.int64]) -> Rows:
-    if portfolio.american.any():
-        raise EngineUnavailable(f"engine {engine.name!r} does not revalue American options")
-    p = portfolio
-    today = Options(
-        spot=p.spot,
-        strike=p.strike,
-        expiry=p.expiry,
-        vol=p.vol,
-        rate=p.rate,
-        dividend_yield=p.dividend_yield,
-        is_call=p.is_call,
-    )
-    time = np.maximum(p.expiry - shocks.elapsed, 0.0)
-    ratio = np.log(np.maximum(p.spot, SMALLEST) / np.maximum(p.strike, SMALLEST))
-    blocks = bucket(-(-(int(places.max()) + 1) // BLOCK))
+class _Books:
+    """The books on the device, the longest unused one going first when there are too many."""
 
-    def in_blocks(column: Any, padding: float = 1.0) -> Any:
-        wide = np.full((blocks * BLOCK, *column.shape[1:]), padding, column.dtype)
-        wide[places] = column
-        return wide.reshape(blocks, BLOCK, *column.shape[1:])
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[int, int], _Book] = OrderedDict()
+        self._lock = threading.Lock()
 
-    nodes = (p.options, 0)
-    return Rows(
-        weight=in_blocks(p.quantity * p.multiplier, 0.0),
-        sign=in_blocks(np.where(p.is_call, 1.0, -1.0)),
-        forward=in_blocks(p.spot * np.exp(-p.dividend_yield * time)),
-        strike=in_blocks(p.strike * np.exp(-p.rate * time)),
-        log_moneyness=in_blocks(ratio + (p.rate - p.dividend_yield) * time),
-        vol=in_blocks(p.vol),
-        time=in_blocks(time),
-        root_time=in_blocks(np.maximum(np.sqrt(time), EXPIRED_ROOT_TIME)),
-        today=in_blocks(engine.price(today).price),
-        underlying=in_blocks(p.underlying, 0),
-        node=in_blocks(np.empty(nodes, np.int64) if shocks.node is None else shocks.node, 0),
-        node_weight=in_blocks(np.empty(nodes) if shocks.node_weight is None else shocks.node_weight),
-    )
+    def of(self, engine: Engine, portfolio: Portfolio) -> _Book:
+        """The book with the portfolio's underlyings and groups."""
+        if portfolio.american.any():
+            raise EngineUnavailable(f"engine {engine.name!r} does not revalue American options")
+        key = (id(portfolio.underlying), id(portfolio.group))
+        with self._lock:
+            book = self._held.get(key)
+            # A book holds its key's arrays, so an id cannot have passed to another array.
+            if book is None or book.positions != portfolio.options:
+                book = self._held[key] = _Book(portfolio)
+            self._held.move_to_end(key)
+            while len(self._held) > 1 and (
+                len(self._held) > BOOKS_MAX
+                or sum(one.positions for one in self._held.values()) > POSITIONS_MAX
+            ):
+                self._held.popitem(last=False)
+            return book
 
 
 def _moves(shocks: Shocks) -> Moves:
@@ -189,35 +216,40 @@ def _market(shocks: Shocks, start: int, stop: int) -> Market:
     return Market(padded(shocks.spot_return), padded(shocks.vol_change), rates, padded(shocks.surface))
 
 
-def _block_pnl(moves: Moves, market: Market, rows: Rows) -> Any:
+def _block_pnl(moves: Moves, elapsed: Any, market: Market, rows: Rows) -> Any:
     """P&L of one block's positions under all scenarios of the turn, (BLOCK, S)."""
-    move = market.spot_return[rows.underlying]
-    vol = jnp.broadcast_to(rows.vol[:, None], move.shape)
+    p = rows
+    today = _price(p.spot, p.strike, p.expiry, p.vol, p.rate, p.dividend_yield, p.is_call)
+    time = jnp.maximum(p.expiry - elapsed, 0.0)
+    root_time = jnp.maximum(jnp.sqrt(time), EXPIRED_ROOT_TIME)[:, None]
+    ratio = ops.log_ratio(jnp.maximum(p.spot, SMALLEST), jnp.maximum(p.strike, SMALLEST))
+    move = market.spot_return[p.underlying]
+    vol = jnp.broadcast_to(p.vol[:, None], move.shape)
     if moves.vols:
-        vol = (
-            vol + market.vol_change[jnp.zeros_like(rows.underlying) if moves.shared_vols else rows.underlying]
-        )
+        vol = vol + market.vol_change[jnp.zeros_like(p.underlying) if moves.shared_vols else p.underlying]
     if moves.surface:
-        vol = vol + jnp.sum(rows.node_weight[:, :, None] * market.surface[rows.node], axis=1)
-    deviation = jnp.maximum(vol, VOL_FLOOR) * rows.root_time[:, None]
-    strike = rows.strike[:, None]
-    centre = rows.log_moneyness[:, None] + move
+        vol = vol + jnp.sum(p.node_weight[:, :, None] * market.surface[p.node], axis=1)
+    deviation = jnp.maximum(vol, VOL_FLOOR) * root_time
+    strike = (p.strike * jnp.exp(-p.rate * time))[:, None]
+    centre = (ratio + (p.rate - p.dividend_yield) * time)[:, None] + move
     if moves.rates:
-        carry = market.rate_change[None, :] * rows.time[:, None]
+        carry = market.rate_change[None, :] * time[:, None]
         strike = strike * jnp.exp(-carry)
         centre = centre + carry
-    forward = rows.forward[:, None] * jnp.exp(move)
-    value = _value(rows.sign[:, None], forward, strike, centre, deviation, 1.0 / deviation)
-    return rows.weight[:, None] * (value - rows.today[:, None])
+    forward = (p.spot * jnp.exp(-p.dividend_yield * time))[:, None] * jnp.exp(move)
+    sign = jnp.where(p.is_call, 1.0, -1.0)[:, None]
+    value = _value(sign, forward, strike, centre, deviation, 1.0 / deviation)
+    return (p.quantity * p.multiplier)[:, None] * (value - today[:, None])
 
 
-def _block_sums(moves: Moves, rows: Rows, market: Market) -> Any:
-    return jax.lax.map(lambda block: _block_pnl(moves, market, block).sum(axis=0), rows)
+def _block_sums(moves: Moves, elapsed: Any, rows: Rows, market: Market) -> Any:
+    return jax.lax.map(lambda block: _block_pnl(moves, elapsed, market, block).sum(axis=0), rows)
 
 
-def _every_position(moves: Moves, rows: Rows, market: Market) -> Any:
-    return jax.lax.map(lambda block: _block_pnl(moves, market, block), rows)
+def _every_position(moves: Moves, elapsed: Any, rows: Rows, market: Market) -> Any:
+    return jax.lax.map(lambda block: _block_pnl(moves, elapsed, market, block), rows)
 
 
 block_sums = Program(_block_sums, static=(0,))
 every_position = Program(_every_position, static=(0,))
+_books = _Books()

@@ -234,8 +234,9 @@ def main() -> int:
     try:
         engine = gk.engine("cuda")
     except gk.EngineUnavailable as error:
-        print(error, file=sys.stderr)
-        return 1
+        # `python -m benchmarks` runs everything, wherever it is; what cannot run is no failure there.
+        print(f"SKIPPED, nothing measured: {error}", file=sys.stderr)
+        return 0
     import cupy
 
     runtime = cupy.cuda.runtime

@@ -1,0 +1,103 @@
+"""How results leave a command: a table to read, JSON, CSV, or a Parquet file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from risk_cli.extras import extra_needed
+from risk_cli.refusals import BadInput
+
+Rows = Sequence[Mapping[str, Any]]
+# A pipe has no width of its own: wide enough that no cell of ours is cut.
+PIPE_WIDTH = 180
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the caller asked for: `--json`, `--csv`, `--parquet PATH`, or none for a table."""
+
+    json: bool = False
+    csv: bool = False
+    parquet: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.json and self.csv:
+            raise BadInput("--json and --csv: only one can go to stdout")
+
+
+def show(form: Form, command: str, tables: Sequence[RenderableType], body: object, rows: Rows) -> None:
+    """Writes an answer: `tables` to read, `body` as JSON, `rows` as CSV and Parquet."""
+    if form.parquet is not None:
+        write_parquet(form.parquet, command, rows)
+    if form.json:
+        json.dump(without_nan(body), sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+        sys.stdout.write("\n")
+    elif form.csv:
+        _write_csv(rows)
+    else:
+        console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH, highlight=False)
+        for table in tables:
+            console.print(table)
+
+
+def plain_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1
+) -> RenderableType:
+    """A titled table whose first `left` columns are words and whose others are numbers."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return Group(Text(title, style="bold"), table, "")
+
+
+def money(value: float) -> str:
+    """Currency without cents, thousands apart."""
+    return f"{value:,.0f}" if round(value) else "0"
+
+
+def without_nan(value: Any) -> Any:
+    """The same with None for numbers that JSON has no way to write."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(one) for one in value]
+    return value
+
+
+def _write_csv(rows: Rows) -> None:
+    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        # repr keeps every digit of a double; an empty cell stands for what is not known.
+        writer.writerow({key: _cell(value) for key, value in row.items()})
+
+
+def _cell(value: object) -> object:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return repr(value) if isinstance(value, float) else value
+
+
+def write_parquet(path: Path, command: str, rows: Rows) -> None:
+    """Writes rows as a Parquet file, one column per key."""
+    with extra_needed(command):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    table = pa.Table.from_pylist([dict(row) for row in rows])
+    pq.write_table(table, path)

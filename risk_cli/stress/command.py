@@ -1,0 +1,75 @@
+"""`risk stress`: files in, losses out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from risk_cli.answers import Form, show
+from risk_cli.progress_bar import progress_bar
+from risk_cli.refusals import DONE, LIMIT_BREACHED, BadInput
+from risk_cli.stress.market_file import Market, market_of, read_market
+from risk_cli.stress.outcome import Outcome
+from risk_cli.stress.portfolio_file import Position, read_portfolio
+from risk_cli.stress.scenario_file import Plan, read_scenarios
+from risk_cli.stress.tables import body, tables, tidy_rows
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The command line."""
+
+    portfolio: Path | None
+    scenarios: Path | None
+    market: Path | None
+    engine: str
+    report: Path | None
+    sample: bool
+
+
+def run_stress(request: Request, form: Callable[[], Form]) -> int:
+    """Runs it; the exit status."""
+    shape = form()
+    portfolio, scenarios, market_file = _files(request)
+    positions = read_portfolio(portfolio, "stress")
+    plan = read_scenarios(scenarios)
+    market = _market(market_file, plan)
+    outcome = _worked_out(request, positions, plan, market)
+    if request.report is not None:
+        from risk_cli.stress.report import write_report
+
+        write_report(request.report, outcome, portfolio.name)
+    show(shape, "stress", tables(outcome), body(outcome), tidy_rows(outcome))
+    return LIMIT_BREACHED if any(one.breached for one in outcome.usages) else DONE
+
+
+def _files(request: Request) -> tuple[Path, Path, Path | None]:
+    if request.sample:
+        if request.portfolio or request.scenarios or request.market:
+            raise BadInput("--sample: brings its own --portfolio, --scenarios and --market")
+        return SAMPLES / "desk.csv", SAMPLES / "scenarios.toml", SAMPLES / "market.toml"
+    if request.portfolio is None or request.scenarios is None:
+        missing = "--portfolio" if request.portfolio is None else "--scenarios"
+        raise BadInput(f"{missing}: is missing (or try --sample)")
+    return request.portfolio, request.scenarios, request.market
+
+
+def _market(path: Path | None, plan: Plan) -> Market:
+    if path is not None:
+        return read_market(path)
+    if isinstance(plan.market, Path):
+        return read_market(plan.market)
+    if plan.market is not None:
+        return market_of(plan.market)
+    raise BadInput(f"--market: is missing, and {plan.file} has no market of its own")
+
+
+def _worked_out(request: Request, positions: Sequence[Position], plan: Plan, market: Market) -> Outcome:
+    from risk_cli.engine_choice import chosen_engine
+    from risk_cli.stress.in_process import run_in_process
+
+    with progress_bar("revaluing") as progress:
+        return run_in_process(positions, plan, market, chosen_engine(request.engine), progress)

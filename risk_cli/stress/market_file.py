@@ -1,0 +1,160 @@
+"""Where the market is: spot, vol, rate and dividend yield of every underlying, from a TOML file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from risk_cli.stress.history_file import History, read_history
+from risk_cli.stress.toml_file import Section, read_toml
+
+DAYS_PER_YEAR = 365.0  # actual/365, as options are quoted
+CLOSE_UTC = time(20)  # listed options expire at the close, and so does a valuation date without a time
+VOL_MAX = 10.0  # a vol beyond 1,000 % is one in per cent
+_KEYS = ("spot", "vol", "rate", "dividend_yield", "exercise")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class VolSurface:
+    """Vols on a grid of strike/spot and years, linear between the nodes in ln(strike/spot), flat outside."""
+
+    log_moneyness: Floats
+    years: Floats
+    vols: Floats  # (years, moneyness)
+
+    def at(self, log_moneyness: ArrayLike, years: ArrayLike) -> Floats:
+        """Vols at these points."""
+        from scipy.interpolate import RegularGridInterpolator
+
+        axes = (self.years, self.log_moneyness)
+        points = np.stack(
+            [
+                np.clip(np.asarray(value, dtype=np.float64), axis[0], axis[-1])
+                for value, axis in zip((years, log_moneyness), axes, strict=True)
+            ],
+            axis=-1,
+        )
+        # An axis of one node is flat: the interpolator wants two.
+        used = [place for place, axis in enumerate(axes) if len(axis) > 1]
+        if not used:
+            return np.full(points.shape[:-1], self.vols[0, 0])
+        grid = self.vols.reshape([len(axes[place]) for place in used])
+        found = RegularGridInterpolator([axes[place] for place in used], grid)(points[..., used])
+        return np.asarray(found, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One underlying; rate and yield continuous per year, vol per 1.00. `american` None: as it is listed."""
+
+    spot: float
+    vol: float | VolSurface
+    rate: float
+    dividend_yield: float
+    american: bool | None
+
+    def vols(self, strike: Floats, years: Floats) -> Floats:
+        """Vol of options with these strikes and times to expiry."""
+        if isinstance(self.vol, VolSurface):
+            with np.errstate(divide="ignore"):
+                return self.vol.at(np.log(strike / self.spot), years)
+        return np.full(len(strike), self.vol)
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """The market at a moment. `correlation` is one number for every pair, where it was given."""
+
+    file: str
+    moment: datetime
+    quotes: Mapping[str, Quote]
+    history: History | None
+    correlation: float | None
+    notes: tuple[str, ...] = ()
+
+    def years_to(self, expiry: date | float) -> float:
+        """Time to expiry in years; negative for one that is over."""
+        if isinstance(expiry, date):
+            end = datetime.combine(expiry, CLOSE_UTC, UTC)
+            return (end - self.moment).total_seconds() / (DAYS_PER_YEAR * 86_400.0)
+        return expiry
+
+
+def read_market(path: Path) -> Market:
+    """The market of a file."""
+    return market_of(read_toml(path))
+
+
+def market_of(section: Section) -> Market:
+    """The market of a file's top level, or of a [market] table in a scenario file."""
+    section.only("date", "rate", "history", "correlation", "underlying")
+    rate = section.number("rate", 0.0)
+    table = section.section("underlying")
+    if not table.values:
+        raise section.fault("underlying", "is missing: give a table [underlying.SYMBOL] for each")
+    quotes = {symbol: _quote(table.section(symbol), rate) for symbol in table.values}
+    history = None
+    if "history" in section:
+        history = read_history(section.path.parent / section.text("history"))
+    moment, notes = _moment(section, history)
+    correlation = None
+    if "correlation" in section:
+        correlation = section.number("correlation", low=-1.0, high=1.0)
+    return Market(section.path.name, moment, quotes, history, correlation, notes)
+
+
+def _moment(section: Section, history: History | None) -> tuple[datetime, tuple[str, ...]]:
+    given = section.moment("date")
+    notes: tuple[str, ...] = ()
+    if given is None and history is not None:
+        given = datetime.combine(history.dates[-1], time())
+        notes = (
+            f"{section.path.name} has no date: the last day of {history.file}, {given.date()}, is taken",
+        )
+    if given is None:
+        raise section.fault("date", "is missing: the day that the spots and vols are of")
+    if given.tzinfo is None:
+        given = given.replace(tzinfo=UTC)
+        if given.time() == time():
+            given = datetime.combine(given.date(), CLOSE_UTC, UTC)
+    return given, notes
+
+
+def _quote(section: Section, rate: float) -> Quote:
+    section.only(*_KEYS)
+    exercise = section.text("exercise", "listed", ("E", "A", "listed"))
+    return Quote(
+        spot=section.number("spot", above=0.0),
+        vol=_vol(section),
+        rate=section.number("rate", rate, low=-1.0, high=1.0),
+        dividend_yield=section.number("dividend_yield", 0.0, low=-1.0, high=1.0),
+        american=None if exercise == "listed" else exercise == "A",
+    )
+
+
+def _vol(section: Section) -> float | VolSurface:
+    if not isinstance(section.values.get("vol"), dict):
+        return section.number("vol", low=0.0, high=VOL_MAX)
+    surface = section.section("vol")
+    surface.only("moneyness", "years", "vols")
+    moneyness, years = surface.numbers("moneyness"), surface.numbers("years")
+    for key, nodes in (("moneyness", moneyness), ("years", years)):
+        if not (nodes[0] > 0.0 and all(a < b for a, b in pairwise(nodes))):
+            raise surface.fault(key, "must be above 0 and rise from node to node")
+    rows = surface.values.get("vols")
+    if not isinstance(rows, list) or len(rows) != len(years):
+        raise surface.fault("vols", f"must be {len(years)} lists, one for each of years")
+    for row in rows:
+        if not isinstance(row, list) or len(row) != len(moneyness):
+            raise surface.fault("vols", f"every list must have {len(moneyness)} vols, one for each moneyness")
+    vols = [[surface.checked("vols", vol, low=0.0, high=VOL_MAX) for vol in row] for row in rows]
+    return VolSurface(np.array([math.log(m) for m in moneyness]), np.array(years), np.array(vols))

@@ -35,7 +35,7 @@ INSTRUMENTS_MAX = 50
 Answer = TypeVar("Answer")
 Objective = wire.HedgeRequest
 # `pnl` is named so by the kernels; a caller knows the vector by the level that needs more scenarios.
-_TAIL_NAMES = {"pnl": "levels", "level": "levels"}
+_TAIL_NAMES = {"pnl": "levels", "level": "levels", "scenarios": "scenarios"}
 
 
 class _Known(NamedTuple):
@@ -135,7 +135,7 @@ class OnDemandRpcs:
             trade = book_at(job.engine, book.market, book.snapshot_id, asked)
             book_requests.expect_valued(trade, "trade")
             scenarios, words = self.scenarios.live(held.underlyings)
-            with within("level", {"pnl": "level", "level": "level"}):
+            with within("level", {"pnl": "level", "level": "level", "scenarios": "scenarios"}):
                 impact = tail.what_if(job.revaluer, book, trade, scenarios, level, pnl)
             came = risk_answers.came(job.engine, book, f"full revaluation, {words}, exact_tail")
             return risk_answers.what_if_response(book, impact, came)

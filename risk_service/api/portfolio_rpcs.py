@@ -102,8 +102,7 @@ class PortfolioRpcs:
             while True:
                 for name in await watcher.changed():
                     latest = self.board.latest(name)
-                    # Asked each time: a name may be deleted and put again by somebody else.
-                    if latest is not None and self._still_readable(name, principal):
+                    if latest is not None and self._may_see(latest, principal):
                         yield latest
                 if request.min_interval_ms:
                     await asyncio.sleep(request.min_interval_ms / 1e3)
@@ -118,8 +117,11 @@ class PortfolioRpcs:
         self.access.expect_write(held, principal)
         return held.owner or principal
 
-    def _still_readable(self, name: str, principal: str) -> bool:
+    def _may_see(self, metrics: wire.RiskMetrics, principal: str) -> bool:
+        """Asked for each answer: a name may be deleted and put again by somebody else."""
         try:
-            return self.access.may_read(self.store.get(name), principal)
+            held = self.store.get(metrics.portfolio)
         except NotFound:
             return False
+        # What was measured of an older version may have been somebody else's book.
+        return held.version == metrics.portfolio_version and self.access.may_read(held, principal)

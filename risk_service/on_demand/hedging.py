@@ -38,13 +38,10 @@ class Instruments:
 
     def check(self) -> None:
         """Refuses what no hedge can be made of, by row."""
-        cost_known = np.isfinite(self.cost_per_lot) & (self.cost_per_lot >= 0.0)
-        lot_known = np.isfinite(self.lot_size) & (self.lot_size > 0.0)
-        _refuse(
-            "instruments.quantity", self.book.held.quantity <= 0.0, "must be above 0: the largest position"
-        )
-        _refuse("lot_size", ~lot_known, "must be a number above 0")
-        _refuse("cost_per_lot", ~cost_known, "must be a number that is not negative")
+        quantity, lot, cost = self.book.held.quantity, self.lot_size, self.cost_per_lot
+        _refuse("instruments.quantity", quantity <= 0.0, "must be above 0: it is the largest position")
+        _refuse("lot_size", ~((lot >= LOT_MIN) & (lot <= LOT_MAX)), f"must be {LOT_MIN:g} to {LOT_MAX:g}")
+        _refuse("cost_per_lot", ~((cost >= 0.0) & (cost <= COST_MAX)), f"must be 0 to {COST_MAX:g}")
 
     @property
     def limit(self) -> Floats:

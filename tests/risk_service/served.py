@@ -125,6 +125,8 @@ class Service:
         probed = Engines.probe("auto")
         serving = engine or probed.serving
         self.engines = Engines(serving, probed.chosen_because)
+        # As `risk serve` does: no call may wait for a compiler.
+        serving.warm_up()
         self.history = history
         self.risk = risk or RiskSettings(poll_wait_s=0.05)
         self.market = TopicInMemory(topics.MARKET_DATA_NORMALIZED)
@@ -132,6 +134,7 @@ class Service:
         self.producer = ProducerInMemory()
         self.executor = ThreadPoolExecutor(2)
         self.stop = Stop()
+        self.last_server: GrpcServer | None = None
         consumer: Any = self.market
         portfolios: Any = self.portfolios
         producer: Any = self.producer
@@ -178,10 +181,15 @@ class Service:
             self.history,
         )
 
-    def server(self, settings: GrpcSettings) -> GrpcServer:
-        """A server of a new servicer over this loop."""
-        added = (add_RiskServiceServicer_to_server, self.servicer(settings), SERVICE)
-        return GrpcServer(settings, [added], translate=translate)
+    def server(self, settings: GrpcSettings, servicer: RiskServicer | None = None) -> GrpcServer:
+        """A server of a new servicer over this loop, or of the given one."""
+        added = (add_RiskServiceServicer_to_server, servicer or self.servicer(settings), SERVICE)
+        self.last_server = GrpcServer(settings, [added], translate=translate)
+        return self.last_server
+
+    def computing(self) -> bool:
+        """Whether a call of the last server is open that is not the asking one."""
+        return any(one.call.method.endswith("ExpectedShortfall") for one in self.last_server.guard.open)
 
 
 @contextmanager

@@ -336,9 +336,10 @@ def test_a_what_if_from_the_cached_vector_is_the_kernels_to_the_bit(client, serv
     assert answer.incremental == impact.incremental
     assert answer.marginal == impact.marginal
     assert answer.before.expected_shortfall == impact.before.es
-    assert answer.provenance.market_snapshot_id == service.loop.board.latest(
-        "desk"
-    ).provenance.market_snapshot_id
+    assert (
+        answer.provenance.market_snapshot_id
+        == service.loop.board.latest("desk").provenance.market_snapshot_id
+    )
 
 
 def test_a_what_if_on_another_engine_is_computed_there(client):
@@ -391,7 +392,9 @@ def test_a_hedge_of_three_greeks_takes_most_of_them_away(client):
 
     def risk(rows):
         delta, gamma, vega = plain_greeks(rows)
-        return math.sqrt((0.01 * SPOT * delta) ** 2 + (0.5 * gamma * (0.01 * SPOT) ** 2) ** 2 + (0.01 * vega) ** 2)
+        return math.sqrt(
+            (0.01 * SPOT * delta) ** 2 + (0.5 * gamma * (0.01 * SPOT) ** 2) ** 2 + (0.01 * vega) ** 2
+        )
 
     assert hedge.risk_before == pytest.approx(risk(ROWS), rel=1e-4)
     assert hedge.risk_after == pytest.approx(risk((*ROWS, *traded)), rel=0.05, abs=0.01)

@@ -1,0 +1,191 @@
+"""Cash dividends on the grid: against QuantLib's grids, closed forms where there are any, and laws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpu_kernels as gk
+from gpu_kernels import cash_dividends
+from gpu_kernels.cash_dividends import CashDividends
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def name(request: Any) -> str:
+    return str(request.param)
+
+
+def quantlib_grid(
+    spot: float, vol: float, rate: float, is_call: bool, days: list[int], american: bool
+) -> float:
+    """One year, strike 100, dividends of 3: QuantLib's spot model, extrapolated from two of its grids."""
+    ql = pytest.importorskip("QuantLib")
+    today = ql.Date(1, 1, 2025)
+    ql.Settings.instance().evaluationDate = today
+    count = ql.Actual365Fixed()
+    process = ql.BlackScholesMertonProcess(
+        ql.QuoteHandle(ql.SimpleQuote(spot)),
+        ql.YieldTermStructureHandle(ql.FlatForward(today, 0.0, count)),
+        ql.YieldTermStructureHandle(ql.FlatForward(today, rate, count)),
+        ql.BlackVolTermStructureHandle(ql.BlackConstantVol(today, ql.NullCalendar(), vol, count)),
+    )
+    payoff = ql.PlainVanillaPayoff(ql.Option.Call if is_call else ql.Option.Put, 100.0)
+    exercise = ql.AmericanExercise(today, today + 365) if american else ql.EuropeanExercise(today + 365)
+    option = ql.VanillaOption(payoff, exercise)
+    paid = ql.DividendVector([today + day for day in days], [3.0] * len(days))
+    values = []
+    for size in (400, 800):
+        option.setPricingEngine(
+            ql.FdBlackScholesVanillaEngine(
+                process,
+                paid,
+                size,
+                size,
+                0,
+                ql.FdmSchemeDesc.TrBDF2(),
+                False,
+                0.0,
+                ql.FdBlackScholesVanillaEngine.Spot,
+            )
+        )
+        values.append(option.NPV())
+    # Early exercise makes QuantLib's grid one of first order in time.
+    return float(2.0 * values[1] - values[0])
+
+
+@pytest.mark.parametrize("american", [True, False])
+def test_against_quantlib(name: str, american: bool) -> None:
+    rows = [
+        (80.0, 0.3, 0.05, True),
+        (100.0, 0.2, 0.03, True),
+        (100.0, 0.2, 0.03, False),
+        (110.0, 0.4, 0.05, False),
+    ]
+    days = [91, 274]
+    spot, vol, rate, is_call = (np.array(column) for column in zip(*rows, strict=True))
+    options = gk.Options(
+        spot=spot, strike=100.0, expiry=1.0, vol=vol, rate=rate, is_call=is_call, american=american
+    )
+    paid = CashDividends.same([(day / 365.0, 3.0) for day in days], len(rows))
+    result = cash_dividends.price(options, paid, engine=name)
+    assert (result.status == gk.Status.OK).all()
+    assert (result.error < 2e-3).all()
+    for i, row in enumerate(rows):
+        assert result.price[i] == pytest.approx(quantlib_grid(*row, days, american), abs=1.5e-3), row
+
+
+def test_no_dividends_is_the_ordinary_option(name: str) -> None:
+    spot = np.array([85.0, 100.0, 115.0, 100.0])
+    for american in (True, False):
+        options = gk.Options(
+            spot=spot, strike=100.0, expiry=0.8, vol=0.25, rate=0.06, dividend_yield=0.02,
+            is_call=[False, False, False, True], american=american,
+        )  # fmt: skip
+        got = cash_dividends.greeks(options, CashDividends.same([], 4), engine=name)
+        want = gk.engine("reference").greeks(options)
+        assert got.greeks is not None
+        assert (np.abs(got.price - want.price) <= got.error + 3e-4).all()
+        for greek, limit in (
+            ("delta", 2e-4), ("gamma", 2e-4), ("vega", 0.05), ("theta", 0.01),
+            ("rho", 0.05), ("vanna", 0.02), ("volga", 3.0), ("charm", 0.01),
+        ):  # fmt: skip
+            np.testing.assert_allclose(getattr(got.greeks, greek), getattr(want, greek), rtol=0, atol=limit)
+
+
+def test_the_grid_converges_at_second_order_and_states_its_error() -> None:
+    options = gk.Options(
+        spot=[90.0, 100.0, 110.0], strike=100.0, expiry=1.0, vol=0.3, rate=0.05, is_call=[False, True, False],
+        american=True,
+    )  # fmt: skip
+    paid = CashDividends.per_option([[(0.2, 2.0), (0.7, 2.0)], [(0.5, 4.0)], [(0.01, 1.0)]])
+    best = cash_dividends.price(options, paid, points=1600, steps=800)
+    for points in (200, 400, 800):
+        result = cash_dividends.price(options, paid, points=points, steps=points // 2)
+        assert (np.abs(result.price - best.price) <= result.error + 3e-4).all()
+        assert (result.error <= 60.0 / points**2 * 10.0 + 2e-4).all()
+
+
+def test_a_deterministic_european_forward(name: str) -> None:
+    # Put minus call is strike less forward, whatever the dividends; the liquidator never pays below zero here.
+    options = gk.Options(spot=100.0, strike=95.0, expiry=1.0, vol=0.2, rate=0.04, is_call=[True, False])
+    dividends = [(0.1, 1.0), (0.35, 1.5), (0.6, 1.0), (0.85, 2.0)]
+    result = cash_dividends.price(options, CashDividends.same(dividends, 2), engine=name)
+    worth = 100.0 - sum(amount * np.exp(-0.04 * time) for time, amount in dividends)
+    assert result.price[0] - result.price[1] == pytest.approx(worth - 95.0 * np.exp(-0.04), abs=1e-3)
+
+
+def test_dividends_help_puts_and_hurt_calls(name: str) -> None:
+    options = gk.Options(
+        spot=np.full(4, 100.0), strike=100.0, expiry=1.0, vol=0.25, rate=0.03, is_call=[True, True, False, False],
+        american=True,
+    )  # fmt: skip
+    paid = CashDividends.per_option([[], [(0.5, 5.0)], [], [(0.5, 5.0)]])
+    price = cash_dividends.price(options, paid, engine=name).price
+    assert price[1] < price[0] - 0.5
+    assert price[3] > price[2] + 0.5
+
+
+def test_a_dividend_larger_than_the_spot(name: str) -> None:
+    options = gk.Options(
+        spot=10.0,
+        strike=10.0,
+        expiry=1.0,
+        vol=0.3,
+        rate=0.05,
+        is_call=[True, False, False],
+        american=[False, False, True],
+    )
+    paid = CashDividends.same([(0.5, 1000.0)], 3)
+    gone = cash_dividends.price(options, paid, engine=name).price
+    # The stock is worth nothing from half a year on.
+    np.testing.assert_allclose(gone[:2], [0.0, 10.0 * np.exp(-0.05)], atol=2e-3)
+    assert gone[2] >= 10.0 * np.exp(-0.05 * 0.5) - 1e-3
+    stays = cash_dividends.price(options, paid, engine=name, policy="survivor").price
+    plain = cash_dividends.price(options, CashDividends.same([], 3), engine=name).price
+    np.testing.assert_allclose(stays, plain, atol=1e-3)
+
+
+def test_dividends_outside_the_option_s_life_do_not_matter() -> None:
+    options = gk.Options(spot=100.0, strike=100.0, expiry=[0.5, 0.5], vol=0.2, rate=0.05, american=True)
+    paid = CashDividends.per_option([[(-0.1, 5.0), (0.5, 5.0), (2.0, 9.0)], []])
+    price = cash_dividends.price(options, paid).price
+    assert price[0] == price[1]
+
+
+def test_engines_agree() -> None:
+    options = gk.Options(
+        spot=[95.0, 105.0],
+        strike=100.0,
+        expiry=1.0,
+        vol=0.25,
+        rate=0.04,
+        is_call=[True, False],
+        american=True,
+    )
+    paid = CashDividends.same([(0.3, 2.0), (0.8, 2.0)], 2)
+    ours, plain = (cash_dividends.price(options, paid, engine=name).price for name in ("cpu", "reference"))
+    np.testing.assert_allclose(ours, plain, atol=1e-5)
+
+
+def test_statuses_and_refusals() -> None:
+    options = gk.Options(
+        spot=[100.0, float("nan"), 90.0], strike=100.0, expiry=[1.0, 1.0, 0.0], vol=0.2, is_call=False
+    )
+    result = cash_dividends.price(options, CashDividends.same([], 3))
+    assert list(result.status) == [gk.Status.OK, gk.Status.INVALID_INPUT, gk.Status.EXPIRED]
+    assert np.isnan(result.price[1])
+    assert result.price[2] == 10.0
+    with pytest.raises(gk.InvalidInput, match="dividends"):
+        cash_dividends.price(options, CashDividends.same([], 2))
+    with pytest.raises(gk.InvalidInput, match=r"amounts\[1\]"):
+        CashDividends.per_option([[(0.1, 1.0), (0.2, -1.0)]])
+    with pytest.raises(gk.InvalidInput, match=r"times\[1\]"):
+        CashDividends.per_option([[(0.5, 1.0), (0.2, 1.0)]])
+    with pytest.raises(gk.InvalidInput, match="offsets"):
+        CashDividends(np.array([0.1]), np.array([1.0]), np.array([0, 2]))
+    with pytest.raises(gk.InvalidInput, match="policy"):
+        cash_dividends.price(options, CashDividends.same([], 3), policy="other")  # type: ignore[arg-type]
+    with pytest.raises(gk.InvalidInput, match="points"):
+        cash_dividends.price(options, CashDividends.same([], 3), points=41)

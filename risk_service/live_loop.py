@@ -135,9 +135,9 @@ class LiveLoop:
     def _take_portfolios(self) -> None:
         for message in self.portfolio_consumer.poll(self.poll_records_max, 0.0):
             if message.value is None:
-                self.store.apply_delete(message.record.key)
+                self.store.apply_delete(message.record.key, message.record.offset)
             else:
-                self.store.apply(message.value)
+                self.store.apply(message.value, message.record.offset)
         held = {portfolio.name: portfolio for portfolio in self.store.all()}
         for name in self._books.keys() - held.keys():
             del self._books[name]

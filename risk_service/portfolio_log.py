@@ -17,16 +17,16 @@ class KafkaPortfolioLog:
 
     appender: Appender
 
-    def put(self, portfolio: Portfolio) -> None:
-        """Logs a portfolio."""
-        self._write(portfolio.portfolio, portfolio.SerializeToString())
+    def put(self, portfolio: Portfolio) -> int:
+        """Logs a portfolio; the offset of its record."""
+        return self._write(portfolio.portfolio, portfolio.SerializeToString())
 
-    def delete(self, name: str) -> None:
-        """Logs a deletion."""
-        self._write(name, None)
+    def delete(self, name: str) -> int:
+        """Logs a deletion; the offset of its record."""
+        return self._write(name, None)
 
-    def _write(self, name: str, value: bytes | None) -> None:
+    def _write(self, name: str, value: bytes | None) -> int:
         try:
-            self.appender.append(topics.RISK_PORTFOLIOS, name, value)
+            return self.appender.append(topics.RISK_PORTFOLIOS, name, value)[1]
         except DeliveryFailed as fault:
             raise Unavailable(f"portfolio {name!r} could not be logged: {fault}", 1.0) from fault

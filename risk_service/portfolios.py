@@ -165,6 +165,8 @@ class PortfolioStore:
     _messages: dict[str, Portfolio] = field(default_factory=dict)
     # A version goes on after a delete: a watcher must not take a new portfolio for an old one.
     _versions: dict[str, int] = field(default_factory=dict)
+    # The loop reads back what a call has logged and applied, perhaps after the next change of that name.
+    _offsets: dict[str, int] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def prepare(self, message: Portfolio, expected_version: int, owner: str) -> Portfolio:
@@ -185,20 +187,34 @@ class PortfolioStore:
             if version and version != current:
                 raise AlreadyChanged("portfolio", name, f"version {current} is there, not {version}")
 
-    def apply(self, message: Portfolio) -> None:
-        """Takes in what the log says; an older version than the one held changes nothing."""
+    def apply(self, message: Portfolio, offset: int | None = None) -> None:
+        """Takes in what the log says at `offset`; what is older than the record held changes nothing.
+
+        Without an offset the version tells which is older.
+        """
         held = check(message)
         with self._lock:
-            if held.version >= self._versions.get(held.name, 0):
+            if offset is None:
+                late = held.version < self._versions.get(held.name, 0)
+            else:
+                late = self._is_late(held.name, offset)
+            if not late:
                 self._held[held.name] = held
                 self._messages[held.name] = message
-                self._versions[held.name] = held.version
+                self._versions[held.name] = max(held.version, self._versions.get(held.name, 0))
 
-    def apply_delete(self, name: str) -> None:
-        """Takes in a deletion that the log holds."""
+    def apply_delete(self, name: str, offset: int | None = None) -> None:
+        """Takes in a deletion that the log holds at `offset`."""
         with self._lock:
-            if name in self._held:
+            if (offset is None or not self._is_late(name, offset)) and name in self._held:
                 self._forget(name)
+
+    def _is_late(self, name: str, offset: int) -> bool:
+        """Whether a record of this offset, or a later one, has been taken in; a name has one partition."""
+        late = offset <= self._offsets.get(name, -1)
+        if not late:
+            self._offsets[name] = offset
+        return late
 
     def get(self, name: str) -> HeldPortfolio:
         """The portfolio of that name, or NotFound."""

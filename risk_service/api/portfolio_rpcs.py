@@ -23,11 +23,11 @@ WATCH_INTERVAL_MS_MAX = 60_000
 class PortfolioLog(Protocol):
     """Where changes of portfolios are made to last."""
 
-    def put(self, portfolio: wire.Portfolio) -> None:
-        """Returns when the log has it."""
+    def put(self, portfolio: wire.Portfolio) -> int:
+        """Returns when the log has it: the offset of its record."""
 
-    def delete(self, name: str) -> None:
-        """Returns when the log has it."""
+    def delete(self, name: str) -> int:
+        """Returns when the log has it: the offset of its record."""
 
 
 @dataclass(slots=True)
@@ -53,8 +53,8 @@ class PortfolioRpcs:
         async with self._changing:
             owner = self._owner_after(request.portfolio.portfolio)
             logged = self.store.prepare(request.portfolio, request.expected_version, owner)
-            await self.work.thread(lambda: self.log.put(logged))
-            self.store.apply(logged)
+            offset = await self.work.thread(lambda: self.log.put(logged))
+            self.store.apply(logged, offset)
         return wire.PutPortfolioResponse(version=logged.version)
 
     async def get(self, request: wire.GetPortfolioRequest) -> wire.Portfolio:
@@ -87,8 +87,8 @@ class PortfolioRpcs:
         async with self._changing:
             self.access.expect_write(self.store.get(name), current_call().principal)
             self.store.expect(name, request.expected_version)
-            await self.work.thread(lambda: self.log.delete(name))
-            self.store.apply_delete(name)
+            offset = await self.work.thread(lambda: self.log.delete(name))
+            self.store.apply_delete(name, offset)
         return wire.DeletePortfolioResponse()
 
     async def watch(self, request: wire.WatchRiskRequest) -> AsyncGenerator[wire.RiskMetrics]:

@@ -51,13 +51,14 @@ class TopicInMemory:
         self._offset = 0
         self._arrived = threading.Condition()
 
-    def send(self, key: str, value: Any) -> None:
-        """Appends a decoded record."""
+    def send(self, key: str, value: Any) -> int:
+        """Appends a decoded record; its offset."""
         with self._arrived:
             record = Record(self.name, 0, self._offset, key, b"", Headers(), -1)
             self._waiting.append(Message(value, record))
             self._offset += 1
             self._arrived.notify_all()
+            return record.offset
 
     def poll(self, max_records: int, timeout_s: float) -> list[Message[Any]]:
         """As Consumer.poll."""
@@ -87,13 +88,13 @@ class LogInMemory:
 
     topic: TopicInMemory
 
-    def put(self, portfolio: wire.Portfolio) -> None:
+    def put(self, portfolio: wire.Portfolio) -> int:
         """Logs a portfolio."""
-        self.topic.send(portfolio.portfolio, portfolio)
+        return self.topic.send(portfolio.portfolio, portfolio)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str) -> int:
         """Logs a deletion."""
-        self.topic.send(name, None)
+        return self.topic.send(name, None)
 
 
 def price_history(days: int = 500, seed: int = 3, underlyings: tuple[str, ...] = UNDERLYINGS) -> PriceHistory:

@@ -110,3 +110,35 @@ def test_a_record_that_is_no_portfolio_is_poison_and_no_crash():
     assert live_loop.decode_portfolio(b"") is None
     with pytest.raises(ValueError, match="portfolio: needs a printable name"):
         live_loop.decode_portfolio(risk.Portfolio(version=3).SerializeToString())
+
+
+def put(version, owner="alice"):
+    message = risk.Portfolio()
+    message.CopyFrom(GOOD)
+    message.version, message.owner = version, owner
+    return message
+
+
+def test_what_comes_back_from_the_log_undoes_nothing_newer():
+    # A call deletes at offset 5 and another puts at 6; only then the loop reads both.
+    store = PortfolioStore()
+    store.apply(put(1), 4)
+    store.apply_delete("desk", 5)
+    store.apply(put(3, "bob"), 6)
+    held = store.get("desk")
+    store.apply(put(1), 4)
+    store.apply_delete("desk", 5)
+    store.apply(put(3, "bob"), 6)
+    assert store.get("desk") is held
+
+
+def test_the_last_record_of_the_log_decides_whoever_wrote_it():
+    # Two instances: one deletes, the other, which has not read that yet, puts.
+    writer, reader = PortfolioStore(), PortfolioStore()
+    writer.apply(put(1), 4)
+    reader.apply(put(1), 4)
+    writer.apply_delete("desk", 5)
+    reader.apply(put(2), 6)
+    writer.apply(put(2), 6)
+    reader.apply_delete("desk", 5)
+    assert writer.get("desk").version == reader.get("desk").version == 2

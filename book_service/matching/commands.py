@@ -54,7 +54,16 @@ from book_service.matching.layout import (
     TRIPPED,
     Y_HAS_LAST,
 )
-from book_service.matching.memory import compiled, fixed64, inlined, load64, load_real, store64, store_real
+from book_service.matching.memory import (
+    compiled,
+    fixed64,
+    inlined,
+    load64,
+    load_real,
+    store64,
+    store_real,
+    wire64,
+)
 from book_service.matching.orders import symbol_at
 
 (SET_LIMIT, SET_REFERENCE, CLEAR_REFERENCE, KILL, REVIVE, RESTRICT, UNRESTRICT, HALT, RESUME, REDUCING_ONLY, RELEASE,
@@ -216,7 +225,7 @@ def apply_command(s: int, message: int, symbol: int, account: int, codes: int) -
     command = (codes >> 16) & 0xFF
     limit = (codes >> 24) & 0xFF
     flags = (codes >> 32) & 0xFF
-    value = load64(message + M_PRICE)
+    value = wire64(message + M_PRICE)
     symbols = fixed64(s + N_SYMBOLS)
     first, last = symbol, symbol + 1
     if flags & FLAG_ALL_SYMBOLS:
@@ -240,7 +249,7 @@ def apply_command(s: int, message: int, symbol: int, account: int, codes: int) -
     everybody = (flags & FLAG_ALL_ACCOUNTS) != 0
     if command == SET_POSITION:
         return first == symbol and last == symbol + 1 and not everybody and _set_position(
-            s, symbol, account, value, load64(message + M_STOP)
+            s, symbol, account, value, wire64(message + M_STOP)
         )  # fmt: skip
     if command == SET_LIMIT and (limit < SYMBOL_LIMITS or limit >= ACCOUNT_LIMITS):
         return _set_limit(s, limit, value, first, last, 0, 0)

@@ -62,17 +62,23 @@ class Kernels(NamedTuple):
     reopen: Any
 
 
-def fingerprint() -> int:
-    """A hash of the sources of this package and of numba's version."""
+def fingerprint(folder: Path = Path(__file__).parent) -> int:
+    """A hash of the sources of a package and of numba's version."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(folder.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return int.from_bytes(digest.digest()[:7], "little")
 
 
 @inlined
-def _room_for_account(s: int) -> bool:
-    """Whether the accounts and records that one message can add still fit."""
+def room_for_one(s: int) -> bool:
+    """Whether whatever one message can do still fits: an order, an account, and its reports."""
+    live = load64(s + LIVE)
+    room = fixed64(s + REPORT_CAPACITY) - load64(s + REPORTS)
+    if live >= fixed64(s + CAPACITY) or room < REPORTS_PER_ORDER * live + REPORTS_PER_MESSAGE:
+        return False
+    if fixed64(s + CONTROLS) == 0:
+        return True
     accounts = load64(s + ACCOUNTS) < fixed64(s + ACCOUNT_CAPACITY)
     return accounts and load64(s + RECORDS) + 2 <= fixed64(s + RECORD_CAPACITY)
 
@@ -86,11 +92,7 @@ def build(sources: int) -> Kernels:
         if sources == 0:
             return start
         for i in range(start, stop):
-            if fixed64(s + CONTROLS) and not _room_for_account(s):
-                return i
-            live = load64(s + LIVE)
-            room = fixed64(s + REPORT_CAPACITY) - load64(s + REPORTS)
-            if live >= fixed64(s + CAPACITY) or room < REPORTS_PER_ORDER * live + REPORTS_PER_MESSAGE:
+            if not room_for_one(s):
                 return i
             step(s, messages + i * MESSAGE_SIZE)
         return stop

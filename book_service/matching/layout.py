@@ -77,36 +77,17 @@ def _record(size: int, *fields: tuple[str, str, int]) -> np.dtype[np.void]:
     )
 
 
-# Message: one cache line.
-M_ID, M_PRICE, M_STOP, M_QUANTITY, M_TIME, M_EXPIRE, M_SYMBOL, M_ACCOUNT, M_CODES = (
-    0,
-    8,
-    16,
-    24,
-    32,
-    40,
-    48,
-    52,
-    56,
-)
-MESSAGE_SIZE: Final = 64
-ORDER_DTYPE: Final = _record(
-    MESSAGE_SIZE,
-    ("action", "u1", 56),
-    ("symbol", "<u4", M_SYMBOL),
-    ("order_id", "<u8", M_ID),
-    ("account", "<u4", M_ACCOUNT),
-    ("side", "u1", 57),
-    ("kind", "u1", 58),
-    ("tif", "u1", 59),
-    ("flags", "u1", 60),
-    ("price", "<i8", M_PRICE),
-    ("stop_price", "<i8", M_STOP),
-    ("quantity", "<u8", M_QUANTITY),
-    ("time", "<i8", M_TIME),
-    ("expire_time", "<i8", M_EXPIRE),
-    ("stp", "u1", 61),
-)
+# Message: packed, in the order of docs/matching.md, because NumPy repacks any other layout when arrays are joined.
+M_ACTION, M_SYMBOL, M_ID, M_ACCOUNT, M_CODES = 0, 1, 5, 13, 17
+M_PRICE, M_STOP, M_QUANTITY, M_TIME, M_EXPIRE, M_STP = 21, 29, 37, 45, 53, 61
+MESSAGE_SIZE: Final = 62
+ORDER_DTYPE: Final = np.dtype(
+    [
+        ("action", "u1"), ("symbol", "<u4"), ("order_id", "<u8"), ("account", "<u4"), ("side", "u1"), ("kind", "u1"),
+        ("tif", "u1"), ("flags", "u1"), ("price", "<i8"), ("stop_price", "<i8"), ("quantity", "<u8"),
+        ("time", "<i8"), ("expire_time", "<i8"), ("stp", "u1"),
+    ]
+)  # fmt: skip
 
 R_ID, R_MAKER, R_TAKER, R_PRICE, R_QUANTITY, R_LEAVES, R_MAKER_LEAVES, R_SEQUENCE, R_TIME = range(0, 72, 8)
 R_SYMBOL_ACCOUNT, R_MAKER_ACCOUNT_CODES = 72, 80

@@ -57,6 +57,26 @@ def load64(typing: Any, address: Any) -> Any:
 
 
 @_reads
+def wire64(typing: Any, address: Any) -> Any:
+    """The int64 at an address that need not be a multiple of eight."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_at(builder, args[0], _IR_I64), align=1)
+
+    return _I64(_I64), emit
+
+
+@_reads
+def wire32(typing: Any, address: Any) -> Any:
+    """The uint32 at an address that need not be a multiple of four."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.zext(builder.load(_at(builder, args[0], _IR_I32), align=1), _IR_I64)
+
+    return _I64(_I64), emit
+
+
+@_reads
 def fixed64(typing: Any, address: Any) -> Any:
     """The int64 at an address that no compiled code ever writes, so that the compiler may keep it."""
 

@@ -23,12 +23,15 @@ from book_service.matching.layout import (
     IS_THROTTLED,
     KIND_SHIFT,
     LARGEST,
+    M_ACCOUNT,
+    M_ACTION,
     M_CODES,
     M_EXPIRE,
     M_ID,
     M_PRICE,
     M_QUANTITY,
     M_STOP,
+    M_STP,
     M_SYMBOL,
     M_TIME,
     N_SYMBOLS,
@@ -77,6 +80,8 @@ from book_service.matching.memory import (
     spliced,
     store32,
     store64,
+    wire32,
+    wire64,
 )
 from book_service.matching.orders import (
     GTD,
@@ -201,7 +206,7 @@ def _fault(s: int, message: int, codes: int) -> int:
     tif = (codes >> 24) & 0xFF
     flags = (codes >> 32) & 0xFF
     stp = (codes >> 40) & 0xFF
-    quantity = load64(message + M_QUANTITY)
+    quantity = wire64(message + M_QUANTITY)
     if side > 1:
         return BAD_SIDE
     if kind > STOP_LIMIT:
@@ -216,18 +221,18 @@ def _fault(s: int, message: int, codes: int) -> int:
         return ZERO_QUANTITY
     if quantity < 0:
         return QUANTITY_OVERFLOW
-    if kind >= STOP and load64(message + M_STOP) == 0:
+    if kind >= STOP and wire64(message + M_STOP) == 0:
         return MISSING_STOP
-    if tif == GTD and kind != MARKET and load64(message + M_EXPIRE) <= load64(s + TIME):
+    if tif == GTD and kind != MARKET and wire64(message + M_EXPIRE) <= load64(s + TIME):
         return EXPIRY_PAST
     return 0
 
 
 @inlined
 def _new_order(s: int, message: int, symbol: int, account: int, record: int, codes: int) -> None:
-    order_id = load64(message + M_ID)
-    price = load64(message + M_PRICE)
-    quantity = load64(message + M_QUANTITY)
+    order_id = wire64(message + M_ID)
+    price = wire64(message + M_PRICE)
+    quantity = wire64(message + M_QUANTITY)
     side = (codes >> 8) & 0xFF
     kind = (codes >> 16) & 0xFF
     tif = (codes >> 24) & 0xFF
@@ -243,7 +248,7 @@ def _new_order(s: int, message: int, symbol: int, account: int, record: int, cod
         ):
             reason = WOULD_MATCH
         elif fixed64(s + CONTROLS):
-            stop = load64(message + M_STOP)
+            stop = wire64(message + M_STOP)
             reason = check(s, record, symbol, side, kind, price, stop, quantity, 0, 0)
             if reason == 0:
                 reason = check_duplicate(s, record, price, stop, quantity, (codes >> 8) & LOW32)
@@ -252,10 +257,10 @@ def _new_order(s: int, message: int, symbol: int, account: int, record: int, cod
         return
     report(s, ACCEPTED, 0, symbol, order_id, account, side, price, quantity, quantity)
     stp = (codes >> 40) & 0xFF
-    expire = load64(message + M_EXPIRE)
+    expire = wire64(message + M_EXPIRE)
     bits = side | (kind << KIND_SHIFT) | (tif << TIF_SHIFT) | (post_only << FLAGS_SHIFT) | (stp << STP_SHIFT)
     if kind >= STOP:
-        _wait(s, symbol, order_id, account, record, price, load64(message + M_STOP), quantity, expire, bits)
+        _wait(s, symbol, order_id, account, record, price, wire64(message + M_STOP), quantity, expire, bits)
         return
     place(s, symbol, order_id, account, record, price, quantity, expire, bits)
 
@@ -277,7 +282,7 @@ def _wait(
 
 @inlined
 def _cancel_order(s: int, message: int, symbol: int, account: int) -> None:
-    order_id = load64(message + M_ID)
+    order_id = wire64(message + M_ID)
     reason = UNKNOWN_SYMBOL
     if symbol < fixed64(s + N_SYMBOLS):
         slot = find_order(s, symbol, order_id)
@@ -292,9 +297,9 @@ def _cancel_order(s: int, message: int, symbol: int, account: int) -> None:
 
 @compiled
 def _replace_order(s: int, message: int, symbol: int, account: int, codes: int) -> None:
-    order_id = load64(message + M_ID)
-    price = load64(message + M_PRICE)
-    quantity = load64(message + M_QUANTITY)
+    order_id = wire64(message + M_ID)
+    price = wire64(message + M_PRICE)
+    quantity = wire64(message + M_QUANTITY)
     stp = (codes >> 40) & 0xFF
     slot = NONE
     reason = 0
@@ -327,9 +332,9 @@ def _replace_order(s: int, message: int, symbol: int, account: int, codes: int) 
         moved = price != load64(order + O_PRICE)
         waiting = bits & BIT_WAITING
         old_price = value_price(s, slot)
-        if waiting and load64(message + M_STOP) != 0:
-            moved = moved or load64(message + M_STOP) != stop
-            stop = load64(message + M_STOP)
+        if waiting and wire64(message + M_STOP) != 0:
+            moved = moved or wire64(message + M_STOP) != stop
+            stop = wire64(message + M_STOP)
         if record != NONE and (moved or quantity > leaves):
             kind = (bits >> KIND_SHIFT) & 3 if waiting else LIMIT
             reason = check(s, record, symbol, bits & 1, kind, price, stop, quantity, leaves, old_price)
@@ -361,7 +366,7 @@ def _mass_cancel(s: int, message: int, symbol: int, account: int, codes: int) ->
     elif symbol < fixed64(s + N_SYMBOLS):
         cancel_many(s, symbol, symbol + 1, account, 0, BY_MASS)
     else:
-        report(s, CANCEL_REJECTED, UNKNOWN_SYMBOL, symbol, load64(message + M_ID), account, 0, 0, 0, 0)
+        report(s, CANCEL_REJECTED, UNKNOWN_SYMBOL, symbol, wire64(message + M_ID), account, 0, 0, 0, 0)
 
 
 @compiled
@@ -413,13 +418,13 @@ def _run_expiries(s: int, now: int) -> None:
 @compiled
 def _command(s: int, message: int, symbol: int, account: int, codes: int, action: int) -> None:
     """A control command: accepted before what it causes, or rejected."""
-    price = load64(message + M_PRICE)
+    price = wire64(message + M_PRICE)
     kind = ACCEPTED if action == CONTROL and fixed64(s + CONTROLS) else REJECTED
     reason = 0
     if kind == REJECTED:
         reason = CONTROLS_ARE_OFF if action == CONTROL else BAD_ACTION
     at = report(
-        s, kind, reason, symbol, load64(message + M_ID), account, 0, price if kind == ACCEPTED else 0, 0, 0
+        s, kind, reason, symbol, wire64(message + M_ID), account, 0, price if kind == ACCEPTED else 0, 0, 0
     )
     if kind == ACCEPTED:
         if not apply_command(s, message, symbol, account, codes):
@@ -430,12 +435,12 @@ def _command(s: int, message: int, symbol: int, account: int, codes: int, action
 @spliced
 def step(s: int, message: int) -> None:
     """Applies one message."""
-    codes = load64(message + M_CODES)
-    names = load64(message + M_SYMBOL)
-    symbol = names & LOW32
-    account = (names >> 32) & LOW32
-    action = codes & 0xFF
-    now = load64(message + M_TIME)
+    action = wire32(message + M_ACTION) & 0xFF
+    symbol = wire32(message + M_SYMBOL)
+    account = wire32(message + M_ACCOUNT)
+    # From here on the codes are one word: action, side, kind, time in force, flags, self-trade prevention.
+    codes = action | (wire32(message + M_CODES) << 8) | ((wire32(message + M_STP - 3) >> 24) << 40)
+    now = wire64(message + M_TIME)
     store64(s + TIME, now)
     if load64(s + NEXT_EXPIRY) <= now:
         _run_expiries(s, now)

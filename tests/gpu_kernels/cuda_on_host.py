@@ -18,10 +18,14 @@ HEADER = Path(__file__).parent / "cuda_on_host.h"
 FLAGS = ("-std=c++20", "-O2", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread", "-w")
 
 
+# A program of its own may add a sanitizer here before it compiles anything.
+EXTRA_FLAGS: list[str] = []
+
+
 class HostKernel:
     """A kernel that takes NumPy arrays where the device takes device arrays."""
 
-    def __init__(self, kernel: Any, flags: tuple[str, ...] = FLAGS) -> None:
+    def __init__(self, kernel: Any) -> None:
         compiler = shutil.which("g++")
         if compiler is None:
             pytest.skip("no g++: the CUDA kernels' arithmetic is not checked on this machine")
@@ -29,7 +33,9 @@ class HostKernel:
         self._folder = tempfile.TemporaryDirectory()
         text, library = Path(self._folder.name, "kernel.cpp"), Path(self._folder.name, "kernel.so")
         text.write_text(HEADER.read_text() + source + _entry_point(kernel.name, source))
-        done = subprocess.run([compiler, *flags, text, "-o", library], capture_output=True, text=True)
+        done = subprocess.run(
+            [compiler, *FLAGS, *EXTRA_FLAGS, text, "-o", library], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         self._call = ctypes.CDLL(str(library)).run_on_host
         self._call.restype = None

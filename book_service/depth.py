@@ -8,9 +8,11 @@ price, so one that comes between the rows of a snapshot is newer than they are a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 LEVELS_MAX = 100_000  # levels of one side; more is a fault of the feed, and the book waits for a snapshot
 
@@ -63,22 +65,28 @@ class LevelBook:
         if self._coming is not None:
             self._receive(self._coming, side, price, quantity)
         if self.live:
-            self.change_live(((side, price, quantity),))
+            self._put(side, price, quantity)
+            self._check_size()
 
-    def change_live(self, deltas: Iterable[tuple[int, float, float]]) -> None:
-        """Takes deltas (side, price, quantity) in order into a book that is live and receives no snapshot."""
-        sides, best = self._sides, self._best
-        for side, price, quantity in deltas:
-            levels = sides[side]
-            if quantity:
-                levels[price] = quantity
-                known = best[side]
-                if known is not None and (price < known if side else price > known):
-                    best[side] = price
-            elif levels.pop(price, None) is not None and price == best[side]:
-                best[side] = None
-        if max(len(sides[0]), len(sides[1])) > self.levels_max:
-            self.lose()
+    def change_many(
+        self, side: NDArray[np.int32], price: NDArray[np.float64], quantity: NDArray[np.float64]
+    ) -> None:
+        """Takes deltas in order into a book that is live and receives no snapshot."""
+        # The last word on a price is what counts, so each side is one update of its dict.
+        for which, levels in enumerate(self._sides):
+            chosen = side == which
+            prices, quantities = price[chosen], quantity[chosen]
+            levels.update(zip(prices.tolist(), quantities.tolist(), strict=True))
+            empty = quantities == 0.0
+            for gone in prices[empty].tolist():
+                if levels.get(gone) == 0.0:
+                    del levels[gone]
+            filled = prices[~empty]
+            if filled.size:
+                self._compare_best(which, float(filled.min() if which else filled.max()))
+            elif self._best[which] not in levels:
+                self._best[which] = None
+        self._check_size()
 
     def snapshot_row(self, side: int, price: float, quantity: float, *, first: bool, last: bool) -> bool:
         """Takes one level of a snapshot; False if no first row came before it."""
@@ -107,6 +115,29 @@ class LevelBook:
         buys = sorted(self._sides[0].items(), reverse=True)[:levels]
         sells = sorted(self._sides[1].items())[:levels]
         return [Level(*level) for level in buys], [Level(*level) for level in sells]
+
+    def _put(self, side: int, price: float, quantity: float) -> None:
+        levels = self._sides[side]
+        if quantity:
+            levels[price] = quantity
+            self._compare_best(side, price)
+        elif levels.pop(price, None) is not None and price == self._best[side]:
+            self._best[side] = None
+
+    def _compare_best(self, side: int, price: float) -> None:
+        """After a change: is `price`, the best of those filled, the side's best?"""
+        levels, best = self._sides[side], self._best[side]
+        if best is None:
+            return
+        better = price < best if side else price > best
+        if better and price in levels:
+            self._best[side] = price
+        elif better or best not in levels:
+            self._best[side] = None
+
+    def _check_size(self) -> None:
+        if max(len(self._sides[0]), len(self._sides[1])) > self.levels_max:
+            self.lose()
 
     def _replace(self, sides: Sides) -> None:
         self._sides, self._best = sides, [None, None]

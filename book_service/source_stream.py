@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -98,33 +98,32 @@ class SourceStream:
                 return None
             self.book = LevelBook(live=self.whole)
         book = self.book
-        if ordinary and book.live and not book.receiving:
-            changed, changed_by = _plain_deltas(events, rows)
-            if changed is not None:
-                book.change_live(changed)
-                return changed_by
-        changed_by = None
+        if ordinary and len(rows) >= MANY_DELTAS and book.live and not book.receiving:
+            deltas = _plain_deltas(events, np.asarray(rows))
+            if deltas is not None:
+                columns = (
+                    np.asarray(column)[deltas] for column in (events.side, events.price, events.quantity)
+                )
+                book.change_many(*columns)
+                return int(deltas[-1]) if deltas.size else None
+        changed_by: int | None = None
         for row in rows:
             if _into_book(book, events, int(row)):
                 changed_by = int(row)
         return changed_by
 
 
+MANY_DELTAS = 8  # from so many on, taking them through NumPy costs less than one by one
 _OF_BOOKS = (EVENT_KIND_BOOK_DELTA, EVENT_KIND_BOOK_SNAPSHOT)
 
 
-def _plain_deltas(
-    events: Judged, rows: Sequence[int] | NDArray[np.intp]
-) -> tuple[Iterable[tuple[int, float, float]] | None, int | None]:
-    """The deltas (side, price, quantity) among events in order, and the last; none if it is not so plain."""
+def _plain_deltas(events: Judged, rows: NDArray[np.intp]) -> NDArray[np.intp] | None:
+    """Which events are deltas; None if there is more to do than to take them."""
     kinds, flags = np.asarray(events.kind)[rows], np.asarray(events.flags)[rows]
     if (kinds == EVENT_KIND_BOOK_SNAPSHOT).any() or (flags & EVENT_FLAG_GAP).any():
-        return None, None
-    deltas = np.asarray(rows)[kinds == EVENT_KIND_BOOK_DELTA]
-    if deltas.size == 0:
-        return (), None
-    columns = (np.asarray(column)[deltas].tolist() for column in (events.side, events.price, events.quantity))
-    return zip(*columns, strict=True), int(deltas[-1])
+        return None
+    deltas: NDArray[np.intp] = rows[kinds == EVENT_KIND_BOOK_DELTA]
+    return deltas
 
 
 def _into_book(book: LevelBook, events: Judged, row: int) -> bool:

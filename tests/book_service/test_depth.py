@@ -9,6 +9,11 @@ from hypothesis import strategies as st
 from book_service.depth import Level, LevelBook, Top
 
 
+def many(book, deltas):
+    side, price, quantity = zip(*deltas, strict=True)
+    book.change_many(np.array(side, np.int32), np.array(price, float), np.array(quantity, float))
+
+
 def snapshot(book, levels):
     for place, (side, price, quantity) in enumerate(levels):
         assert book.snapshot_row(side, price, quantity, first=place == 0, last=place == len(levels) - 1)
@@ -16,12 +21,12 @@ def snapshot(book, levels):
 
 def test_deltas_by_hand():
     book = LevelBook()
-    book.change_live([(0, 99.0, 5.0), (0, 98.0, 7.0), (1, 101.0, 3.0), (1, 102.0, 1.0), (0, 99.0, 6.0)])
+    many(book, [(0, 99.0, 5.0), (0, 98.0, 7.0), (1, 101.0, 3.0), (1, 102.0, 1.0), (0, 99.0, 6.0)])
     assert book.top() == Top(99.0, 6.0, 101.0, 3.0)
-    book.change_live([(0, 99.0, 0.0), (1, 100.5, 2.0)])
+    many(book, [(0, 99.0, 0.0), (1, 100.5, 2.0)])
     assert book.top() == Top(98.0, 7.0, 100.5, 2.0)
     assert book.depth(2) == ([Level(98.0, 7.0)], [Level(100.5, 2.0), Level(101.0, 3.0)])
-    book.change_live([(0, 98.0, 0.0), (0, 97.0, 0.0)])  # the last level, and one that is not there
+    many(book, [(0, 98.0, 0.0), (0, 97.0, 0.0)])  # the last level, and one that is not there
     assert book.top() == Top(0.0, 0.0, 100.5, 2.0)
 
 
@@ -68,7 +73,7 @@ def test_an_empty_book_is_one_row_of_no_quantity():
 
 def test_levels_are_limited():
     book = LevelBook(levels_max=3)
-    book.change_live([(0, float(price), 1.0) for price in range(1, 4)])
+    many(book, [(0, float(price), 1.0) for price in range(1, 4)])
     assert book.live
     book.change(0, 9.0, 1.0)
     assert not book.live
@@ -106,20 +111,14 @@ def test_tops_are_those_of_a_book_sorted_anew(deltas, levels, more):
         assert book.top() == (*(buys or [(0.0, 0.0)])[0], *(sells or [(0.0, 0.0)])[0])
 
 
-def test_many_deltas_at_once_are_the_same_as_one_by_one(seed):
-    rng = np.random.default_rng(seed)
-    deltas = list(
-        zip(
-            rng.integers(0, 2, 2_000).tolist(),
-            rng.integers(1, 40, 2_000).astype(float).tolist(),
-            rng.integers(0, 3, 2_000).astype(float).tolist(),
-            strict=True,
-        )
-    )
+@given(st.lists(st.tuples(events.filter(bool), st.booleans()), max_size=8))
+def test_many_deltas_at_once_are_the_same_as_one_by_one(batches):
     at_once, singly = LevelBook(), LevelBook()
-    at_once.change_live(deltas)
-    for delta in deltas:
-        singly.change(*delta)
-        singly.top()
-    assert at_once.depth(100) == singly.depth(100)
-    assert at_once.top() == singly.top()
+    for deltas, look in batches:
+        many(at_once, deltas)
+        for delta in deltas:
+            singly.change(*delta)
+            singly.top()
+        assert at_once.depth(100) == singly.depth(100)
+        if look:
+            assert at_once.top() == singly.top()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from book_service import normaliser as module
-from book_service import raw_events
+from book_service import raw_events, source_stream
 from book_service.normaliser import Dropped, FailoverRules, Normaliser, NormaliserRules
 from protos import packing
 from protos.market.v1 import market_pb2 as market
@@ -395,6 +395,7 @@ def hostile_batch(content, numbers, source):
 def by(normaliser, events, few_events, *, slow):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FEW_EVENTS", few_events)
+        patch.setattr(source_stream, "MANY_DELTAS", 2)
         if slow:
             patch.setattr(module, "ordinary_symbols", lambda streams, *_: np.zeros(len(streams), bool))
         return normaliser.apply(events, ORIGIN)

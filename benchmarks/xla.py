@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import gpu_kernels as gk
+from benchmarks.measure import machine
 
 RESULTS = Path(__file__).parent / "results" / "xla.json"
 ROUNDS = 7
@@ -125,8 +125,7 @@ def main() -> int:
     results: dict[str, Any] = {
         "command": "python -m benchmarks.xla",
         "engines": {"xla": xla.device, "cpu": cpu.device},
-        "python": platform.python_version(),
-        "numpy": np.__version__,
+        "machine": machine(),
         "rows": ROWS,
         "first_calls_seconds": compile_seconds,
         "copy_bytes_per_second": 2 * source.nbytes / statistics.median(copies),

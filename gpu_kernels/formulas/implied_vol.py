@@ -116,8 +116,10 @@ def implied_vol(ops: Any) -> Any:
         growth_less_one = expm1(-carry) - growth * carry_low
         forward = spot * spot_discount
         discounted_strike = strike * (spot_discount * (growth - growth * carry_low))
-        close = spot_discount * ((spot - strike) - strike * growth_less_one)
-        intrinsic = where(carry < 0.5, close, forward - discounted_strike)
+        # Rounded once with the sum that follows: deep in the money little time value is left of a price.
+        close = fma(-strike, growth_less_one, spot - strike)
+        direct = fma(-strike, growth, spot) + strike * (growth * carry_low)
+        intrinsic = spot_discount * where(absolute(carry) < 0.5, close, direct)
 
         log_high, log_low = log_ratio_parts(maximum(spot, LEAST_PRICE), maximum(strike, LEAST_PRICE))
         x = fma(drift, expiry, log_high)

@@ -78,3 +78,14 @@ def _market(rng: np.random.Generator, size: int) -> tuple[NDArray[np.float64], .
     vol = np.exp(rng.uniform(np.log(LEAST_VOL), np.log(MOST_VOL), size))
     rate, dividend_yield = rng.uniform(LEAST_RATE, MOST_RATE, (2, size))
     return expiry, vol, rate, dividend_yield
+
+
+def carried_to_the_money(rng: np.random.Generator, size: int) -> Grid:
+    """A carry of 8 over 32 years that log(spot/strike) all but cancels: what is left must keep its digits."""
+    total = LEAST_VOL * np.sqrt(LONGEST_YEARS)
+    strike = np.exp((MOST_RATE - LEAST_RATE) * LONGEST_YEARS + rng.uniform(-11, 11, size) * total)
+    full = np.full(size, LONGEST_YEARS)
+    return Grid(
+        np.ones(size), strike, full, np.full(size, LEAST_VOL), np.full(size, MOST_RATE),
+        np.full(size, LEAST_RATE), rng.random(size) < 0.5,
+    )  # fmt: skip

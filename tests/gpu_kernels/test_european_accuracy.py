@@ -75,3 +75,9 @@ def test_price_is_nearly_exact_in_the_deepest_tails(engine: gk.Engine) -> None:
         exact = mpmath_truth.price(mpmath_truth.Option(*row))
         assert exact > 1e-301
         assert abs(mp.mpf(float(price)) / exact - 1) < 1e-12
+
+
+def test_price_where_a_large_carry_cancels(engine: gk.Engine, seed: int) -> None:
+    grid = grids.carried_to_the_money(np.random.default_rng(seed), 400)
+    exact = [{"price": mpmath_truth.price(mpmath_truth.Option(*row))} for row in zip(*grid, strict=True)]
+    _check_prices(accuracy.host(engine.price(accuracy.options(grid)).price), grid, exact, 1e-12)

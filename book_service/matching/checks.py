@@ -126,7 +126,7 @@ def _refresh_band(at: int) -> None:
 
 @compiled
 def _roll(s: int, at: int) -> None:
-    """Brings a symbol to the clock: empties buckets that time has passed, ends a pause, refreshes the band."""
+    """Brings a symbol to the clock: empties buckets now too old, ends a pause, refreshes the band."""
     old = load64(at + C_BUCKET)
     new = load64(s + BUCKET)
     for i in range(min(new - old, BUCKETS)):
@@ -207,7 +207,7 @@ def _check_state(s: int, at: int, owner: int) -> int:
 
 @compiled
 def _check_price(s: int, at: int, kind: int, price: int, stop: int) -> int:
-    """Collars. What has no limit price is held to them while it matches, and needs the reference to be there."""
+    """Collars; an order without a limit price meets them while it matches, but needs a reference now."""
     if (kind in (LIMIT, STOP_LIMIT)) and (price > HIGHEST_PRICE or price < -HIGHEST_PRICE):
         return R_RANGE
     if kind >= STOP and (stop > HIGHEST_PRICE or stop < -HIGHEST_PRICE):

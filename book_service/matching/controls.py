@@ -1,9 +1,10 @@
 """Pre-trade controls: what can be limited, and the commands that change a limit during the day.
 
 A command is a message of action CONTROL, so that the log holds it and a replay applies it at the same place:
-`kind` is the ControlCommand, `tif` the Limit of SET_LIMIT, `price` the value, `symbol` and `account` say for whom
-(`flags` bit 1: every symbol, bit 2: every account, also those not seen yet), `order_id` comes back in the answer.
-Values: money is ticks x multiplier x quantity, shares are parts per million, times are ns; -1 takes a limit off.
+`kind` is the ControlCommand, `tif` the Limit of SET_LIMIT, `price` the value, `symbol` and `account` say for
+whom (`flags` bit 1: every symbol, bit 2: every account, also those not seen yet), `order_id` comes back in
+the answer. Values: money is ticks x multiplier x quantity, shares are parts per million, times are ns; -1
+takes a limit off.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ class Controls:
     loss: int | None = None
     duplicate_window_ns: int | None = None
     breaker_loss_ppm: int | None = 20_000
-    # True: an order is refused when a limit needs a reference price that is missing. False: a symbol that has not
-    # traded and was given no reference trades without collar and band until its first trade.
+    # True: an order is refused when a limit needs a reference price that is missing. False: a symbol that has
+    # not traded and was given no reference trades without collar and band until its first trade.
     strict_reference: bool = True
     most_accounts: int = 65_536
 

@@ -144,7 +144,8 @@ def note_trade(s: int, symbol: int, price: int) -> None:
 
 @inlined
 def _trade(
-    s: int, symbol: int, book: int, level: int, slot: int, order_id: int, account: int, record: int, side: int,
+    s: int, symbol: int, book: int, level: int, slot: int, order_id: int, account: int, record: int,
+    side: int,
     leaves: int,
 ) -> int:  # fmt: skip
     """Trades with one resting order; gives the taker's open quantity after it."""
@@ -197,13 +198,14 @@ def _decrement(
 
 @inlined
 def cross(
-    s: int, symbol: int, book: int, limit: int, order_id: int, account: int, record: int, side: int, leaves: int,
+    s: int, symbol: int, book: int, limit: int, order_id: int, account: int, record: int, side: int,
+    leaves: int,
     stp: int,
 ) -> tuple[int, int]:  # fmt: skip
-    """Matches an incoming order up to a limit rank: its open quantity after, and 1 if self-trade prevention ends it.
+    """Matches an incoming order up to a limit rank: best price first, oldest first, at the resting price.
 
-    `book` is the other side's. Best price first, oldest first, at the resting order's price. The second number has
-    2 added if there was a trade.
+    `book` is the other side's. Gives the open quantity after it, and 1 if self-trade prevention ended the
+    order plus 2 if there was a trade.
     """
     traded = 0
     while leaves > 0 and reaches(s, book, limit):

@@ -146,7 +146,7 @@ class MatchingEngine:
         return symbol * at.BOOKS_PER_SYMBOL + side
 
     def depth(self, symbol: int, levels: int) -> tuple[Records, Records]:
-        """Bids and asks of a symbol, best first, at most `levels` of each: price (ticks), quantity, orders."""
+        """At most `levels` bids and asks of a symbol, best first: price (ticks), quantity, orders."""
         if levels < 0:
             raise ValueError(f"levels: not negative, not {levels}")
         sides = []

@@ -1,7 +1,7 @@
 """Entry points of the compiled core, kept in numba's disk cache.
 
-numba's cache notices a change only of the file that defines a kernel, and these kernels are made of many files.
-Each therefore closes over a fingerprint of all sources of the package, which is part of the cache key.
+numba's cache notices a change only of the file that defines a kernel, and these kernels are made of many
+files. Each therefore closes over a fingerprint of all sources of the package, which is part of the cache key.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ from book_service.matching.memory import fixed64, inlined, load32, load64, load_
 from book_service.matching.messages import step
 from book_service.matching.orders import add_order, index_order
 
-# A message makes at most eight reports per open order (as the maker: a trade, or two decrements and a cancel; as a
-# triggered stop: triggered, one trade or decrement that leaves the maker open, cancelled), and a few of its own.
+# A message makes at most eight reports per open order (as the maker: a trade, or two decrements and a cancel;
+# as a triggered stop: triggered, one trade or decrement that leaves the maker open, cancelled), and a few of
+# its own.
 REPORTS_PER_ORDER = 8
 REPORTS_PER_MESSAGE = 32
 SAVED_WORDS = 9
@@ -88,7 +89,7 @@ def build(sources: int) -> Kernels:
 
     @njit("int64(int64, int64, int64, int64)", cache=True)
     def run(s: int, messages: int, start: int, stop: int) -> int:
-        """Applies messages from `start`; gives the first one not applied, for want of room for its worst case."""
+        """Applies messages from `start`; gives the first that there may be no room for."""
         if sources == 0:
             return start
         for i in range(start, stop):

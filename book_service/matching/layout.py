@@ -77,13 +77,15 @@ def _record(size: int, *fields: tuple[str, str, int]) -> np.dtype[np.void]:
     )
 
 
-# Message: packed, in the order of docs/matching.md, because NumPy repacks any other layout when arrays are joined.
+# Message: packed, in the order of docs/matching.md, because NumPy repacks any other layout when arrays are
+# joined.
 M_ACTION, M_SYMBOL, M_ID, M_ACCOUNT, M_CODES = 0, 1, 5, 13, 17
 M_PRICE, M_STOP, M_QUANTITY, M_TIME, M_EXPIRE, M_STP = 21, 29, 37, 45, 53, 61
 MESSAGE_SIZE: Final = 62
 ORDER_DTYPE: Final = np.dtype(
     [
-        ("action", "u1"), ("symbol", "<u4"), ("order_id", "<u8"), ("account", "<u4"), ("side", "u1"), ("kind", "u1"),
+        ("action", "u1"), ("symbol", "<u4"), ("order_id", "<u8"), ("account", "<u4"), ("side", "u1"),
+        ("kind", "u1"),
         ("tif", "u1"), ("flags", "u1"), ("price", "<i8"), ("stop_price", "<i8"), ("quantity", "<u8"),
         ("time", "<i8"), ("expire_time", "<i8"), ("stp", "u1"),
     ]

@@ -1,10 +1,10 @@
 """Price levels of one book: blocks of neighbouring prices, a bitmap each, in a treap threaded best to worst.
 
-A price becomes a rank: the price itself for asks and buy stops, its complement for bids and sell stops. The best
-price of every book is then its smallest rank, and buy and sell share one code path. A block covers BLOCK_WIDTH
-ranks. Near the best a block is found through a small direct-mapped table of hints, elsewhere through the treap,
-whose shape depends on its keys alone (the priority is a hash of the key): no bounds on prices, O(log n) worst
-case in expectation, and nothing to rebuild after a restore.
+A price becomes a rank: the price itself for asks and buy stops, its complement for bids and sell stops. The
+best price of every book is then its smallest rank, and buy and sell share one code path. A block covers
+BLOCK_WIDTH ranks. Near the best a block is found through a small direct-mapped table of hints, elsewhere
+through the treap, whose shape depends on its keys alone (the priority is a hash of the key): no bounds on
+prices, O(log n) worst case in expectation, and nothing to rebuild after a restore.
 """
 
 from __future__ import annotations

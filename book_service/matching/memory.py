@@ -16,7 +16,8 @@ from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Functions that only compiled code calls need no Python entry and count no references: half the time to compile.
+# Functions that only compiled code calls need no Python entry and count no references: half the time to
+# compile.
 _INNER: dict[str, Any] = {
     "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False, "error_model": "numpy",
 }  # fmt: skip

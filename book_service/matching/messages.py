@@ -390,7 +390,7 @@ def _activate(s: int, symbol: int, slot: int) -> None:
 
 @compiled
 def _run_stops(s: int, symbol: int) -> None:
-    """Triggers stops reached by the trades of this message, oldest first, and those that they reach in turn."""
+    """Triggers the stops that this message's trades reach, oldest first, and so on from their trades."""
     heap = fixed64(s + P_TRIGGERED)
     while True:
         count = load64(s + TRIGGERED)

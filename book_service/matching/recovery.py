@@ -17,7 +17,8 @@ Words = NDArray[np.int64]
 LARGEST_SYMBOLS: Final = 1 << 20  # four books take 768 bytes
 _COUNTERS: Final = {"sequence": at.SEQUENCE, "next_age": at.NEXT_AGE}
 _CLOCKS: Final = {
-    "clock": at.CLOCK, "second": at.SECOND, "second_end": at.SECOND_END, "bucket": at.BUCKET, "killed": at.KILLED,
+    "clock": at.CLOCK, "second": at.SECOND, "second_end": at.SECOND_END, "bucket": at.BUCKET,
+    "killed": at.KILLED,
     "tripped": at.TRIPPED, "strict": at.STRICT, "breaker_ppm": at.BREAKER_PPM,
     "portfolio_capital": at.PORTFOLIO_CAPITAL, "portfolio_result": at.PORTFOLIO_RESULT,
 }  # fmt: skip

@@ -1,8 +1,9 @@
 """A saved engine as bytes: magic, version, length, SHA-256, then the logical state and nothing else.
 
 The logical state is what future reports depend on: configuration, counters, last trade prices, open orders in
-order of age (which is queue order within a price), and the state of the controls. Where an order lies in memory,
-how large the pools are and how messages were cut into batches are not in it, so its hash compares two engines.
+order of age (which is queue order within a price), and the state of the controls. Where an order lies in
+memory, how large the pools are and how messages were cut into batches are not in it, so its hash compares two
+engines.
 """
 
 from __future__ import annotations

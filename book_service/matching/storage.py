@@ -16,8 +16,8 @@ FIRST_CAPACITY: Final = 4096  # open orders; doubles when full
 FIRST_ACCOUNTS: Final = 256
 FIRST_RECORDS: Final = 1024
 MINIMUM_REPORT_ROOM: Final = 16384
-# Arrays with one row per open order at most, and the size of a row. A book has no more blocks than orders, one
-# more while a block is being replaced.
+# Arrays with one row per open order at most, and the size of a row. There are no more blocks than orders,
+# but for one while an order is being added.
 PER_ORDER: Final = (
     ("orders", at.P_ORDERS, at.ORDER_SIZE),
     ("dates", at.P_DATES, at.DATES_SIZE),

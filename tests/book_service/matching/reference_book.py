@@ -17,7 +17,8 @@ DAY, IOC, FOK, POST_ONLY, GTD = range(5)
 (ACCEPTED, TRADE, CANCELLED, REPLACED, CANCEL_REJECTED, REPLACE_REJECTED, REJECTED, TRIGGERED, EXPIRED,
  DECREMENTED) = range(10)  # fmt: skip
 FIELDS = (
-    "kind", "reason", "symbol", "order_id", "maker_id", "taker_id", "account", "maker_account", "side", "price",
+    "kind", "reason", "symbol", "order_id", "maker_id", "taker_id", "account", "maker_account", "side",
+    "price",
     "quantity", "leaves", "maker_leaves", "sequence", "time",
 )  # fmt: skip
 BIGGEST = 2**63 - 1
@@ -138,12 +139,15 @@ class ReferenceBook:
         self.sequence += 1
 
     def say(
-        self, kind: int, symbol: int, order_id: int, account: int, *, reason: int = 0, side: int = 0, price: int = 0,
-        quantity: int = 0, leaves: int = 0, maker: Order | None = None, maker_leaves: int = 0, taker_id: int = 0,
+        self, kind: int, symbol: int, order_id: int, account: int, *, reason: int = 0, side: int = 0,
+        price: int = 0,
+        quantity: int = 0, leaves: int = 0, maker: Order | None = None, maker_leaves: int = 0,
+        taker_id: int = 0,
     ) -> None:  # fmt: skip
         maker_id, maker_account = (maker.order_id, maker.account) if maker else (0, 0)
         self.reports.append(
-            (kind, reason, symbol, order_id, maker_id, taker_id, account, maker_account, side, price, quantity,
+            (kind, reason, symbol, order_id, maker_id, taker_id, account, maker_account, side, price,
+            quantity,
              leaves, maker_leaves, self.sequence, self.time)
         )  # fmt: skip
 
@@ -187,7 +191,8 @@ class ReferenceBook:
         post_only = m.tif == POST_ONLY or bool(m.flags & 1)
         if not reason:
             order = Order(
-                m.symbol, m.order_id, m.account, m.side, m.kind, m.tif, post_only, m.stp, m.price, m.stop_price,
+                m.symbol, m.order_id, m.account, m.side, m.kind, m.tif, post_only, m.stp, m.price,
+                m.stop_price,
                 m.quantity, m.expire_time,
             )  # fmt: skip
             if post_only and m.kind in (LIMIT, MARKET) and self.would_match(order):
@@ -349,7 +354,8 @@ class ReferenceBook:
                 return
             order = min(ready, key=lambda o: o.age)
             self.unregister(order)
-            self.say(TRIGGERED, symbol, order.order_id, order.account, side=order.side, price=order.stop_price,
+            self.say(TRIGGERED, symbol, order.order_id, order.account, side=order.side,
+            price=order.stop_price,
                      quantity=order.leaves, leaves=order.leaves)  # fmt: skip
             self.place(order)
 
@@ -396,7 +402,8 @@ class ReferenceBook:
             self.say(REPLACE_REJECTED, m.symbol, m.order_id, m.account, reason=reason, price=m.price,
                      quantity=m.quantity)  # fmt: skip
             return
-        self.say(REPLACED, m.symbol, m.order_id, m.account, side=order.side, price=m.price, quantity=m.quantity,
+        self.say(REPLACED, m.symbol, m.order_id, m.account, side=order.side, price=m.price,
+        quantity=m.quantity,
                  leaves=m.quantity)  # fmt: skip
         order.stp = m.stp
         if stays:

@@ -366,9 +366,9 @@ class ReferenceWithControls(ReferenceBook):
     # Commands.
 
     def watch_breaker(self) -> None:
-        if self.breaker >= 0 and not self.tripped and self.capital > 0:
-            if self.result < -(self.capital * float(self.breaker) / 1e6):
-                self.trip()
+        watched = self.breaker >= 0 and not self.tripped and self.capital > 0
+        if watched and self.result < -(self.capital * float(self.breaker) / 1e6):
+            self.trip()
 
     def trip(self) -> None:
         self.tripped = True

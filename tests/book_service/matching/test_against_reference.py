@@ -84,7 +84,7 @@ def test_every_limit_is_compared() -> None:
     assert {limit.name for limit in Limit} == {limit.name for limit in Controls().limits()}
 
 
-class seeded:  # noqa: N801
+class seeded:
     """Names the seed of the flow when what is inside fails."""
 
     def __init__(self, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -75,22 +76,23 @@ def test_the_book_is_never_crossed(seed: int, mix: str, controls: bool) -> None:
 @relaxed
 @given(seeds, mixes)
 def test_price_then_time_decides_who_trades(seed: int, mix: str) -> None:
-    """Every trade of an incoming order takes the best price, and at a price the one that has waited longest."""
+    """Every trade of an incoming order takes the best price.
+
+    And at a price the one that has waited longest.
+    """
     flow = a_flow(seed, mix, False)
     flow["stp"], flow["kind"] = 0, np.where(flow["kind"] > 1, 0, flow["kind"])
     engine = MatchingEngine(3)
     queues: dict[tuple[int, int], list[tuple[int, int, int]]] = {}  # (symbol, side): (price, arrival, id)
-    arrival = 0
 
     def drop(symbol: int, side: int, order_id: int) -> None:
         queue = queues.setdefault((symbol, side), [])
         queue[:] = [entry for entry in queue if entry[2] != order_id]
 
     places: dict[tuple[int, int], tuple[int, int]] = {}  # (symbol, id): (price, quantity)
-    for r in engine.process(flow):
+    for arrival, r in enumerate(engine.process(flow)):
         kind, symbol, order_id = int(r["kind"]), int(r["symbol"]), int(r["order_id"])
         side, price, quantity = int(r["side"]), int(r["price"]), int(r["quantity"])
-        arrival += 1
         if kind == 1:
             maker = int(r["maker_id"])
             better = min if side == 0 else max
@@ -146,7 +148,7 @@ def test_cuts_into_batches_do_not_matter(seed: int, mix: str, controls: bool, cu
     whole, parts = an_engine(controls), an_engine(controls)
     wanted = whole.process(flow)
     edges = [0, *np.minimum(np.cumsum(cuts), len(flow)).tolist(), len(flow)]
-    got = [parts.process(flow[start:stop]) for start, stop in zip(edges, edges[1:])]
+    got = [parts.process(flow[start:stop]) for start, stop in itertools.pairwise(edges)]
     assert np.array_equal(np.concatenate(got), wanted)
     assert parts.state_hash() == whole.state_hash()
 

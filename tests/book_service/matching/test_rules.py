@@ -36,7 +36,8 @@ def test_the_fields_of_a_trade(book: MatchingEngine) -> None:
     assert accepted["leaves"] == 3
     wanted = {
         "kind": 1, "reason": 0, "symbol": 0, "order_id": 2, "maker_id": 1, "taker_id": 2, "account": 8,
-        "maker_account": 7, "side": BUY, "price": 100, "quantity": 3, "leaves": 0, "maker_leaves": 2, "sequence": 1,
+        "maker_account": 7, "side": BUY, "price": 100, "quantity": 3, "leaves": 0, "maker_leaves": 2,
+        "sequence": 1,
         "time": 42,
     }  # fmt: skip
     assert dict(zip(REPORT_DTYPE.names or (), trade.tolist())) == wanted

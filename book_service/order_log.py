@@ -46,12 +46,22 @@ class KafkaOrderLog:
         """Logs the batch; a part that could not be logged is reported, with those that were."""
         logged: list[Origin] = []
         for part in by_partition(orders, self.partitions):
-            try:
-                partition, offset = self.appender.append(
-                    topics.ORDERS_INCOMING, part.symbols[0], part.SerializeToString()
-                )
-            except DeliveryFailed as fault:
-                before = ", ".join(f"partition {one.partition} offset {one.offset}" for one in logged)
-                raise Unavailable(f"{fault}; logged before it: {before or 'nothing'}") from fault
-            logged.append(Origin(topic=topics.ORDERS_INCOMING, partition=partition, offset=offset))
+            self._append(part, None, logged)
         return logged
+
+    def append_everywhere(self, command: OrderBatch) -> list[Origin]:
+        """Logs a control command on every partition."""
+        logged: list[Origin] = []
+        for partition in range(self.partitions):
+            self._append(command, partition, logged)
+        return logged
+
+    def _append(self, orders: OrderBatch, partition: int | None, logged: list[Origin]) -> None:
+        try:
+            place, offset = self.appender.append(
+                topics.ORDERS_INCOMING, orders.symbols[0], orders.SerializeToString(), partition
+            )
+        except DeliveryFailed as fault:
+            before = ", ".join(f"partition {one.partition} offset {one.offset}" for one in logged)
+            raise Unavailable(f"{fault}; logged before it: {before or 'nothing'}") from fault
+        logged.append(Origin(topic=topics.ORDERS_INCOMING, partition=place, offset=offset))

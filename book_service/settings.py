@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from book_service.normaliser import NormaliserRules
+from book_service.venue import Listed
 from service_kit.errors import SettingError
 from service_kit.grpc_server.settings import GrpcSettings
 from service_kit.kafka.settings import KafkaSettings
@@ -18,9 +20,12 @@ from service_kit.telemetry.traces import TraceSettings
 class BookSettings:
     """What book_service trades and how it reads the market."""
 
-    # The instruments of our own venue, each SYMBOL:TICK_SIZE; their places are the matching core's symbols,
-    # so the list is part of the log's meaning: append to it, never reorder it.
+    # The instruments of our own venue, each SYMBOL:TICK_SIZE or SYMBOL:TICK_SIZE:REFERENCE_PRICE. Their
+    # places are the core's symbols, so the list is part of the log's meaning: append to it, never reorder it.
     instruments: tuple[str, ...] = ()
+    # Pre-trade controls. With them an order in an instrument without a reference price is refused, until a
+    # logged command gives it one.
+    controls: bool = True
     group: str = "book-service"
     poll_records_max: int = limited(500, at_least=1, at_most=100_000)
     poll_wait_s: float = limited(0.05, at_least=0.001, at_most=10.0)
@@ -39,19 +44,23 @@ class BookSettings:
             stale_after_ns=round(self.stale_after_s * 1e9),
         )
 
-    def tick_sizes(self) -> dict[str, float]:
-        """Tick size by symbol, in the order of the setting."""
-        sizes: dict[str, float] = {}
-        for entry in self.instruments:
-            symbol, _, tick = entry.rpartition(":")
-            try:
-                size = float(tick)
-            except ValueError:
-                size = 0.0
-            if not symbol or symbol in sizes or not 0.0 < size < float("inf"):
-                raise SettingError("book.instruments", f"{entry!r} is not SYMBOL:TICK_SIZE, each symbol once")
-            sizes[symbol] = size
-        return sizes
+    def listed(self) -> tuple[Listed, ...]:
+        """The instruments, in the order of the setting."""
+        found = tuple(_listed(entry) for entry in self.instruments)
+        if len({one.symbol for one in found}) != len(found):
+            raise SettingError("book.instruments", "names a symbol twice")
+        return found
+
+
+def _listed(entry: str) -> Listed:
+    symbol, *numbers = entry.split(":")
+    try:
+        tick, *reference = (float(number) for number in numbers)
+    except ValueError:
+        tick, reference = 0.0, []
+    if not symbol or len(reference) > 1 or not all(0.0 < number < math.inf for number in (tick, *reference)):
+        raise SettingError("book.instruments", f"{entry!r} is not SYMBOL:TICK_SIZE[:REFERENCE_PRICE]")
+    return Listed(symbol, tick, reference[0] if reference else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +77,5 @@ class BookServiceSettings:
     def validate(self) -> BookServiceSettings:
         """These settings, or SettingError naming the first that cannot work."""
         self.kafka.validate()
-        self.book.tick_sizes()
+        self.book.listed()
         return self

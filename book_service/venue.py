@@ -6,13 +6,12 @@ that record's batch of reports, so the same log always gives the same ids.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from book_service.matching import ORDER_DTYPE, MatchingEngine
+from book_service.matching import ORDER_DTYPE, Controls, Instrument, MatchingEngine
 from book_service.order_events import OrderEvents
 from protos import packing
 from protos.book.v1.book_pb2 import Book
@@ -42,11 +41,28 @@ def warm_up() -> None:
     MatchingEngine(instruments=1).process(np.zeros(1, ORDER_DTYPE))
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An instrument of our venue; prices are in its currency."""
+
+    symbol: str
+    tick_size: float
+    reference_price: float | None = None
+
+    def instrument(self) -> Instrument:
+        """As the controls know it: in ticks."""
+        reference = self.reference_price
+        return Instrument(
+            self.symbol, reference=None if reference is None else round(reference / self.tick_size)
+        )
+
+
 @dataclass(slots=True)
 class Venue:
     """The books of every instrument, as one partition's orders have made them."""
 
-    tick_sizes: Mapping[str, float]
+    listed: tuple[Listed, ...]
+    controls: Controls | None = None
     _engine: MatchingEngine = field(init=False)
     _symbols: tuple[str, ...] = field(init=False)
     _place: dict[str, int] = field(init=False)
@@ -55,9 +71,9 @@ class Venue:
     _time_ns: int = 0
 
     def __post_init__(self) -> None:
-        self._symbols = tuple(self.tick_sizes)
+        self._symbols = tuple(one.symbol for one in self.listed)
         self._place = {symbol: place for place, symbol in enumerate(self._symbols)}
-        self._engine = MatchingEngine(instruments=len(self._symbols))
+        self._engine = MatchingEngine([one.instrument() for one in self.listed], self.controls)
 
     def apply(self, events: OrderEvents, origin: Origin) -> ExecutionBatch:
         """Matches one batch and says what happened. Orders in unknown symbols are rejected, not lost."""
@@ -82,7 +98,7 @@ class Venue:
         if place is None:
             return None
         book = Book(
-            symbol=symbol, tick_size=self.tick_sizes[symbol], as_of=self._as_of, time_ns=self._time_ns
+            symbol=symbol, tick_size=self.listed[place].tick_size, as_of=self._as_of, time_ns=self._time_ns
         )
         for side, rows in zip(("bid", "ask"), self._engine.depth(place, levels), strict=True):
             packing.write(book, f"{side}_price_ticks", rows["price"])
@@ -98,7 +114,7 @@ class Venue:
         """Reports as columns, with a table of just the symbols that they are about."""
         strangers = [symbol for symbol in events.symbols if symbol not in self._place]
         names = [*self._symbols, *strangers]
-        ticks = [*self.tick_sizes.values(), *([0.0] * len(strangers))]
+        ticks = [*(one.tick_size for one in self.listed), *([0.0] * len(strangers))]
         present, index = np.unique(self._places(events, reports, before, strangers), return_inverse=True)
         batch = ExecutionBatch(symbols=[names[place] for place in present])
         packing.write(batch, "tick_size", [ticks[place] for place in present])

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from book_service import order_events, raw_events
 from book_service.api.servicer import BookServicer
+from book_service.matching import Controls
 from book_service.normalise_loop import NormaliseLoop
 from book_service.normaliser import Normaliser
 from book_service.order_log import KafkaOrderLog
@@ -57,14 +58,20 @@ async def serve(
             "normaliser": _normalise_loop(settings, producer, metrics, kafka_metrics)
         }
         # Without instruments of our own there is nothing to match; market data is normalised all the same.
-        if venue.tick_sizes:
+        if venue.listed:
             loops["venue"] = venue
         for name, loop in loops.items():
             resources.add(f"{name} consumer", loop.consumer.close)
             thread = threading.Thread(target=_run, args=(loop.run, stop, failures), name=name)
             thread.start()
             resources.add(name, thread.join)
-        servicer = BookServicer(venue.book, KafkaOrderLog(appender, ORDER_PARTITIONS), executor)
+        servicer = BookServicer(
+            book=venue.book,
+            log=KafkaOrderLog(appender, ORDER_PARTITIONS),
+            wait_for_command=venue.wait_for_command,
+            instruments=tuple(one.symbol for one in venue.listed),
+            executor=executor,
+        )
         services = [(add_BookServiceServicer_to_server, servicer, SERVICE)]
         async with GrpcServer(settings.grpc, services, registry=registry, traces=traces) as server:
             listening(server.port)
@@ -109,7 +116,8 @@ def _venue_loop(
     book = settings.book
     loop = VenueLoop(
         producer=producer,
-        tick_sizes=book.tick_sizes(),
+        listed=book.listed(),
+        controls=Controls() if book.controls else None,
         metrics=metrics,
         partitions=ORDER_PARTITIONS,
         poll_records_max=book.poll_records_max,

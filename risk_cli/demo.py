@@ -182,7 +182,7 @@ def _start_services(
     from market_sim.wiring import market_feed, write_history
 
     instruments = market_feed(settings.feed).market.underlyings
-    ticks = ",".join(f"{one.symbol}:{one.tick:g}" for one in instruments)
+    ticks = ",".join(f"{one.symbol}:{one.tick:g}:{one.spot:g}" for one in instruments)
     book = children.start("book_service", "book", environment | {"GPU_RISK_BOOK_INSTRUMENTS": ticks})
     history = folder / "history.csv"
     write_history(settings.feed, history, HISTORY_YEARS)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from book_service import order_events
+from book_service.matching import ControlCommand
+from book_service.matching.layout import FLAG_ALL_ACCOUNTS, FLAG_ALL_SYMBOLS
 from protos import packing
 from protos.book.v1 import book_pb2 as wire
 from protos.book.v1.book_pb2_grpc import BookServiceServicer
 from protos.market.v1.market_pb2 import Origin
-from protos.orders.v1.orders_pb2 import OrderBatch
-from service_kit.errors import InvalidRequest, NotFound, NotSupported
+from protos.orders.v1.orders_pb2 import ACTION_CONTROL, OrderBatch
+from service_kit.errors import InvalidRequest, NotFound, PreconditionFailed
 from service_kit.grpc_server.call import current_call
 
+KILL_ACCOUNTS_MAX = 10_000
 LEVELS_DEFAULT = 10
 LEVELS_MAX = 1_000
 WATCH_INTERVAL_MS_DEFAULT = 100
@@ -31,6 +36,9 @@ class OrderLog(Protocol):
     def append(self, orders: OrderBatch) -> list[Origin]:
         """Returns when the log has them: where each partition's part is."""
 
+    def append_everywhere(self, command: OrderBatch) -> list[Origin]:
+        """Returns when every partition's log has the command: where it is in each."""
+
 
 @dataclass(slots=True)
 class BookServicer(BookServiceServicer):
@@ -38,7 +46,10 @@ class BookServicer(BookServiceServicer):
 
     book: Callable[[str, int], wire.Book | None]
     log: OrderLog
+    wait_for_command: Callable[[Origin, float], int]
+    instruments: tuple[str, ...]
     executor: Executor
+    clock_ns: Callable[[], int] = time.time_ns
 
     async def SubmitOrders(
         self, request: wire.SubmitOrdersRequest, context: Any
@@ -70,9 +81,21 @@ class BookServicer(BookServiceServicer):
                 yield book
             await asyncio.sleep(interval_s)
 
-    async def Kill(self, request: Any, context: Any) -> wire.KillResponse:
-        """Not yet."""
-        raise NotSupported("Kill")
+    async def Kill(self, request: wire.KillRequest, context: Any) -> wire.KillResponse:
+        """Cancels every order and refuses new ones, of some accounts or of all, on every partition."""
+        if not self.instruments:
+            raise PreconditionFailed("this service has no instruments: there is nothing to kill")
+        if len(request.accounts) > KILL_ACCOUNTS_MAX:
+            raise InvalidRequest("accounts", f"has more than {KILL_ACCOUNTS_MAX}")
+        command = kill_command(request.accounts, self.instruments[0], self.clock_ns())
+        command.client = current_call().principal
+        logged = await self._in_thread(lambda: self.log.append_everywhere(command))
+        response = wire.KillResponse()
+        for origin in logged:
+            left_s = current_call().remaining_s()
+            cancelled = await self._in_thread(partial(self.wait_for_command, origin, left_s))
+            response.acknowledged.add(partition=origin.partition, offset=origin.offset, cancelled=cancelled)
+        return response
 
     def _book(self, symbol: str, levels: int) -> wire.Book:
         book = self.book(symbol, levels)
@@ -82,6 +105,17 @@ class BookServicer(BookServiceServicer):
 
     async def _in_thread(self, work: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self.executor, work)
+
+
+def kill_command(accounts: Sequence[int], symbol: str, time_ns: int) -> OrderBatch:
+    """The logged command that kills some accounts, or all."""
+    command = OrderBatch(symbols=[symbol], symbol_index=[0])
+    packing.write(command, "action", [ACTION_CONTROL])
+    packing.write(command, "kind", [ControlCommand.KILL])
+    packing.write(command, "flags", [FLAG_ALL_SYMBOLS if accounts else FLAG_ALL_SYMBOLS | FLAG_ALL_ACCOUNTS])
+    packing.write(command, "account", accounts or [0])
+    packing.write(command, "time_ns", [time_ns])
+    return command
 
 
 def _levels(asked: int) -> int:

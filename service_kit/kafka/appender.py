@@ -16,6 +16,7 @@ from service_kit.kafka.partitioning import LIBRDKAFKA_PARTITIONER
 from service_kit.kafka.settings import KafkaSettings
 
 _POLL_S = 0.02
+_BY_KEY = -1  # the client library's "unassigned": the partitioner decides
 
 
 @dataclass(slots=True)
@@ -41,13 +42,24 @@ class Appender:
         self._client: confluent_kafka.Producer | None = None
         self._lock = threading.Lock()
 
-    def append(self, topic: str, key: str, value: bytes | None) -> tuple[int, int]:
-        """Partition and offset of the record, once every in-sync replica has it; or DeliveryFailed."""
+    def append(
+        self, topic: str, key: str, value: bytes | None, partition: int | None = None
+    ) -> tuple[int, int]:
+        """Partition and offset of the record, once every in-sync replica has it; or DeliveryFailed.
+
+        `partition` None: the key's own.
+        """
         client, receipt = self._connected(), _Receipt()
         # The client gives every record up by itself after its delivery timeout.
         deadline = time.monotonic() + self._settings.delivery_timeout_ms / 1e3 + 1.0
         try:
-            client.produce(topic, value, key, on_delivery=receipt.on_delivery)
+            client.produce(
+                topic,
+                value,
+                key,
+                partition=_BY_KEY if partition is None else partition,
+                on_delivery=receipt.on_delivery,
+            )
         except (BufferError, KafkaException) as error:
             raise DeliveryFailed(f"the record for {topic} was refused: {error}") from error
         while not receipt.done.is_set():

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from book_service import order_events
+from book_service.api.servicer import kill_command
+from book_service.matching import Controls
 from book_service.order_log import KafkaOrderLog, by_partition
 from book_service.service_metrics import BookMetrics
-from book_service.venue import Venue
+from book_service.venue import Listed, Venue
 from book_service.venue_loop import VenueLoop
 from protos import packing, topics
 from protos.market.v1.market_pb2 import Origin
@@ -25,6 +27,7 @@ from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import BEGINNING, Partition
 
 TICKS = {"AAA": 0.01, "BBB": 0.5}
+LISTED = tuple(Listed(symbol, tick) for symbol, tick in TICKS.items())
 ORIGIN = Origin(topic=topics.ORDERS_INCOMING, partition=0, offset=5)
 BUY, SELL = 0, 1
 
@@ -57,7 +60,7 @@ def reports(executions):
 
 
 def test_a_trade_is_reported_with_both_sides_and_its_place():
-    venue = Venue(TICKS)
+    venue = Venue(LISTED)
     executions = venue.apply(events((0, 1, SELL, 100, 10), (0, 2, BUY, 101, 4)), ORIGIN)
     assert reports(executions) == [
         (orders.REPORT_KIND_ACCEPTED, "AAA", 1, 100, 10),
@@ -72,7 +75,7 @@ def test_a_trade_is_reported_with_both_sides_and_its_place():
 
 
 def test_batches_name_their_own_symbols_in_any_order():
-    venue = Venue(TICKS)
+    venue = Venue(LISTED)
     executions = venue.apply(events((0, 1, BUY, 9, 1), (1, 2, BUY, 8, 2), symbols=("BBB", "AAA")), ORIGIN)
     assert [name for _, name, *_ in reports(executions)] == ["BBB", "AAA"]
     ticks = dict(zip(executions.symbols, executions.tick_size, strict=True))
@@ -82,7 +85,7 @@ def test_batches_name_their_own_symbols_in_any_order():
 
 
 def test_an_order_in_an_unknown_symbol_is_rejected_under_its_own_name():
-    venue = Venue(TICKS)
+    venue = Venue(LISTED)
     executions = venue.apply(
         events((0, 1, BUY, 9, 1), (1, 2, BUY, 9, 1), (2, 3, BUY, 9, 1), symbols=("XXX", "AAA", "YYY")), ORIGIN
     )
@@ -95,7 +98,7 @@ def test_an_order_in_an_unknown_symbol_is_rejected_under_its_own_name():
 
 
 def test_the_book_says_what_it_contains():
-    venue = Venue(TICKS)
+    venue = Venue(LISTED)
     venue.apply(
         events((0, 1, BUY, 99, 5), (0, 2, BUY, 99, 7), (0, 3, BUY, 98, 1), (0, 4, SELL, 101, 2)), ORIGIN
     )
@@ -143,7 +146,7 @@ def test_hostile_bytes_never_reach_the_core_unchecked(junk):
     venue.apply(found, ORIGIN)
 
 
-VENUE = Venue(TICKS)
+VENUE = Venue(LISTED)
 
 
 def test_orders_are_cut_by_the_partition_of_their_symbol():
@@ -160,11 +163,44 @@ def test_orders_are_cut_by_the_partition_of_their_symbol():
     assert seen == {number + 1: names[number % 20] for number in range(200)}
 
 
+def test_with_controls_an_instrument_without_a_reference_fails_closed():
+    listed = (Listed("AAA", 0.01, 1.0), Listed("BBB", 0.5))
+    venue = Venue(listed, Controls())
+    executions = venue.apply(events((0, 1, BUY, 100, 1), (1, 2, BUY, 100, 1), symbols=("AAA", "BBB")), ORIGIN)
+    kinds = [(kind, name) for kind, name, *_ in reports(executions)]
+    assert kinds == [(orders.REPORT_KIND_ACCEPTED, "AAA"), (orders.REPORT_KIND_REJECTED, "BBB")]
+    far = venue.apply(events((0, 3, BUY, 200, 1)), ORIGIN)
+    assert list(far.kind) == [orders.REPORT_KIND_REJECTED]
+
+
+def test_kill_cancels_everything_and_refuses_what_comes_after():
+    venue = Venue((Listed("AAA", 0.01, 1.0), Listed("BBB", 0.5, 50.0)), Controls())
+    venue.apply(events((0, 1, BUY, 100, 1), (1, 2, SELL, 101, 1), symbols=("AAA", "BBB")), ORIGIN)
+    command = kill_command([], "AAA", 2_000)
+    killed = venue.apply(order_events.decode(command.SerializeToString()), ORIGIN)
+    assert sorted(killed.kind) == [
+        orders.REPORT_KIND_ACCEPTED,
+        orders.REPORT_KIND_CANCELLED,
+        orders.REPORT_KIND_CANCELLED,
+    ]
+    assert not venue.book("AAA", 5).bid_price_ticks
+    refused = venue.apply(events((0, 9, BUY, 100, 1)), ORIGIN)
+    assert list(refused.kind) == [orders.REPORT_KIND_REJECTED]
+
+
+def test_kill_of_one_account_leaves_the_others():
+    venue = Venue((Listed("AAA", 0.01, 1.0),), Controls())
+    venue.apply(events((0, 1, BUY, 100, 1), (0, 2, BUY, 99, 1)), ORIGIN)
+    venue.apply(order_events.decode(kill_command([1], "AAA", 2_000).SerializeToString()), ORIGIN)
+    assert list(venue.book("AAA", 5).bid_price_ticks) == [99]
+
+
 def loop_on(broker, group="venue"):
     kafka = broker.settings()
     loop = VenueLoop(
         producer=Producer(kafka),
-        tick_sizes=TICKS,
+        listed=LISTED,
+        controls=None,
         metrics=BookMetrics.on(CollectorRegistry()),
         partitions=4,
         poll_records_max=100,

@@ -207,13 +207,21 @@ class Portfolio:
 
     def ungrouped(self) -> Portfolio:
         """The same positions without groups."""
-        if self.group is None:
-            return self
-        plain = object.__new__(Portfolio)
-        plain.__dict__.update(self.__dict__)
-        plain.group = None
-        plain.groups = 0
-        return plain
+        return self if self.group is None else self._changed(group=None, groups=0)
+
+    def with_vols(self, vols: Floats) -> Portfolio:
+        """The same positions at other vols, one per option row."""
+        return self._changed(vol=real_column(vols, "vols", self.options))
+
+    def europeans(self) -> Portfolio:
+        """The same positions without the right of early exercise."""
+        return self._changed(american=np.zeros(self.options, dtype=bool))
+
+    def _changed(self, **columns: object) -> Portfolio:
+        other = object.__new__(Portfolio)
+        other.__dict__.update(self.__dict__)
+        other.__dict__.update(columns)
+        return other
 
     def rows(self, chosen: NDArray[np.bool_] | Integers) -> Portfolio:
         """The positions in ``chosen`` (mask or row numbers over options, then linear), in their order."""

@@ -7,6 +7,7 @@ import pytest
 from scenario_books import fresh_rng
 
 import gpu_kernels as gk
+from gpu_kernels.american_book import AmericanBook
 from gpu_kernels.revaluation import position_pnl
 
 
@@ -103,3 +104,60 @@ def test_an_option_without_a_price_is_named(engine: gk.Engine) -> None:
         pytest.skip("this engine prices such options")
     with pytest.raises(gk.InvalidInput, match=r"options\[1\].*two exercise boundaries"):
         engine.revalue(gk.Portfolio(options, 1.0), gk.Scenarios([[0.0], [0.1]]))
+
+
+@pytest.mark.parametrize("moves", ["spot", "vol", "rate"])
+def test_interpolated_book_is_as_close_as_it_says(rng: np.random.Generator, moves: str) -> None:
+    engine = _cpu()
+    options = mixed_options(rng, 30)
+    book = gk.Portfolio(
+        options,
+        rng.normal(size=30),
+        100.0,
+        underlying=rng.integers(0, 2, 30),
+        linear={"underlying": [0, 1], "quantity": [10.0, -5.0], "spot": 100.0},
+    )
+    sc = gk.Scenarios(
+        rng.uniform(-0.12, 0.12, (6, 2)),
+        vol_change=rng.uniform(-0.04, 0.06, (6, 2)) if moves != "spot" else 0.0,
+        rate_change=rng.uniform(-0.001, 0.001, 6) if moves == "rate" else 0.0,
+        elapsed=1 / 252,
+    )
+    held = AmericanBook(engine, book, sc)
+    assert held.error <= 1e-5
+    assert len(held.exact) < 20
+    spots = (np.abs(book.quantity * book.multiplier) * book.spot * book.american).sum()
+    # Random points measure the error; three times the largest of them bounds what a sum of rows shows.
+    bound = max(3.0 * held.error, 1e-9) * spots
+    assert np.abs(held.revalue(sc) - engine.revalue(book, sc)).max() <= bound
+
+
+def test_interpolated_book_refuses_what_it_was_not_built_for(rng: np.random.Generator) -> None:
+    engine = _cpu()
+    book = gk.Portfolio(
+        gk.Options(
+            spot=100.0, strike=[95.0, 105.0], expiry=0.5, vol=0.3, rate=0.04, is_call=False, american=True
+        ),
+        1.0,
+    )
+    held = AmericanBook(engine, book, gk.Scenarios([[-0.1], [0.1]], [[-0.01], [0.01]]))
+    inside = gk.Scenarios([[0.03]], 0.005)
+    assert held.revalue(inside) == pytest.approx(engine.revalue(book, inside), abs=1e-4)
+    for scenario, field in (
+        (gk.Scenarios([[0.2]]), "spot_return"),
+        (gk.Scenarios([[0.0]], 0.5), "vol_change"),
+        (gk.Scenarios([[0.0]], rate_change=0.01), "rate_change"),
+        (gk.Scenarios([[0.0]], elapsed=0.1), "elapsed"),
+    ):
+        with pytest.raises(gk.InvalidInput) as caught:
+            held.revalue(scenario)
+        assert caught.value.field == field
+    with pytest.raises(gk.EngineUnavailable, match="american_interpolant"):
+        AmericanBook(gk.engine("reference"), book, inside)
+
+
+def _cpu() -> gk.Engine:
+    try:
+        return gk.engine("cpu")
+    except gk.EngineUnavailable as error:
+        pytest.skip(str(error))

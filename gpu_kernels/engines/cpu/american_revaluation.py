@@ -78,6 +78,27 @@ def american_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floa
     workers().run(portfolio.options, work, 2 * LANES)
 
 
+def values_at_spots(columns: tuple[Floats, ...], state: Floats, spots: Floats) -> Floats:
+    """Value of each American row at spots of its own (P, K), from the boundaries in ``state``."""
+    rule = angles(*PREMIUM)
+    factors = spots / columns[0][:, None]
+    out = np.empty(spots.shape)
+    count = len(spots)
+    _under_spots(
+        columns,
+        np.arange(count),
+        np.log(factors),
+        factors,
+        state,
+        (rule.cosine, rule.inv_cosine, rule.weight),
+        LANES,
+        np.ones(count),
+        np.zeros(count),
+        out,
+    )
+    return out
+
+
 @kernel
 def _under_spots(columns, underlying, returns, factors, state, angles, lanes, weight, today, out):  # type: ignore[no-untyped-def]
     """Quantity times value less today's, of each row at every shocked spot, from the row's boundary."""

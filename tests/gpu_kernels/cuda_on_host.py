@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import shutil
 import subprocess
@@ -33,9 +34,10 @@ class HostKernel:
         self._folder = tempfile.TemporaryDirectory()
         text, library = Path(self._folder.name, "kernel.cpp"), Path(self._folder.name, "kernel.so")
         text.write_text(HEADER.read_text() + source + _entry_point(kernel.name, source))
-        done = subprocess.run(
-            [compiler, *FLAGS, *EXTRA_FLAGS, text, "-o", library], capture_output=True, text=True
-        )
+        command = [compiler, *FLAGS, *EXTRA_FLAGS, str(text), "-o", str(library)]
+        # The compiler itself is not to run under a sanitizer that was preloaded for its product.
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
         self._call = ctypes.CDLL(str(library)).run_on_host
         self._call.restype = None

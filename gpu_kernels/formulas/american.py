@@ -56,7 +56,7 @@ def american(ops: Any) -> Any:
     def put_frame(
         spot: Any, strike: Any, expiry: Any, vol: Any, rate: Any, dividend_yield: Any, is_call: Any
     ) -> Any:
-        """The row as a put on a strike of 1: kind of exercise, usable, scale, log spot, expiry, vol, r, q, log X.
+        """The row as a put on a strike of 1: kind, usable, scale, log spot, expiry, vol, r, q, log X.
 
         Rows that are not usable (expired, certain, invalid, or not SINGLE) come with harmless numbers
         instead.
@@ -230,7 +230,7 @@ def american(ops: Any) -> Any:
         return value, first, second, third
 
     def unscaled(f0: Any, f1: Any, f2: Any, f3: Any, x: Any, scale: Any, is_call: Any) -> Any:
-        """Value and three derivatives with respect to spot of the row, from those of its put on a strike of 1.
+        """Value and three spot derivatives of the row, from those of its put on a strike of 1.
 
         The row is scale f(x): a put with x = S/K, scale = K, or a call with x = K/S, scale = S.
         """

@@ -102,7 +102,7 @@ class Grid(NamedTuple):
 
 
 def extrapolated(grid: Grid, columns: Any, american: Any, spacing: Floats) -> tuple[GridGreeks, Floats]:
-    """Values of two grids, one of half the points and steps, extrapolated; and the estimated error of the price.
+    """Values of two grids, one of half the points and steps, extrapolated; and the price's estimated error.
 
     The estimate is the whole distance from the finer grid to the extrapolated value: an upper estimate.
     """

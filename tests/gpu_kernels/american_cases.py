@@ -51,7 +51,10 @@ def random_fields(rng: np.random.Generator, size: int, lowest_rate: float = -0.0
 def grid_price(
     spot: float, strike: float, expiry: float, vol: float, rate: float, dividend_yield: float, is_call: bool
 ) -> float:
-    """American price on a plain implicit grid in log spot, exercise by policy iteration; right to some 0.02 %."""
+    """American price on a plain implicit grid in log spot, exercise by policy iteration.
+
+    Right to some 0.02 %.
+    """
     nodes, steps = 1201, 400
     spread = vol * np.sqrt(expiry)
     half = max(6.0 * spread + abs(rate - dividend_yield) * expiry, abs(np.log(strike / spot)) + 3.0 * spread)

@@ -130,6 +130,9 @@ def test_a_row_does_not_depend_on_its_batch(seed: int) -> None:
     engine = gk.engine("cpu")
     fields = random_fields(np.random.default_rng(seed), 700)
     whole = american(engine, fields)
+    for row in range(20):
+        one = {name: values[row : row + 1] for name, values in fields.items()}
+        assert american(engine, one)[0] == whole[row]
     assert np.array_equal(american(engine, {name: values[:5] for name, values in fields.items()}), whole[:5])
     assert np.array_equal(
         american(engine, {name: values[300:] for name, values in fields.items()}), whole[300:]

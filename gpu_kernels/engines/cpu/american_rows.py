@@ -131,10 +131,24 @@ def boundary_kernel(solver: Any) -> Any:
     return rows
 
 
-fast_boundaries = kernel(boundary_kernel(boundary_solver(SCHEMES["fast"].nodes, SCHEMES["fast"].angles)))
-accurate_boundaries = kernel(
+_fast_rows = compiled(boundary_kernel(boundary_solver(SCHEMES["fast"].nodes, SCHEMES["fast"].angles)))
+_accurate_rows = compiled(
     boundary_kernel(boundary_solver(SCHEMES["accurate"].nodes, SCHEMES["accurate"].angles))
 )
+
+
+# Functions of their own: the disk cache tells kernels apart by what they close over, and a compiled function in a
+# closure is a new one in every process.
+@kernel
+def fast_boundaries(columns, tables, steps, lanes, state):  # type: ignore[no-untyped-def]
+    """The boundaries of a batch, by the fast scheme."""
+    _fast_rows(columns, tables, steps, lanes, state)
+
+
+@kernel
+def accurate_boundaries(columns, tables, steps, lanes, state):  # type: ignore[no-untyped-def]
+    """The boundaries of a batch, by the accurate scheme."""
+    _accurate_rows(columns, tables, steps, lanes, state)
 
 
 @kernel
@@ -236,8 +250,8 @@ def settle(spot, strike, expiry, vol, rate, dividend_yield, is_call, usable, kin
 def slopes_rows(columns, state, angles, lanes, out):  # type: ignore[no-untyped-def]
     """What Greeks are made of, out (8, n).
 
-    The premium and its first three derivatives with respect to spot, the expiry it was computed for, whether the
-    row is exercised now, whether there is a premium at all, and its kind.
+    The premium and its first three derivatives with respect to spot, the expiry it was computed for, whether
+    the row is exercised now, whether there is a premium at all, and its kind.
     """
     cosine, inv_cosine, weight = angles
     put = carray(input_rows(), (8, LANES))

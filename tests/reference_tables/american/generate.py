@@ -3,8 +3,8 @@
     python -m tests.reference_tables.american.generate box 600
     python -m tests.reference_tables.american.generate greeks 40
 
-Prices are those of QdFpTanhSinhIterationScheme(64, 64, 1e-13), kept where 40 in place of the first 64 agrees to 1e-9.
-Greeks are differences of fourth order of such prices.
+Prices are those of QdFpTanhSinhIterationScheme(64, 64, 1e-13), kept where 40 in place of the first 64 agrees
+to 1e-9. Greeks are differences of fourth order of such prices.
 """
 
 from __future__ import annotations

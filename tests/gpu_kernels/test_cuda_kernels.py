@@ -62,6 +62,13 @@ def test_the_kernels_that_the_engine_needs_are_among_them() -> None:
     assert names >= {"price_rows", "greeks_rows", "implied_vol_rows", "strip_pnl", "add_strips"}
 
 
+def test_two_kernels_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="logarithms"):
+        for _ in range(2):
+            cuda_compile.kernel(cuda_compile.COUNT)(logarithms)
+    del cuda_compile._kernels["logarithms"]
+
+
 def test_bytes_of_an_option() -> None:
     assert cuda_compile.bytes_per_row(european.greeks_rows) == (6 * 8 + 1, 9 * 8 + 1)
     assert cuda_compile.bytes_per_row(european.price_rows) == (6 * 8 + 1, 8 + 1)

@@ -14,7 +14,7 @@ from risk_service.engines import Engines
 from risk_service.on_demand.patience import Patience
 from service_kit.grpc_server.call import current_call
 
-# Up to this many rows the kernel takes less time than handing the work to another thread.
+# Up to this many European rows the kernel takes less time than handing the work to another thread.
 INLINE_ROWS = 256
 
 Answer = TypeVar("Answer")
@@ -26,9 +26,9 @@ class Work:
 
     executor: Executor
 
-    async def rows(self, rows: int, work: Callable[[], Answer]) -> Answer:
+    async def rows(self, cost: int, work: Callable[[], Answer]) -> Answer:
         """Runs a kernel: here when it is small, else in a thread, so that other calls go on."""
-        return work() if rows <= INLINE_ROWS else await self.thread(work)
+        return work() if cost <= INLINE_ROWS else await self.thread(work)
 
     async def engine(self, engines: Engines, name: str) -> gk.Engine:
         """The engine asked for; one that nobody asked for before is loaded in a thread."""

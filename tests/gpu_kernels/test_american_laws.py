@@ -139,6 +139,14 @@ def test_a_row_does_not_depend_on_its_batch(seed: int) -> None:
     )
 
 
+def test_kernels_close_over_nothing() -> None:
+    from gpu_kernels.engines.cpu import american_rows
+
+    # A compiled function in a closure changes the key of the disk cache in every process.
+    for name in ("fast_boundaries", "accurate_boundaries", "price_rows", "slopes_rows", "move_spots"):
+        assert getattr(american_rows, name).py_func.__closure__ is None
+
+
 def test_exercised_rows_have_the_greeks_of_the_payoff(engine: gk.Engine) -> None:
     options = gk.Options(
         spot=[50.0, 200.0], strike=100.0, expiry=0.5, vol=0.2, rate=[0.05, 0.0], dividend_yield=[0.0, 0.06],

@@ -137,8 +137,8 @@ _accurate_rows = compiled(
 )
 
 
-# Functions of their own: the disk cache tells kernels apart by what they close over, and a compiled function in a
-# closure is a new one in every process.
+# Functions of their own: the disk cache tells kernels apart by what they close over, and a compiled function
+# in a closure is a new one in every process.
 @kernel
 def fast_boundaries(columns, tables, steps, lanes, state):  # type: ignore[no-untyped-def]
     """The boundaries of a batch, by the fast scheme."""

@@ -27,6 +27,7 @@ Settings = Annotated[
     Path | None, typer.Option("--settings", help="TOML file; the environment (GPU_RISK_…) wins over it.")
 ]
 InFile = partial(typer.Option, exists=True, dir_okay=False)
+Number = Annotated[float | None, typer.Option()]
 Engine = Annotated[str, typer.Option(help="auto, cuda, cpu, xla or reference.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV on stdout.")]
@@ -115,6 +116,90 @@ def stress(
 
     request = Request(portfolio, scenarios, market, engine, report, sample)
     raise typer.Exit(exit_status(lambda: run_stress(request, lambda: Form(json, csv, parquet))))
+
+
+@app.command()
+def es(
+    portfolio: Annotated[Path | None, InFile(help="Positions, CSV or Parquet.")] = None,
+    market: Annotated[Path | None, InFile(help="Spots, vols, rates, TOML.")] = None,
+    window_days: Annotated[int, typer.Option(help="Days of history; 0: all.", min=0)] = 0,
+    horizon_days: Annotated[int, typer.Option(help="Trading days ahead.", min=1, max=252)] = 1,
+    weighting: Annotated[str, typer.Option(help="plain, age, filtered_ewma or filtered_garch.")] = "plain",
+    monte_carlo: Annotated[int, typer.Option(help="Simulate so many moves instead.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the simulation.", min=0)] = 1,
+    distribution: Annotated[str, typer.Option(help="normal, student_t or jump.")] = "normal",
+    vol_beta: Annotated[float, typer.Option(help="Simulated vol change per log return.")] = 0.0,
+    engine: Engine = "auto",
+    sample: Annotated[bool, typer.Option("--sample", help="The sample desk instead of files.")] = False,
+    json: Json = False,
+    csv: Csv = False,
+    parquet: Parquet = None,
+) -> None:
+    """Value-at-risk and expected shortfall of a portfolio, from history or simulation."""
+    from risk_cli.refusals import exit_status
+
+    def work() -> int:
+        from risk_cli.answers import Form
+        from risk_cli.es import Request, run_es
+
+        request = Request(
+            portfolio, market, engine, sample, window_days, horizon_days, weighting,
+            monte_carlo, seed, distribution, vol_beta,
+        )  # fmt: skip
+        return run_es(request, lambda: Form(json, csv, parquet))
+
+    raise typer.Exit(exit_status(work))
+
+
+@app.command()
+def price(
+    options: Annotated[Path | None, InFile(help="Options in a file, CSV or Parquet.")] = None,
+    spot: Number = None,
+    strike: Number = None,
+    expiry: Annotated[float | None, typer.Option(help="Years.")] = None,
+    vol: Annotated[float | None, typer.Option(help="Per year, 0.2 for 20 %.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Continuous, per year.")] = None,
+    dividend_yield: Annotated[float | None, typer.Option(help="Continuous, per year.")] = None,
+    put: Annotated[bool, typer.Option("--put", help="A put; else a call.")] = False,
+    american: Annotated[bool, typer.Option("--american", help="Exercise at any time.")] = False,
+    engine: Engine = "auto",
+    json: Json = False,
+    csv: Csv = False,
+    parquet: Parquet = None,
+) -> None:
+    """Price and Greeks of one option, or of a file of options (status 1: some row has no price)."""
+    from risk_cli.answers import Form
+    from risk_cli.pricing import Quote, run_price
+    from risk_cli.refusals import exit_status
+
+    quote = Quote(spot, strike, expiry, vol, rate, dividend_yield, put, american)
+    raise typer.Exit(exit_status(lambda: run_price(quote, options, engine, lambda: Form(json, csv, parquet))))
+
+
+@app.command()
+def iv(
+    options: Annotated[Path | None, InFile(help="Options in a file, CSV or Parquet.")] = None,
+    price: Number = None,
+    spot: Number = None,
+    strike: Number = None,
+    expiry: Annotated[float | None, typer.Option(help="Years.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Continuous, per year.")] = None,
+    dividend_yield: Annotated[float | None, typer.Option(help="Continuous, per year.")] = None,
+    put: Annotated[bool, typer.Option("--put", help="A put; else a call.")] = False,
+    american: Annotated[bool, typer.Option("--american", help="Exercise at any time.")] = False,
+    engine: Engine = "auto",
+    json: Json = False,
+    csv: Csv = False,
+    parquet: Parquet = None,
+) -> None:
+    """Implied volatility of one price, or of a file of prices (status 1: some row has none)."""
+    from risk_cli.answers import Form
+    from risk_cli.pricing import Quote, run_implied_vol
+    from risk_cli.refusals import exit_status
+
+    quote = Quote(spot, strike, expiry, None, rate, dividend_yield, put, american, price)
+    form = partial(Form, json, csv, parquet)
+    raise typer.Exit(exit_status(lambda: run_implied_vol(quote, options, engine, form)))
 
 
 def main() -> None:

@@ -35,23 +35,40 @@ def limit_title(usage: Usage) -> str:
 
 def tables(outcome: Outcome) -> list[RenderableType]:
     """What is printed when neither JSON nor CSV was asked for."""
-    made = outcome.made_with
-    shown: list[RenderableType] = [
-        f"value today {money(outcome.value_today)}   ({made['positions']}; engine {made['engine']}, "
-        f"{made['device']}; market {made['market']})\n",
-    ]
+    shown: list[RenderableType] = [_first_line(outcome)]
     if outcome.usages:
         shown.append(_limits(outcome))
-    shown.extend(_tail(one, outcome) for one in outcome.distributions)
+    shown.extend(_tail(one) for one in outcome.distributions)
     if outcome.stresses:
         shown.append(_stresses(outcome))
     shown.extend(_ladder(one) for one in outcome.ladders)
     if outcome.distributions:
         shown.append(_largest(outcome, outcome.distributions[0]))
     shown.append(exposure_table(outcome))
-    notes = dict.fromkeys((*outcome.notes, *(note for one in outcome.distributions for note in one.notes)))
-    shown.extend(f"note: {note}" for note in notes)
+    shown.extend(_notes(outcome))
     return shown
+
+
+def es_tables(outcome: Outcome) -> list[RenderableType]:
+    """What `risk es` prints."""
+    shown: list[RenderableType] = [_first_line(outcome)]
+    shown.extend(_tail(one) for one in outcome.distributions)
+    shown.append(_largest(outcome, outcome.distributions[0]))
+    shown.extend(_notes(outcome))
+    return shown
+
+
+def _first_line(outcome: Outcome) -> str:
+    made = outcome.made_with
+    return (
+        f"value today {money(outcome.value_today)}   ({made['positions']}; engine {made['engine']}, "
+        f"{made['device']}; market {made['market']})\n"
+    )
+
+
+def _notes(outcome: Outcome) -> list[str]:
+    notes = (*outcome.notes, *(note for one in outcome.distributions for note in one.notes))
+    return [f"note: {note}" for note in dict.fromkeys(notes)]
 
 
 def _limits(outcome: Outcome) -> RenderableType:
@@ -69,7 +86,7 @@ def _limits(outcome: Outcome) -> RenderableType:
     return plain_table("Limits", ("limit", "by", "used", "limit", "usage", ""), rows, left=2)
 
 
-def _tail(one: Distribution, outcome: Outcome) -> RenderableType:
+def _tail(one: Distribution) -> RenderableType:
     rows = [
         (f"{tail.level:.1%}", money(tail.var), money(tail.es), f"± {money(tail.es_std_error)}")
         for tail in one.tails
@@ -163,7 +180,7 @@ def body(outcome: Outcome) -> dict[str, Any]:
             {"name": one.name, "spot": one.spot, "vol": one.vol, "pnl": one.pnl.tolist()}
             for one in outcome.ladders
         ],
-        "distributions": [_distribution(outcome, one) for one in outcome.distributions],
+        "distributions": [distribution_body(outcome, one) for one in outcome.distributions],
         "exposures": [
             {name: getattr(one, name) for name in one.__dataclass_fields__} for one in outcome.exposures
         ],
@@ -171,7 +188,8 @@ def body(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _distribution(outcome: Outcome, one: Distribution) -> dict[str, Any]:
+def distribution_body(outcome: Outcome, one: Distribution) -> dict[str, Any]:
+    """A distribution's tail and where it comes from, as JSON."""
     positions = outcome.layout.positions
     return {
         "name": one.name,

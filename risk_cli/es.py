@@ -1,0 +1,110 @@
+"""`risk es`: value-at-risk and expected shortfall of a portfolio, from history or simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from risk_cli.answers import Form, show
+from risk_cli.engine_choice import chosen_engine
+from risk_cli.progress_bar import progress_bar
+from risk_cli.refusals import DONE, BadInput
+from risk_cli.stress.command import SAMPLES
+from risk_cli.stress.in_process import run_in_process
+from risk_cli.stress.market_file import Market, read_market
+from risk_cli.stress.outcome import Outcome
+from risk_cli.stress.portfolio_file import read_portfolio
+from risk_cli.stress.scenario_file import DISTRIBUTIONS, WEIGHTINGS, Past, Plan, Simulation
+from risk_cli.stress.tables import distribution_body, es_tables
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The command line. `monte_carlo` is a number of draws; 0: history, if there is one."""
+
+    portfolio: Path | None
+    market: Path | None
+    engine: str
+    sample: bool
+    window_days: int
+    horizon_days: int
+    weighting: str
+    monte_carlo: int
+    seed: int
+    distribution: str
+    vol_beta: float
+
+
+def run_es(request: Request, form: Callable[[], Form]) -> int:
+    """Runs it; the exit status."""
+    shape = form()
+    portfolio, market_file = _files(request)
+    positions = read_portfolio(portfolio, "es")
+    market = read_market(market_file)
+    plan = Plan(file="", distributions=(_wanted(request, market),))
+    with progress_bar("revaluing") as progress:
+        outcome = run_in_process(positions, plan, market, chosen_engine(request.engine), progress)
+    show(shape, "es", es_tables(outcome), _body(outcome), _rows(outcome))
+    return DONE
+
+
+def _files(request: Request) -> tuple[Path, Path]:
+    if request.sample:
+        if request.portfolio or request.market:
+            raise BadInput("--sample: brings its own --portfolio and --market")
+        return SAMPLES / "desk.csv", SAMPLES / "market.toml"
+    if request.portfolio is None or request.market is None:
+        missing = "--portfolio" if request.portfolio is None else "--market"
+        raise BadInput(f"{missing}: is missing (or try --sample)")
+    return request.portfolio, request.market
+
+
+def _wanted(request: Request, market: Market) -> Past | Simulation:
+    if request.weighting not in WEIGHTINGS:
+        raise BadInput(f"--weighting: {request.weighting!r} is none of {', '.join(WEIGHTINGS)}")
+    if request.distribution not in DISTRIBUTIONS:
+        raise BadInput(f"--distribution: {request.distribution!r} is none of {', '.join(DISTRIBUTIONS)}")
+    if request.monte_carlo:
+        return Simulation(
+            None,
+            "simulation",
+            scenarios=request.monte_carlo,
+            seed=request.seed,
+            horizon_days=float(request.horizon_days),
+            distribution=request.distribution,
+            vol_beta=request.vol_beta,
+        )
+    if market.history is None:
+        raise BadInput(f"{market.file}: has no history; give one, or --monte-carlo N")
+    return Past(
+        None,
+        "history",
+        window_days=request.window_days,
+        horizon_days=request.horizon_days,
+        weighting=request.weighting,
+    )
+
+
+def _body(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "value_today": outcome.value_today,
+        "made_with": dict(outcome.made_with),
+        **distribution_body(outcome, outcome.distributions[0]),
+    }
+
+
+def _rows(outcome: Outcome) -> list[dict[str, Any]]:
+    return [
+        {
+            "distribution": one.name,
+            "scenarios": len(one.pnl),
+            "level": tail.level,
+            "var": tail.var,
+            "es": tail.es,
+            "es_std_error": tail.es_std_error,
+        }
+        for one in outcome.distributions
+        for tail in one.tails
+    ]

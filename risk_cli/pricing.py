@@ -1,0 +1,132 @@
+"""`risk price` and `risk iv`: one option from the command line, or a file of options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gpu_kernels as gk
+from risk_cli.answers import Form, plain_table, show
+from risk_cli.engine_choice import chosen_engine
+from risk_cli.refusals import DONE, FAILED, BadInput
+from risk_cli.sheets import Sheet, read_sheet
+
+GREEKS = ("price", "delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
+_NUMBERS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
+_FILE_COLUMNS = ("label", *_NUMBERS, "right", "exercise", "price")
+# A table on a terminal shows so many rows; JSON, CSV and Parquet have them all.
+ROWS_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The options of the command line; None where one was not given. Expiry in years, rates continuous."""
+
+    spot: float | None
+    strike: float | None
+    expiry: float | None
+    vol: float | None
+    rate: float | None
+    dividend_yield: float | None
+    put: bool
+    american: bool
+    price: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    labels: Sequence[str]
+    options: gk.Options
+    price: NDArray[np.float64]
+
+
+def run_price(quote: Quote, file: Path | None, engine: str, form: Callable[[], Form]) -> int:
+    """Prices and Greeks; the exit status."""
+    shape = form()
+    asked = _asked(quote, file, ("spot", "strike", "expiry", "vol"), "price")
+    answer = chosen_engine(engine).greeks(asked.options)
+    columns = {name: np.asarray(getattr(answer, name)) for name in GREEKS}
+    return _answered(asked, columns, np.asarray(answer.status), shape, "price")
+
+
+def run_implied_vol(quote: Quote, file: Path | None, engine: str, form: Callable[[], Form]) -> int:
+    """Implied vols; the exit status."""
+    shape = form()
+    asked = _asked(quote, file, ("spot", "strike", "expiry", "price"), "iv")
+    answer = chosen_engine(engine).implied_vol(asked.options, asked.price)
+    columns = {"price": asked.price, "vol": np.asarray(answer.vol)}
+    return _answered(asked, columns, np.asarray(answer.status), shape, "iv")
+
+
+def _asked(quote: Quote, file: Path | None, needed: Sequence[str], command: str) -> _Asked:
+    if file is None:
+        return _one(quote, needed)
+    return _many(quote, read_sheet(file, _FILE_COLUMNS, command), needed)
+
+
+def _one(quote: Quote, needed: Sequence[str]) -> _Asked:
+    for name in needed:
+        if getattr(quote, name) is None:
+            raise BadInput(f"--{name}: is missing (or give --options FILE)")
+    values = {name: np.array([_number(getattr(quote, name))]) for name in _NUMBERS}
+    options = gk.Options(**values, is_call=np.array([not quote.put]), american=np.array([quote.american]))
+    return _Asked(["put" if quote.put else "call"], options, np.array([_number(quote.price)]))
+
+
+def _number(value: float | None) -> float:
+    return 0.0 if value is None else value
+
+
+def _many(quote: Quote, sheet: Sheet, needed: Sequence[str]) -> _Asked:
+    """Columns of the file; what it has no column for comes from the command line."""
+
+    def column(name: str) -> NDArray[np.float64]:
+        given = getattr(quote, name)
+        if name in sheet.columns:
+            default = given if name in needed else _number(given)
+            return np.array([sheet.number(row, name, default) for row in range(len(sheet))])
+        if given is None and name in needed:
+            raise BadInput(f"{sheet.file}: has no column {name!r}, and --{name} is not given")
+        return np.full(len(sheet), _number(given))
+
+    def flags(name: str, choices: tuple[str, str], default: bool) -> NDArray[np.bool_]:
+        said = (sheet.choice(row, name, choices) for row in range(len(sheet)))
+        return np.array([one == choices[0] if one else default for one in said], dtype=bool)
+
+    options = gk.Options(
+        **{name: column(name) for name in _NUMBERS},
+        is_call=flags("right", ("C", "P"), not quote.put),
+        american=flags("exercise", ("A", "E"), quote.american),
+    )
+    labels = [sheet.text(row, "label") or place for row, place in enumerate(sheet.places)]
+    return _Asked(labels, options, column("price"))
+
+
+def _answered(
+    asked: _Asked, columns: Mapping[str, NDArray[np.float64]], status: NDArray[Any], form: Form, command: str
+) -> int:
+    """Shows the rows; status 1 if any of them has no answer."""
+    names = [gk.Status(int(one)).name for one in status]
+    rows = [
+        {
+            "option": label,
+            **{name: float(column[row]) for name, column in columns.items()},
+            "status": names[row],
+        }
+        for row, label in enumerate(asked.labels)
+    ]
+    shown = [_line(row) for row in rows[:ROWS_SHOWN]]
+    tables: list[Any] = [plain_table("", list(rows[0]), shown)]
+    if len(rows) > ROWS_SHOWN:
+        tables.append(f"… {len(rows) - ROWS_SHOWN:,} more rows: --json, --csv or --parquet have them all")
+    show(form, command, tables, {"options": rows}, rows)
+    return DONE if (status <= gk.Status.EXPIRED).all() else FAILED
+
+
+def _line(row: Mapping[str, Any]) -> list[str]:
+    return [f"{value:.8g}" if isinstance(value, float) else str(value) for value in row.values()]

@@ -1,0 +1,34 @@
+"""The report's style sheet: dark text on light, prints well, needs no font or file from elsewhere."""
+
+STYLE = """
+:root{color-scheme:light;--ink:#1f2933;--grey:#5f6b7a;--line:#d8dee6;--bad:#b34700;--good:#005a8c}
+*{box-sizing:border-box}
+body{margin:0;background:#f4f6f9;color:var(--ink);
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+main{max-width:1000px;margin:0 auto;padding:32px 24px 64px}
+h1{font-size:28px;line-height:1.2;margin:0 0 8px;letter-spacing:-.01em}
+h2{font-size:19px;margin:0 0 4px}
+h3{font-size:15px;margin:20px 0 6px;color:var(--grey);font-weight:600}
+p{margin:0 0 14px;color:var(--grey);max-width:80ch}
+.note{font-size:13px;margin:8px 0 0}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(168px,1fr));gap:12px;margin:20px 0}
+.card,section{background:#fff;border:1px solid var(--line);border-radius:8px}
+.card{padding:14px 16px}
+.card .name{font-size:13px;color:var(--grey)}
+.card .value{font-size:24px;font-weight:650;font-variant-numeric:tabular-nums;white-space:nowrap}
+.card .words{font-size:12.5px;color:var(--grey);line-height:1.4;overflow-wrap:anywhere}
+section{padding:20px 22px;margin:16px 0}
+svg{display:block;width:100%;height:auto;margin:6px 0}
+svg.gauge{width:204px;display:inline-block;vertical-align:middle;margin:0}
+svg text{font-size:13.5px;font-variant-numeric:tabular-nums}
+.wide{overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums;margin-top:8px}
+th{font-weight:600;color:var(--grey);text-align:left;font-size:13px}
+th,td{padding:6px 10px;border-bottom:1px solid var(--line);vertical-align:middle}
+tbody tr:last-child td{border-bottom:0}
+.number{text-align:right;white-space:nowrap}
+.bad{color:var(--bad)}.good{color:var(--good)}
+@media print{body{background:#fff;font-size:12px}main{max-width:none;padding:0}
+.card,section{break-inside:avoid;border-color:#bbb}
+svg rect{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+"""

@@ -234,11 +234,15 @@ def _weighted_tail(
 
 def _std_error(outcomes: Floats, tail: Tail, mass: float, probability: Floats | None) -> float:
     """Standard error of ES from its influence function (L − VaR)⁺/(1−level) + VaR − ES."""
-    excess = np.maximum(-outcomes - tail.var, 0.0) / mass
-    influence = excess + (tail.var - tail.es)
+    rest = tail.var - tail.es
+    influence = np.maximum(-outcomes[tail.index] - tail.var, 0.0) / mass + rest
+    # Outcomes outside the tail all have the same influence.
     if probability is None:
-        return float(np.sqrt(np.square(influence).sum()) / len(outcomes))
-    return float(np.sqrt(np.square(probability * influence).sum()))
+        others = (len(outcomes) - len(tail.index)) * rest * rest
+        return float(np.sqrt(np.square(influence).sum() + others) / len(outcomes))
+    inside = probability[tail.index]
+    others = max(float(np.square(probability).sum() - np.square(inside).sum()), 0.0) * rest * rest
+    return float(np.sqrt(np.square(inside * influence).sum() + others))
 
 
 def _bootstrap_interval(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,7 @@ from gpu_kernels.engines.cpu.american_rows import (
     premium_block,
     settle,
 )
-from gpu_kernels.engines.cpu.american_solver import LANES, stack
+from gpu_kernels.engines.cpu.american_solver import LANES, carray, stack
 from gpu_kernels.engines.cpu.compile import kernel
 from gpu_kernels.engines.cpu.threads import workers
 from gpu_kernels.engines.engine import Engine
@@ -103,8 +102,8 @@ def values_at_spots(columns: tuple[Floats, ...], state: Floats, spots: Floats) -
 def _under_spots(columns, underlying, returns, factors, state, angles, lanes, weight, today, out):  # type: ignore[no-untyped-def]
     """Quantity times value less today's, of each row at every shocked spot, from the row's boundary."""
     cosine, inv_cosine, quadrature = angles
-    put = numba.carray(input_rows(), (8, LANES))
-    work = numba.carray(work_rows(), (WORK_ROWS, LANES))
+    put = carray(input_rows(), (8, LANES))
+    work = carray(work_rows(), (WORK_ROWS, LANES))
     for block in range(state.shape[0]):
         one = state[block]
         count = load(block, columns, put)

@@ -38,8 +38,8 @@ LANES = 32
 TILE_MAX = 1024
 # Fewer scenarios than this are not cut: setting a position up would cost more than a second thread gains.
 TILE_MIN = 256
-# Pieces of work per thread that keep all of them busy to the end.
-PIECES_PER_THREAD = 2
+# Pieces of work per thread: each is as wide as it may be, since every piece sets its positions up anew.
+PIECES_PER_THREAD = 1
 # Partial sums held at once, in doubles (64 MiB); more scenarios are done in turns.
 PARTIAL_MAX = 1 << 23
 # Stands for √T of an expired option, whose value is then intrinsic to the last bit.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from book_service.matching.crossing import CANCELLED, cancel
+from book_service.matching.codes import (
+    CANCELLED,
+)
+from book_service.matching.crossing import (
+    cancel,
+)
 from book_service.matching.layout import (
     B_FIRST,
     BLOCK_WIDTH,
@@ -15,8 +20,21 @@ from book_service.matching.layout import (
     P_SCRATCH,
     V_HEAD,
 )
-from book_service.matching.levels import block_at, book_at, level_at, order_at
-from book_service.matching.memory import compiled, fixed64, load32, load64, load_u32, lowest_bit, store32
+from book_service.matching.levels import (
+    block_at,
+    book_at,
+    level_at,
+    order_at,
+)
+from book_service.matching.memory import (
+    compiled,
+    fixed64,
+    load32,
+    load64,
+    load_u32,
+    lowest_bit,
+    store32,
+)
 
 
 @compiled

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from book_service.matching.accounts import account_at, enter, limits_at, loses_more_than, record_at
+from book_service.matching.accounts import (
+    account_at,
+    enter,
+    limits_at,
+    loses_more_than,
+    record_at,
+)
+from book_service.matching.codes import (
+    LIMIT,
+    MARKET,
+    STOP,
+    STOP_LIMIT,
+)
 from book_service.matching.layout import (
     A_CAPITAL,
     A_CONCENTRATION,
@@ -72,12 +84,22 @@ from book_service.matching.layout import (
     STRICT,
     TRIPPED,
 )
-from book_service.matching.memory import compiled, fixed64, high_product, inlined, load64, store64
+from book_service.matching.memory import (
+    compiled,
+    fixed64,
+    high_product,
+    inlined,
+    load64,
+    store64,
+)
+from book_service.matching.reasons import RejectReason
 
-LIMIT, MARKET, STOP, STOP_LIMIT = 0, 1, 2, 3
-R_KILLED, R_BLOCKED, R_HALTED, R_BREAKER, R_RESTRICTED, R_REDUCING, R_MISSING = 40, 41, 42, 43, 44, 45, 46
-R_STATIC, R_MOVING, R_QUANTITY, R_VALUE, R_RATE, R_REPEATED = 47, 48, 49, 50, 51, 52
-R_POSITION, R_CONCENTRATION, R_EXPOSURE, R_DUPLICATE, R_LOSS, R_RANGE, R_ACCOUNTS = 53, 54, 55, 56, 57, 60, 61
+# The controls' own reasons, in the order of RejectReason.
+_REASONS = [int(reason) for reason in RejectReason if reason >= RejectReason.KILLED]
+(R_KILLED, R_BLOCKED, R_HALTED, R_BREAKER, R_RESTRICTED, R_REDUCING, R_MISSING, R_STATIC, R_MOVING,
+R_QUANTITY,
+ R_VALUE, R_RATE, R_REPEATED, R_POSITION, R_CONCENTRATION, R_EXPOSURE, R_DUPLICATE, R_LOSS, _, _, R_RANGE,
+ R_ACCOUNTS) = _REASONS  # fmt: skip
 
 
 @inlined

@@ -11,7 +11,14 @@ from book_service.matching.accounts import (
     move_mark,
     record_at,
 )
-from book_service.matching.cancels import cancel_many
+from book_service.matching.cancels import (
+    cancel_many,
+)
+from book_service.matching.codes import (
+    BY_BREAKER,
+    BY_KILL,
+)
+from book_service.matching.controls import ControlCommand
 from book_service.matching.layout import (
     A_CAPITAL,
     A_FIRST,
@@ -64,13 +71,15 @@ from book_service.matching.memory import (
     store_real,
     wire64,
 )
-from book_service.matching.orders import symbol_at
+from book_service.matching.orders import (
+    symbol_at,
+)
 
 (SET_LIMIT, SET_REFERENCE, CLEAR_REFERENCE, KILL, REVIVE, RESTRICT, UNRESTRICT, HALT, RESUME, REDUCING_ONLY,
 RELEASE,
- TRIP_BREAKER, RESET_BREAKER, SET_CAPITAL, SET_POSITION, RESET_THROTTLE) = range(16)  # fmt: skip
+ TRIP_BREAKER, RESET_BREAKER, SET_CAPITAL, SET_POSITION,
+ RESET_THROTTLE) = (int(code) for code in ControlCommand)  # fmt: skip
 SYMBOL_LIMITS, ACCOUNT_LIMITS, BREAKER_LIMIT = 7, 14, 14
-BY_KILL, BY_BREAKER = 106, 107
 
 
 @compiled

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from book_service.matching.accounts import book_fill, move_mark, note_in_mean
+from book_service.matching.accounts import (
+    book_fill,
+    move_mark,
+    note_in_mean,
+)
+from book_service.matching.codes import (
+    BY_SELF_TRADE,
+    CANCELLED,
+    DECREMENTED,
+    STP_BOTH,
+    STP_DECREMENT,
+    STP_NEWEST,
+    STP_OLDEST,
+    TRADE,
+)
 from book_service.matching.layout import (
     B_FIRST,
     BLOCK_SHIFT,
@@ -43,7 +57,15 @@ from book_service.matching.layout import (
     Y_HAS_LAST,
     Y_LAST,
 )
-from book_service.matching.levels import best_level, block_at, book_at, level_at, order_at, reaches, unlink
+from book_service.matching.levels import (
+    best_level,
+    block_at,
+    book_at,
+    level_at,
+    order_at,
+    reaches,
+    unlink,
+)
 from book_service.matching.memory import (
     compiled,
     fixed64,
@@ -54,11 +76,13 @@ from book_service.matching.memory import (
     lowest_bit,
     store64,
 )
-from book_service.matching.orders import forget_order, remove_order, shrink, symbol_at
+from book_service.matching.orders import (
+    forget_order,
+    remove_order,
+    shrink,
+    symbol_at,
+)
 
-TRADE, CANCELLED, DECREMENTED = 1, 2, 9
-SELF_TRADE = 103
-STP_NEWEST, STP_OLDEST, STP_BOTH, STP_DECREMENT = 1, 2, 3, 4
 LOW32 = 0xFFFFFFFF
 
 
@@ -83,20 +107,6 @@ def report(
     store64(at + R_SYMBOL_ACCOUNT, symbol | (account << 32))
     store64(at + R_MAKER_ACCOUNT_CODES, (reason << 32) | (kind << 48) | (side << 56))
     return at
-
-
-@compiled
-def report_pair(
-    s: int, kind: int, symbol: int, order_id: int, account: int, side: int, maker: int, taker_id: int,
-    quantity: int, leaves: int,
-) -> None:  # fmt: skip
-    """Writes a report about two orders: a trade, or a decrement of one of them."""
-    at = report(s, kind, 0, symbol, order_id, account, side, load64(maker + O_PRICE), quantity, leaves)
-    store64(at + R_MAKER, load64(maker + O_ID))
-    store64(at + R_TAKER, taker_id)
-    store64(at + R_MAKER_LEAVES, load64(maker + O_LEAVES))
-    codes = load64(at + R_MAKER_ACCOUNT_CODES)
-    store64(at + R_MAKER_ACCOUNT_CODES, codes | load_u32(maker + O_ACCOUNT))
 
 
 @compiled
@@ -183,7 +193,8 @@ def _decrement(
     for own in range(2):
         subject = order_id if own else maker_id
         at = report(
-            s, DECREMENTED, SELF_TRADE, symbol, subject, account, side if own else side ^ 1, price, quantity,
+            s, DECREMENTED, BY_SELF_TRADE, symbol, subject, account, side if own else side ^ 1, price,
+            quantity,
             leaves - quantity if own else maker_leaves,
         )  # fmt: skip
         store64(at + R_MAKER, maker_id)
@@ -192,7 +203,7 @@ def _decrement(
         codes = load64(at + R_MAKER_ACCOUNT_CODES)
         store64(at + R_MAKER_ACCOUNT_CODES, codes | account)
     if maker_leaves == 0:
-        report(s, CANCELLED, SELF_TRADE, symbol, maker_id, account, side ^ 1, price, 0, 0)
+        report(s, CANCELLED, BY_SELF_TRADE, symbol, maker_id, account, side ^ 1, price, 0, 0)
     return leaves - quantity
 
 
@@ -219,7 +230,7 @@ def cross(
                 if leaves == 0:
                     return 0, traded + 1
                 continue
-            cancel(s, slot, CANCELLED, SELF_TRADE)
+            cancel(s, slot, CANCELLED, BY_SELF_TRADE)
             if stp == STP_BOTH:
                 return leaves, traded + 1
             continue

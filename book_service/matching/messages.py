@@ -2,17 +2,64 @@
 
 from __future__ import annotations
 
-from book_service.matching.accounts import account_of, count_execution, limits_at
-from book_service.matching.cancels import cancel_many, pop_oldest, push_oldest
-from book_service.matching.checks import arrive, band_rank, check, check_duplicate, collar_rank, pause, tick
-from book_service.matching.commands import apply_command, watch_breaker
-from book_service.matching.crossing import LOW32, cancel, cross, fills_wholly, report
+from book_service.matching.cancels import (
+    cancel_many,
+)
+from book_service.matching.checks import (
+    arrive,
+    check,
+    check_duplicate,
+    tick,
+)
+from book_service.matching.codes import (
+    ACCEPTED,
+    BAD_ACTION,
+    BAD_COMMAND,
+    BAD_FLAGS,
+    BAD_KIND,
+    BAD_SIDE,
+    BAD_STP,
+    BAD_TIF,
+    BY_MASS,
+    CANCEL,
+    CANCEL_REJECTED,
+    CANCELLED,
+    CONTROL,
+    CONTROLS_ARE_OFF,
+    DUPLICATE_ID,
+    EXPIRED,
+    EXPIRY_PAST,
+    GTD,
+    LIMIT,
+    MARKET,
+    MASS_CANCEL,
+    MISSING_STOP,
+    NEW,
+    NOT_OWNER,
+    POST_ONLY,
+    QUANTITY_OVERFLOW,
+    REJECTED,
+    REPLACE,
+    REPLACE_REJECTED,
+    REPLACED,
+    STOP,
+    STOP_LIMIT,
+    UNKNOWN_ORDER,
+    UNKNOWN_SYMBOL,
+    WOULD_MATCH,
+    ZERO_QUANTITY,
+)
+from book_service.matching.commands import (
+    apply_command,
+    watch_breaker,
+)
+from book_service.matching.crossing import (
+    LOW32,
+    cancel,
+    report,
+)
 from book_service.matching.layout import (
-    A_FLAGS,
-    B_BEST,
     BIT_WAITING,
-    C_HALTED,
-    C_RESTRICTED,
     CONTROLS,
     D_EXPIRE,
     D_STOP,
@@ -20,7 +67,6 @@ from book_service.matching.layout import (
     FLAG_ALL_SYMBOLS,
     FLAG_POST_ONLY,
     FLAGS_SHIFT,
-    IS_THROTTLED,
     KIND_SHIFT,
     LARGEST,
     M_ACCOUNT,
@@ -39,36 +85,24 @@ from book_service.matching.layout import (
     NONE,
     O_ACCOUNT,
     O_BITS,
-    O_ID,
     O_LEAVES,
     O_LEVEL,
     O_PRICE,
     O_RECORD,
     P_EXPIRY,
-    P_TRIGGERED,
     R_MAKER_ACCOUNT_CODES,
     SEQUENCE,
     STP_SHIFT,
     TIF_SHIFT,
     TIME,
-    TRADE_HIGH,
-    TRADE_LOW,
     TRADED,
-    TRIGGERED,
-    V_HEAD,
     V_TOTAL,
-    Y_HAS_LAST,
-    Y_LAST,
     Y_OPEN,
 )
 from book_service.matching.levels import (
-    best_level,
-    book_at,
     level_at,
     order_at,
-    rank_of,
     reaches,
-    unlink,
 )
 from book_service.matching.memory import (
     compiled,
@@ -84,118 +118,19 @@ from book_service.matching.memory import (
     wire64,
 )
 from book_service.matching.orders import (
-    GTD,
-    add_order,
     dates_at,
     find_order,
-    forget_order,
     remove_order,
     shrink,
     symbol_at,
     value_price,
 )
-
-ACCEPTED, CANCELLED, REPLACED, CANCEL_REJECTED, REPLACE_REJECTED, REJECTED = 0, 2, 3, 4, 5, 6
-TRIGGERED_REPORT, EXPIRED = 7, 8
-NEW, CANCEL, REPLACE, MASS_CANCEL, CONTROL = 0, 1, 2, 3, 4
-LIMIT, MARKET, STOP, STOP_LIMIT = 0, 1, 2, 3
-DAY, IOC, FOK, POST_ONLY = 0, 1, 2, 3
-BAD_ACTION, BAD_SIDE, BAD_KIND, BAD_TIF, BAD_FLAGS, BAD_STP = 1, 2, 3, 4, 5, 6
-UNKNOWN_SYMBOL, ZERO_QUANTITY, QUANTITY_OVERFLOW, MISSING_STOP, EXPIRY_PAST = 7, 8, 9, 10, 11
-DUPLICATE_ID, UNKNOWN_ORDER, NOT_OWNER, WOULD_MATCH = 20, 21, 22, 23
-CONTROLS_ARE_OFF, BAD_COMMAND = 59, 58
-BY_IOC, BY_MARKET, BY_FOK, BY_SELF_TRADE, BY_POST_ONLY, BY_MASS = 100, 101, 102, 103, 104, 105
-BY_HALT, BY_CONTROL = 108, 109
-
-
-@inlined
-def _limit_rank(side: int, kind: int, price: int) -> int:
-    """The worst rank of the other side that an order takes: a market or stop order takes any."""
-    if kind in (MARKET, STOP):
-        return LARGEST
-    return price ^ -side
-
-
-@inlined
-def _control_rank(s: int, symbol: int, side: int, kind: int) -> int:
-    """The last rank that the controls let an order trade at."""
-    at = limits_at(s, symbol)
-    rank = band_rank(at, side)
-    return rank if kind == LIMIT else min(rank, collar_rank(at, side))
-
-
-@inlined
-def _stopped(s: int, symbol: int, record: int) -> int:
-    """Why a triggered stop may not trade: what a new order would have been refused for."""
-    at = limits_at(s, symbol)
-    if load64(at + C_HALTED):
-        return BY_HALT
-    if load64(at + C_RESTRICTED) or load64(account_of(s, record) + A_FLAGS) & IS_THROTTLED:
-        return BY_CONTROL
-    return 0
-
-
-@compiled
-def _refused(s: int, symbol: int, other: int, side: int) -> int:
-    """An order reached what the controls let it trade at: outside the band, the symbol pauses."""
-    at = limits_at(s, symbol)
-    best = load64(book_at(s, other) + B_BEST)
-    if best > band_rank(at, side):
-        pause(s, at, rank_of(other, best))
-        return BY_HALT
-    return BY_CONTROL
-
-
-@compiled
-def place(
-    s: int,
-    symbol: int,
-    order_id: int,
-    account: int,
-    record: int,
-    price: int,
-    leaves: int,
-    expire: int,
-    bits: int,
-) -> None:
-    """Matches an order that has been accepted, and rests or cancels what is left of it."""
-    side = bits & 1
-    kind = (bits >> KIND_SHIFT) & 3
-    tif = (bits >> TIF_SHIFT) & 7
-    stp = (bits >> STP_SHIFT) & 7
-    limit = _limit_rank(side, kind, price)
-    other = symbol * 4 + (side ^ 1)
-    bound = limit
-    why = 0
-    if record != NONE:
-        bound = min(limit, _control_rank(s, symbol, side, kind))
-        why = _stopped(s, symbol, record)
-    if why == 0 and reaches(s, other, limit):
-        if (bits >> FLAGS_SHIFT) & FLAG_POST_ONLY:
-            why = BY_POST_ONLY
-        elif tif == FOK and not fills_wholly(s, other, bound, account, leaves, stp):
-            why = BY_FOK
-        else:
-            leaves, ended = cross(s, symbol, other, bound, order_id, account, record, side, leaves, stp)
-            if ended & 2 and record != NONE:
-                count_execution(s, record)
-            if ended & 1:
-                why = BY_SELF_TRADE
-            elif leaves == 0:
-                return
-            elif record != NONE and reaches(s, other, limit):
-                why = _refused(s, symbol, other, side)
-    if why == 0:
-        if tif == FOK:
-            why = BY_FOK
-        elif kind in (MARKET, STOP):
-            why = BY_MARKET
-        elif tif == IOC:
-            why = BY_IOC
-    if why:
-        report(s, CANCELLED, why, symbol, order_id, account, side, price, leaves, 0)
-        return
-    add_order(s, symbol, order_id, account, record, price, 0, leaves, expire, bits & ~BIT_WAITING)
+from book_service.matching.placing import (
+    limit_rank,
+    place,
+    run_stops,
+    wait,
+)
 
 
 @inlined
@@ -243,9 +178,7 @@ def _new_order(s: int, message: int, symbol: int, account: int, record: int, cod
             reason = DUPLICATE_ID
         elif load64(symbol_at(s, symbol) + Y_OPEN) > LARGEST - quantity:
             reason = QUANTITY_OVERFLOW
-        elif (
-            post_only and kind < STOP and reaches(s, symbol * 4 + (side ^ 1), _limit_rank(side, kind, price))
-        ):
+        elif post_only and kind < STOP and reaches(s, symbol * 4 + (side ^ 1), limit_rank(side, kind, price)):
             reason = WOULD_MATCH
         elif fixed64(s + CONTROLS):
             stop = wire64(message + M_STOP)
@@ -260,24 +193,9 @@ def _new_order(s: int, message: int, symbol: int, account: int, record: int, cod
     expire = wire64(message + M_EXPIRE)
     bits = side | (kind << KIND_SHIFT) | (tif << TIF_SHIFT) | (post_only << FLAGS_SHIFT) | (stp << STP_SHIFT)
     if kind >= STOP:
-        _wait(s, symbol, order_id, account, record, price, wire64(message + M_STOP), quantity, expire, bits)
+        wait(s, symbol, order_id, account, record, price, wire64(message + M_STOP), quantity, expire, bits)
         return
     place(s, symbol, order_id, account, record, price, quantity, expire, bits)
-
-
-@compiled
-def _wait(
-    s: int, symbol: int, order_id: int, account: int, record: int, price: int, stop: int, leaves: int,
-    expire: int, bits: int,
-) -> None:  # fmt: skip
-    """A stop order waits for its price; the last trade price counts as a trade now."""
-    add_order(s, symbol, order_id, account, record, price, stop, leaves, expire, bits | BIT_WAITING)
-    at = symbol_at(s, symbol)
-    if load64(at + Y_HAS_LAST):
-        last = load64(at + Y_LAST)
-        store64(s + TRADED, 1)
-        store64(s + TRADE_LOW, last)
-        store64(s + TRADE_HIGH, last)
 
 
 @inlined
@@ -352,7 +270,7 @@ def _replace_order(s: int, message: int, symbol: int, account: int, codes: int) 
     remove_order(s, slot)
     bits = (bits & ~(7 << STP_SHIFT)) | (stp << STP_SHIFT)
     if waiting:
-        _wait(s, symbol, order_id, account, record, price, stop, quantity, expire, bits)
+        wait(s, symbol, order_id, account, record, price, stop, quantity, expire, bits)
         return
     place(
         s, symbol, order_id, account, record, price, quantity, expire, bits & ~(FLAG_POST_ONLY << FLAGS_SHIFT)
@@ -367,46 +285,6 @@ def _mass_cancel(s: int, message: int, symbol: int, account: int, codes: int) ->
         cancel_many(s, symbol, symbol + 1, account, 0, BY_MASS)
     else:
         report(s, CANCEL_REJECTED, UNKNOWN_SYMBOL, symbol, wire64(message + M_ID), account, 0, 0, 0, 0)
-
-
-@compiled
-def _activate(s: int, symbol: int, slot: int) -> None:
-    """A triggered stop stops waiting and becomes an incoming order."""
-    order = order_at(s, slot)
-    bits = load32(order + O_BITS)
-    order_id = load64(order + O_ID)
-    account = load_u32(order + O_ACCOUNT)
-    record = load32(order + O_RECORD)
-    price = load64(order + O_PRICE)
-    leaves = load64(order + O_LEAVES)
-    dates = dates_at(s, slot)
-    expire = load64(dates + D_EXPIRE)
-    report(
-        s, TRIGGERED_REPORT, 0, symbol, order_id, account, bits & 1, load64(dates + D_STOP), leaves, leaves
-    )
-    forget_order(s, slot)
-    place(s, symbol, order_id, account, record, price, leaves, expire, bits)
-
-
-@compiled
-def _run_stops(s: int, symbol: int) -> None:
-    """Triggers the stops that this message's trades reach, oldest first, and so on from their trades."""
-    heap = fixed64(s + P_TRIGGERED)
-    while True:
-        count = load64(s + TRIGGERED)
-        for side in range(2):
-            book = symbol * 4 + 2 + side
-            limit = rank_of(book, load64(s + TRADE_LOW) if side else load64(s + TRADE_HIGH))
-            while reaches(s, book, limit):
-                slot = load32(level_at(s, best_level(s, book)) + V_HEAD)
-                unlink(s, book, slot)
-                push_oldest(s, heap, count, slot)
-                count += 1
-        if count == 0:
-            return
-        slot = pop_oldest(s, heap, count)
-        store64(s + TRIGGERED, count - 1)
-        _activate(s, symbol, slot)
 
 
 @compiled
@@ -461,7 +339,7 @@ def step(s: int, message: int) -> None:
     else:
         _command(s, message, symbol, account, codes, action)
     if load64(s + TRADED):
-        _run_stops(s, symbol)
+        run_stops(s, symbol)
         if controlled:
             watch_breaker(s)
         store64(s + TRADED, 0)

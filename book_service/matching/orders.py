@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from book_service.matching.accounts import count_open
+from book_service.matching.accounts import (
+    count_open,
+)
+from book_service.matching.codes import (
+    GTD,
+    STOP,
+)
 from book_service.matching.layout import (
     BIT_WAITING,
     D_EXPIRE,
@@ -36,7 +42,13 @@ from book_service.matching.layout import (
     TIF_SHIFT,
     Y_OPEN,
 )
-from book_service.matching.levels import append, order_at, rank_of, scramble, unlink
+from book_service.matching.levels import (
+    append,
+    order_at,
+    rank_of,
+    scramble,
+    unlink,
+)
 from book_service.matching.memory import (
     compiled,
     fixed64,
@@ -50,8 +62,6 @@ from book_service.matching.memory import (
 
 TAG = 0xFFFFFFFF
 SYMBOL_SALT = -0x61C8864680B583EB
-GTD = 4
-STOP = 2
 
 
 @inlined

@@ -75,7 +75,9 @@ def load(saved: Saved, kernels: Kernels) -> Storage:
 
 def _load_controls(saved: Saved, storage: Storage) -> None:
     for name, offset in _CLOCKS.items():
-        storage.set(offset, number(saved, name, -(1 << 63), at.LARGEST))
+        # The portfolio's two sums are the bits of float64.
+        low = -(1 << 63) if name.startswith("portfolio") else -1 if offset == at.BREAKER_PPM else 0
+        storage.set(offset, number(saved, name, low, at.LARGEST))
     limits = table(saved, "limits", at.LIMITS_SIZE >> 3, storage.get(at.N_SYMBOLS))
     accounts = table(saved, "accounts", at.ACCOUNT_SIZE >> 3)
     records = table(saved, "records", at.RECORD_SIZE >> 3)

@@ -21,11 +21,8 @@ if TYPE_CHECKING:
     from gpu_kernels.engines.choose import available_engines, engine
     from gpu_kernels.engines.engine import Engine
     from gpu_kernels.portfolio import LinearPositions, Portfolio
-    from gpu_kernels.scenarios import Scenarios
+    from gpu_kernels.scenarios import Scenarios, VolShockSurface
     from gpu_kernels.simulated_scenarios import simulate_scenarios
-    from gpu_kernels.tail_risk import TailRisk, tail_risk
-    from gpu_kernels.portfolio import LinearPositions, Portfolio
-    from gpu_kernels.scenarios import Scenarios
     from gpu_kernels.tail_risk import TailRisk, tail_risk
 
 _LAZY = {
@@ -35,6 +32,7 @@ _LAZY = {
     "Portfolio": "gpu_kernels.portfolio",
     "LinearPositions": "gpu_kernels.portfolio",
     "Scenarios": "gpu_kernels.scenarios",
+    "VolShockSurface": "gpu_kernels.scenarios",
     "simulate_scenarios": "gpu_kernels.simulated_scenarios",
     "tail_risk": "gpu_kernels.tail_risk",
     "TailRisk": "gpu_kernels.tail_risk",
@@ -48,16 +46,16 @@ __all__ = [
     "ImpliedVolResult",
     "InvalidInput",
     "LinearPositions",
-    "LinearPositions",
     "Options",
-    "Portfolio",
     "Portfolio",
     "PriceResult",
     "Scenarios",
     "Status",
     "TailRisk",
+    "VolShockSurface",
     "available_engines",
     "engine",
+    "simulate_scenarios",
     "tail_risk",
 ]
 

@@ -1,15 +1,16 @@
 """The ratio Y(z) = Phi(z)/phi(z) and its differences, free of cancellation.
 
-Black's formula out of the money is phi(d1) [Y(d1) - Y(d2)] times the forward. Subtracting two values of Y loses
-all digits when the total volatility is small. Here Y is one polynomial P in w = (z + 4)/(z - 5), which maps
--inf < z <= 1/2 to 1 > w >= -1, and the divided difference of a polynomial comes out of the same Horner scheme
-as its values, with nothing subtracted:
+Black's formula out of the money is phi(d1) [Y(d1) - Y(d2)] times the forward. Subtracting two values of Y
+loses all digits when the total volatility is small. Here Y is one polynomial P in w = (z + 4)/(z - 5), which
+maps -inf < z <= 1/2 to 1 > w >= -1, and the divided difference of a polynomial comes out of the same Horner
+scheme as its values, with nothing subtracted:
 
     Y(z1) - Y(z2) = (w1 - w2) P[w1, w2],   w1 - w2 = 9 (z2 - z1) / ((z1 - 5)(z2 - 5)).
 
-The map is that of Schonfelder (1978) for erfc, shifted. Even and odd powers are two schemes in w^2 that run side
-by side: the chain of dependent operations, which limits the speed, is half as long. Degree 24 leaves 1.3e-17 in
-the values and 1e-14 of the slope where it is least; coefficients by Chebyshev interpolation at 60 digits.
+The map is that of Schonfelder (1978) for erfc, shifted. Even and odd powers are two schemes in w^2 that run
+side by side: the chain of dependent operations, which limits the speed, is half as long. Degree 24 leaves
+1.3e-17 in the values and 1e-14 of the slope where it is least; coefficients by Chebyshev interpolation at 60
+digits.
 """
 
 from __future__ import annotations

@@ -237,6 +237,26 @@ def test_logarithm_near_one(rng: np.random.Generator) -> None:
             assert abs(mpmath.mpf(float(y)) + mpmath.mpf(float(z)) - exact) <= 1e-17 * abs(exact) + 1e-17
 
 
+def test_exponentials(rng: np.random.Generator) -> None:
+    mpmath = pytest.importorskip("mpmath")
+    from gpu_kernels.engines.xla import ops
+    from gpu_kernels.engines.xla.compile import float64
+
+    x = np.concatenate(
+        [rng.uniform(-5, 5, 300), rng.uniform(-700, 700, 100), 10.0 ** rng.uniform(-12, 0, 100)]
+    )
+    with float64():
+        power, less_one = np.asarray(jax.jit(ops.exp)(x)), np.asarray(jax.jit(ops.expm1)(x))
+        ends = np.asarray(jax.jit(ops.exp)(np.array([0.0, -709.0, -np.inf, np.nan])))
+    np.testing.assert_array_equal(ends, [1.0, 0.0, 0.0, np.nan])
+    with mpmath.workdps(40):
+        for one, a, b in zip(x, power, less_one, strict=True):
+            exact = mpmath.exp(mpmath.mpf(float(one)))
+            assert abs(a - exact) <= 1.2 * np.spacing(float(exact))
+            exact = mpmath.expm1(mpmath.mpf(float(one)))
+            assert abs(b - exact) <= 2.5 * np.spacing(abs(float(exact)))
+
+
 def test_memory_is_not_taken_in_advance() -> None:
     code = (
         "import gpu_kernels as gk, os; gk.engine('xla'); print(os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'])"

@@ -4,7 +4,8 @@
     mapping = TableMapping("vendor", columns, constants={"kind": "trade"}, time_unit="us")
     for events in replay(Path("trades.csv"), mapping): ...
 
-An empty cell is 0, as in the topic; only a symbol and a kind must be there. A column that the mapping does not name is not read.
+An empty cell is 0, as in the topic; only a symbol and a kind must be there. A column that the mapping does
+not name is not read.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ class TableMapping:
     """Which column of the file is which of the topic, and what is the same in all rows.
 
     The topic's columns are those of RawBatch, and `symbol`. `kind`, `side` and `state` are read as words
-    (quote, trade, delta, snapshot, reference, status; buy, sell; open, halted, auction, closed) or as the topic's own
-    numbers.
-    Times are whole or decimal numbers of `time_unit` since the Unix epoch, or a Parquet file's timestamps.
+    (quote, trade, delta, snapshot, reference, status; buy, sell; open, halted, auction, closed) or as the
+    topic's own numbers. Times are whole or decimal numbers of `time_unit` since the Unix epoch, or a Parquet
+    file's timestamps.
     """
 
     source: str
@@ -260,7 +261,7 @@ def _parquet(path: Path, mapping: TableMapping, rows_at_once: int) -> Iterator[_
 
 
 def _cells(column: Any, path: Path, name: str, time_unit: str) -> Sequence[Any] | NDArray[Any]:
-    """A column's values without nulls: floats as an array, timestamps as whole nanoseconds, others as text."""
+    """A column's values without nulls: floats as an array, timestamps in nanoseconds, others as text."""
     import pyarrow as arrow
 
     kind = column.type

@@ -37,7 +37,7 @@ from service_kit.kafka.headers import Headers
 from service_kit.kafka.records import Message, Record
 from service_kit.lifecycle import Stop
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0  # a cold cache of compiled kernels on a busy machine
 UNDERLYINGS = ("IDX", "ABC")
 STRIKES = (80.0, 90.0, 100.0, 110.0, 120.0)
 
@@ -167,9 +167,11 @@ class Service:
             raise self.loop.failure
 
     def open_market(self, underlying: str = "IDX", spot: float = SPOT) -> None:
-        """Sends prices of an underlying and its options."""
+        """Sends prices of an underlying and its options; returns when the loop has taken them in."""
         for record in market_records(underlying, spot):
-            self.market.send(underlying, record)
+            last = self.market.send(underlying, record)
+        while self.loop.desk.ask().result(PATIENCE_S).market.snapshot_id() != f"0:{last + 1}":
+            assert self.thread.is_alive()
 
     def servicer(self, settings: GrpcSettings) -> RiskServicer:
         """A servicer over this loop; call it in the event loop that serves it."""

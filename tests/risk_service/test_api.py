@@ -7,7 +7,7 @@ import math
 import grpc
 import numpy as np
 import pytest
-from served import STRIKES, UNDERLYINGS, Service, price_history, serving
+from served import PATIENCE_S, STRIKES, UNDERLYINGS, Service, price_history, serving
 from worlds import (
     NOW_NS,
     RATE,
@@ -55,7 +55,7 @@ def service():
 def client(service):
     with (
         serving(lambda: service.server(GrpcSettings(port=0))) as server,
-        RiskClient(f"127.0.0.1:{server.port}") as client,
+        RiskClient(f"127.0.0.1:{server.port}", deadline_s=PATIENCE_S) as client,
     ):
         client.put_portfolio(portfolio(rows=ROWS, groups=GROUPS))
         yield client
@@ -269,7 +269,7 @@ def test_a_replay_gives_the_same_number_at_the_same_snapshot(client):
         again.open_market()
         with (
             serving(lambda: again.server(GrpcSettings(port=0))) as server,
-            RiskClient(f"127.0.0.1:{server.port}") as other,
+            RiskClient(f"127.0.0.1:{server.port}", deadline_s=PATIENCE_S) as other,
         ):
             other.put_portfolio(portfolio(rows=ROWS, groups=GROUPS))
             first = client.expected_shortfall("desk", risk_client.historical(WINDOW), with_pnl=True)
@@ -421,7 +421,7 @@ def test_a_pure_european_book_needs_no_history_for_greeks():
         service.open_market()
         with (
             serving(lambda: service.server(GrpcSettings(port=0))) as server,
-            RiskClient(f"127.0.0.1:{server.port}") as client,
+            RiskClient(f"127.0.0.1:{server.port}", deadline_s=PATIENCE_S) as client,
         ):
             client.put_portfolio(portfolio(rows=ROWS, groups=GROUPS))
             assert client.hedge("desk", "delta").trade.tolist() == [-round(plain_greeks()[0])]
@@ -466,7 +466,7 @@ def test_a_market_that_moves_moves_the_answer():
         service.open_market()
         with (
             serving(lambda: service.server(GrpcSettings(port=0))) as server,
-            RiskClient(f"127.0.0.1:{server.port}") as client,
+            RiskClient(f"127.0.0.1:{server.port}", deadline_s=PATIENCE_S) as client,
         ):
             client.put_portfolio(portfolio(rows=(spot_position(10.0),)))
             first = client.stress_test("desk", risk_client.shocks([[-0.1]]))

@@ -30,6 +30,7 @@ def desks(tmp_path_factory):
                     f"localhost:{server.port}",
                     credentials=world.channel_credentials(world.client),
                     token=world.issuer.token(name),
+                    deadline_s=PATIENCE_S,
                 )
                 for name in ("alice", "bob", "auditor", "head")
             }
@@ -122,7 +123,7 @@ def test_without_callers_told_apart_everything_is_everybodys():
         service.loop.store.apply(portfolio("from the topic", rows=ROWS, version=1, owner="alice"))
         with (
             serving(lambda: service.server(GrpcSettings(port=0))) as server,
-            RiskClient(f"127.0.0.1:{server.port}") as client,
+            RiskClient(f"127.0.0.1:{server.port}", deadline_s=PATIENCE_S) as client,
         ):
             assert client.get_portfolio("from the topic").owner == "alice"
             client.delete_portfolio("from the topic")

@@ -34,7 +34,7 @@ def server():
         service.open_market()
         with (
             serving(lambda: service.server(GrpcSettings(port=0))) as server,
-            RiskClient(f"127.0.0.1:{server.port}") as client,
+            RiskClient(f"127.0.0.1:{server.port}", deadline_s=PATIENCE_S) as client,
         ):
             client.put_portfolio(portfolio(rows=ROWS))
             client.put_portfolio(portfolio("nothing", underlyings=()))
@@ -274,9 +274,8 @@ REQUEST = wire.ExpectedShortfallRequest(
 
 
 def idle(service):
-    """Waits until the threads that compute have nothing left to do."""
-    for future in [service.executor.submit(threading.get_ident) for _ in range(8)]:
-        future.result(PATIENCE_S)
+    """Waits until the threads that compute have nothing left to do; they take nothing more."""
+    service.executor.shutdown(wait=True)
 
 
 def ended(service, address):
@@ -318,7 +317,7 @@ def test_a_call_past_its_deadline_stops_costing(gated):
 
 def test_ticks_go_on_while_a_long_call_computes(gated):
     service, engine, address = gated
-    with RiskClient(address) as client:
+    with RiskClient(address, deadline_s=PATIENCE_S) as client:
         client.put_portfolio(portfolio(rows=ROWS))
         client.expected_shortfall("desk", risk_client.historical(500))
         engine.stop_at = engine.calls + 2

@@ -132,6 +132,8 @@ def american(ops: Any) -> Any:
     def seed(root_tau: Any, vol: Any, r: Any, log_x: Any, far: Any) -> Any:
         """First guess of h at one node, 10 % off: from the limit at expiry to the perpetual limit `far`.
 
+        r is what exercise at the strike earns: the rate, and a negative yield no longer paid.
+
         The constants were fitted to solved boundaries; they set how many Newton steps are needed, not the
         result.
         """

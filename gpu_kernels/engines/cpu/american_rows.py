@@ -86,7 +86,8 @@ def seed_block(state, at, h, lanes):  # type: ignore[no-untyped-def]
         place = at[j, 0]
         for a in range(lanes):
             root = place * sqrt(state[EXPIRY, a])
-            h[j, a] = seed(root, state[VOL, a], state[RATE, a], state[LOG_X, a], state[FAR, a])
+            pull = state[RATE, a] - min(state[YIELD, a], 0.0)
+            h[j, a] = seed(root, state[VOL, a], pull, state[LOG_X, a], state[FAR, a])
 
 
 @compiled

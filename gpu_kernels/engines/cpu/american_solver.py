@@ -146,6 +146,9 @@ def boundary_solver(nodes: int, angles: int) -> Any:
                         left_slope[k, a] = cost
                         right_slope[k, a] = cost - (gain - cost) * slope
                 for a in range(lanes):
+                    # Far from the solution either side may round to nothing.
+                    sums[0, a] = max(sums[0, a], 1e-300)
+                    sums[1, a] = max(sums[1, a], 1e-300)
                     inv_left = 1.0 / sums[0, a]
                     inv_right = 1.0 / sums[1, a]
                     residual[i, a] = log(sums[0, a] * inv_right)

@@ -71,7 +71,7 @@ def boundaries(columns: Columns, method: str, premium: tuple[int, int]) -> Bound
     made = boundary_tables(scheme.nodes, scheme.angles)
     size = _shape(*place_table(made.xi).T[:, :, None], gap, log_rt)
     size_u = _shape(*place_table(made.places).T[:, :, None], gap, log_rt)
-    g = _seed(made.xi[:, None] * np.sqrt(t), v, r, log_x, far) / size
+    g = _seed(made.xi[:, None] * np.sqrt(t), v, r - np.minimum(q, 0.0), log_x, far) / size
     for _ in range(scheme.steps):
         residual, jacobian = _equations(g, size, size_u, t, v, r, q, log_x, made)
         change = np.linalg.solve(jacobian.transpose(2, 0, 1), residual.T[:, :, None])[:, :, 0].T
@@ -113,7 +113,8 @@ def _equations(
     gain = weight / cosine * (r * tau / sd * np.exp(h - log_x))[:, None] * strike_density
     cost = weight / cosine * (q_tau / sd)[:, None] * density
     left = left + (q_tau[:, None] * weight * below).sum(axis=1)
-    right = (gain - cost).sum(axis=1)
+    # Far from the solution either side may round to nothing.
+    left, right = np.maximum(left, 1e-300), np.maximum((gain - cost).sum(axis=1), 1e-300)
     by_h_u = cost / left[:, None] - (cost - (gain - cost) * slope) / right[:, None]
     jacobian = np.einsum("ikr,ikj->ijr", by_h_u * size_u.reshape(nodes, -1, rows), matrix)
     own = left_edge_slope / left - gain.sum(axis=1) / right - by_h_u.sum(axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from gpu_kernels.errors import EngineUnavailable, InvalidInput
-from gpu_kernels.options import Options, numbers
+from gpu_kernels.options import FLAG_FIELDS, NUMERIC_FIELDS, Options, numbers
 from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult, Result, checked_out
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ class Engine:
         self.name = name
         self.device = device
         self._backend = backend
-        self._empty: Callable[[Any, Any], Any] = getattr(backend, "empty", np.empty)
 
     def __repr__(self) -> str:
         return f"Engine({self.name!r}, device={self.device!r})"
@@ -111,7 +110,7 @@ class Engine:
         if prices.shape != options.shape:
             prices = prices if prices.size == 1 else np.broadcast_to(prices, options.shape).copy()
         prices = prices.reshape(-1)
-        result = self._result(ImpliedVolResult, options, out)
+        result = self._result(ImpliedVolResult, options, out, prices)
         american = _american_rows(options)
         if american is not True:
             module = self._implied_vol
@@ -161,11 +160,27 @@ class Engine:
     def _revaluation(self) -> ModuleType:
         return self.module("revaluation")
 
-    def _result(self, kind: type[ResultT], options: Options, out: ResultT | None) -> ResultT:
+    def _result(self, kind: type[ResultT], options: Options, out: ResultT | None, *more: Any) -> ResultT:
         if out is not None:
             return checked_out(kind, out, options.shape)
         names = kind.COLUMNS
-        return kind(*(self._empty(options.shape, np.uint8 if n == "status" else np.float64) for n in names))
+        empty = self._buffers(options, *more)
+        return kind(*(empty(options.shape, np.uint8 if n == "status" else np.float64) for n in names))
+
+    def _buffers(self, options: Options, *more: Any) -> Callable[[Any, Any], Any]:
+        """What makes arrays for results: on the device where a column is, else in host memory."""
+        for name in (*NUMERIC_FIELDS, *FLAG_FIELDS):
+            if hasattr(getattr(options, name), "__cuda_array_interface__"):
+                return self._device_buffers(name)
+        if any(hasattr(array, "__cuda_array_interface__") for array in more):
+            return self._device_buffers("price")
+        return np.empty
+
+    def _device_buffers(self, field: str) -> Callable[[Any, Any], Any]:
+        empty = getattr(self._backend, "empty", None)
+        if empty is None:
+            raise InvalidInput(field, f"is on a CUDA device, engine {self.name!r} takes host memory only")
+        return partial(empty, on_device=True)
 
     def _in_chunks(
         self,
@@ -209,7 +224,8 @@ class Engine:
         index = np.flatnonzero(rows)
         chosen = _columns(options.rows(index))
         more = tuple(array if array.size == 1 else array[index] for array in extra)
-        part = type(out)(*(self._empty((index.size,), array.dtype) for array in out.columns()))
+        empty = self._buffers(options, *extra)
+        part = type(out)(*(empty((index.size,), array.dtype) for array in out.columns()))
         self._in_chunks(module, with_method, chosen, more, part)
         for target, source in zip(_flat(out).columns(), part.columns(), strict=True):
             target[index] = source

@@ -87,11 +87,11 @@ def test_batches_name_their_own_symbols_in_any_order():
 def test_an_order_in_an_unknown_symbol_is_rejected_under_its_own_name():
     venue = Venue(LISTED)
     executions = venue.apply(
-        events((0, 1, BUY, 9, 1), (1, 2, BUY, 9, 1), (2, 3, BUY, 9, 1), symbols=("XXX", "AAA", "YYY")), ORIGIN
+        events((0, 1, BUY, 9, 1), (1, 2, BUY, 9, 1), (2, 3, BUY, 9, 1), symbols=("QQQ", "AAA", "YYY")), ORIGIN
     )
     rejected, accepted = orders.REPORT_KIND_REJECTED, orders.REPORT_KIND_ACCEPTED
     assert [(kind, name) for kind, name, *_ in reports(executions)] == [
-        (rejected, "XXX"),
+        (rejected, "QQQ"),
         (accepted, "AAA"),
         (rejected, "YYY"),
     ]

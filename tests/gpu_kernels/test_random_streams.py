@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mpmath
 import numpy as np
 import pytest
 from scenario_books import fresh_rng
@@ -11,6 +10,9 @@ from scipy.stats import qmc
 
 import gpu_kernels as gk
 from gpu_kernels import random_streams
+
+# A bare CUDA machine has no mpmath.
+mpmath = pytest.importorskip("mpmath")
 
 
 @pytest.fixture

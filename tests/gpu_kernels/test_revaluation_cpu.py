@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import mpmath
 import numpy as np
 import pytest
 
+# A bare CUDA machine has neither.
+mpmath = pytest.importorskip("mpmath")
 pytest.importorskip("numba")
 
 from scenario_books import fresh_rng, random_book, random_scenarios

@@ -49,7 +49,7 @@ class VolSurface:
             return np.full(points.shape[:-1], self.vols[0, 0])
         grid = self.vols.reshape([len(axes[place]) for place in used])
         found = RegularGridInterpolator([axes[place] for place in used], grid)(points[..., used])
-        return np.asarray(found, dtype=np.float64)
+        return np.asarray(found, dtype=np.float64).reshape(points.shape[:-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,8 +189,8 @@ def _stresses(outcome: Outcome) -> str:
     columns = ("worst scenarios", "kind", "hit hardest", "P&L", *split)
     words = (
         "What the book gains or loses if the market jumps to each scenario at once. Kinds: scenario = "
-        "written by the desk, ladder = a point of a grid, named = a day of the past, replay = a window of the "
-        "price history."
+        "written by the desk, ladder = a point of a grid, named = a day of the past, replay = a window of "
+        "the price history."
     )
     return _section("Stress scenarios", words, inside + _table(columns, rows, 3))
 

@@ -181,6 +181,7 @@ def _lines(text: str) -> dict[Place, int]:
             if header[1] == "[[":
                 counts[header[2]] = counts.get(header[2], -1) + 1
                 current = (*names, counts[header[2]])
+                found.setdefault(names, number)
             found.setdefault(current, number)
             continue
         key = _KEY.match(line)

@@ -56,7 +56,7 @@ class Work:
 
 
 def itch_stream(messages: int, seed: int) -> bytes:
-    """A session of adds, deletes, replaces, executions and cancels of open orders; mostly adds and deletes."""
+    """A session of adds, deletes, replaces, executions and cancels of open orders; mostly the first two."""
     rng = np.random.default_rng(seed)
     kinds = rng.choice(list("AFECXDU"), messages, p=[0.43, 0.02, 0.05, 0.005, 0.025, 0.38, 0.09]).tolist()
     spread, pick = rng.integers(1, 60, messages).tolist(), rng.random(messages).tolist()

@@ -177,11 +177,13 @@ class ItchAdapter:
         )
 
     def _columns(self, events: NDArray[Any]) -> RawColumns:
-        events = events[np.argsort(events["moment"], kind="stable")]
+        events = _taken(events, np.argsort(events["moment"], kind="stable"))
         if len(events):
             self._time_ns = int(events["time"].max())
         index = self._place[events["locate"]]
-        events, index = events[index >= 0], index[index >= 0]
+        known = index >= 0
+        if not known.all():
+            events, index = events[known], index[known]
         columns: dict[str, NDArray[Any]] = {
             "symbol_index": index,
             "kind": events["kind"],
@@ -221,6 +223,12 @@ _EVENT = np.dtype(
 
 def _empty(rows: int) -> NDArray[Any]:
     return np.zeros(rows, _EVENT)
+
+
+def _taken(events: NDArray[Any], order: NDArray[np.intp]) -> NDArray[Any]:
+    """Events in another order; as plain bytes, since NumPy copies a record with fields field by field."""
+    taken: NDArray[Any] = events.view(f"V{_EVENT.itemsize}")[order].view(_EVENT)
+    return taken
 
 
 def _symbol(stock: bytes, locate: int, taken: list[str]) -> str:

@@ -86,12 +86,33 @@ def covariance_root(cov: ArrayLike, field: str = "cov") -> CovarianceRoot:
         )
         matrix = _repaired(matrix, values, vectors)
         values, vectors = np.linalg.eigh(matrix)
+    return CovarianceRoot(root=_principal(values, vectors), cov=matrix, note=note)
+
+
+def _principal(values: Floats, vectors: Floats) -> Floats:
+    """Eigenvectors times the roots of their eigenvalues, largest first."""
     order = np.argsort(values)[::-1]
     columns = vectors[:, order] * np.sqrt(np.maximum(values[order], 0.0))
     # The sign of an eigenvector is the library's whim: the largest entry is made positive.
     strongest = np.abs(columns).argmax(axis=0)
     signs = np.where(columns[strongest, np.arange(columns.shape[1])] < 0.0, -1.0, 1.0)
-    return CovarianceRoot(root=columns * signs, cov=matrix, note=note)
+    return np.asarray(columns * signs)
+
+
+def market_first(root: CovarianceRoot) -> Floats:
+    """A square root (U, U) whose first column moves all underlyings as an equally weighted book sees them.
+
+    The others are principal components of what is left. Quasi-random points are best in their first
+    dimension, and most books lean towards the market.
+    """
+    along = root.cov.sum(axis=1)
+    total = float(along.sum())
+    if total <= ROUNDING * float(np.trace(root.cov)):
+        return root.root
+    first = along / np.sqrt(total)
+    # What is left has lost one dimension; rounding may leave it a hair below 0.
+    rest = _principal(*np.linalg.eigh(root.cov - np.outer(first, first)))
+    return np.concatenate([first[:, None], rest[:, :-1]], axis=1)
 
 
 def _repaired(matrix: Floats, values: Floats, vectors: Floats) -> Floats:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from gpu_kernels.covariance import CovarianceRoot, covariance_root
+from gpu_kernels.covariance import CovarianceRoot, covariance_root, market_first
 from gpu_kernels.errors import InvalidInput
 from gpu_kernels.random_streams import normals, philox_uniforms, sobol_uniforms
 from gpu_kernels.scenarios import Scenarios
@@ -85,7 +85,7 @@ def _law(
     jump_mean: ArrayLike,
     share: float,
 ) -> _Law:
-    spread = root.root * np.sqrt(horizon)
+    spread = market_first(root) * np.sqrt(horizon)
     if distribution == "normal":
         return _Law(0, lambda uniforms: normals(uniforms) @ spread.T)
     if distribution == "student_t":
@@ -114,7 +114,7 @@ def _jump_law(
     remaining = covariance_root(rest, "jump_mean")
     if remaining.note is not None:
         raise InvalidInput("jump_mean", "jumps of this size and frequency have more covariance than cov")
-    spread = remaining.root * np.sqrt(horizon)
+    spread = market_first(remaining) * np.sqrt(horizon)
     expected = intensity * horizon
     cumulative = special.pdtr(np.arange(JUMPS_MAX), expected)
 

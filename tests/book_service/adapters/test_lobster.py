@@ -173,6 +173,18 @@ def test_random_days_replay_to_their_own_rows(tmp_path, seed):
         assert replayed(day(tmp_path, messages, rows), 150) == rows_as_books(rows)
 
 
+def test_a_message_outside_the_visible_range_need_not_be_explained(tmp_path):
+    far = "34715.0,1,206833500,5,{},{}\n"
+    for price, direction in ((118_300, 1), (118_800, -1)):
+        lobster = day(tmp_path, MESSAGES + far.format(price, direction), ROWS + ROWS.splitlines()[-1] + "\n")
+        assert len(events_of(lobster)) == 18
+    inside = day(tmp_path, MESSAGES + far.format(118_420, 1), ROWS + ROWS.splitlines()[-1] + "\n")
+    with pytest.raises(
+        LobsterError, match="line 11, size: the message changes 118420 by 5, the orderbook by 0"
+    ):
+        events_of(inside)
+
+
 def test_a_book_of_nothing_is_a_snapshot_of_nothing(tmp_path):
     rows = "9999999999,0,-9999999999,0\n"
     lobster = day(tmp_path, "1.0,7,0,0,-1,1\n", rows)

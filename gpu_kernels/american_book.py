@@ -32,10 +32,11 @@ BLOCK_NUMBERS = 1 << 22
 class AmericanBook:
     """A portfolio whose American rows are revalued through Chebyshev interpolants; asked for by making one.
 
-    Built for the ranges of spot, vol and rate that ``scenarios`` span, at their one horizon, and good for any
-    scenarios within them. ``error`` is the largest deviation from exact prices found at CHECKS random points
-    of every position, as a part of its spot; positions beyond ``tolerance`` are priced exactly (``exact``
-    holds their rows), so that no interpolated row was seen to be worse. Only the cpu engine has this.
+    Built for the ranges of spot, vol and rate that ``scenarios`` span, at their one horizon, and good for
+    any scenarios within them. ``error`` is the largest deviation from exact prices found at CHECKS random
+    points of every position, or the size of its last coefficients if that is more, as a part of its spot;
+    positions beyond ``tolerance`` are priced exactly (``exact`` holds their rows), so that no interpolated
+    row was seen to be worse. Only the cpu engine has this.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class AmericanBook:
         american = np.flatnonzero(portfolio.american)
         self._rows = portfolio.rows(american).ungrouped()
         self._build(self._rows, scenarios, nodes)
-        errors = self._measured_errors(seed)
+        errors = np.maximum(self._measured_errors(seed), self._left_out())
         good = (errors <= tolerance) & ~self._kinked()
         self.error = float(errors[good].max(initial=0.0))
         self.exact = american[~good]
@@ -119,6 +120,18 @@ class AmericanBook:
         )
         self._tensor = self._kernel.build(columns, ranges, self._engine, counts)
         self._today = self._engine.price(options_of(rows)).price if rows.options else np.empty(0)
+
+    def _left_out(self) -> Floats:
+        """What the last coefficients say about those left out, per row and as a part of its spot."""
+        rows, tensor = self._rows, self._tensor
+        size = np.abs(tensor.premium.reshape(*tensor.premium.shape[:2], tensor.vols, tensor.rates))
+        left = size[:, -3:].sum(axis=(2, 3)).max(axis=1, initial=0.0)
+        if tensor.vols > 1:
+            left = np.maximum(left, size[:, :, -1].sum(axis=(1, 2)))
+        if tensor.rates > 1:
+            left = np.maximum(left, size[:, :, :, -1].sum(axis=(1, 2)))
+        scale = np.where(rows.is_call, 1.0, np.divide(rows.strike, np.maximum(rows.spot, 1e-290)))
+        return np.asarray(np.where(np.isnan(left), np.inf, left * scale))
 
     def _kinked(self) -> NDArray[np.bool_]:
         """Rows whose boundary is not smooth in the rate: where it crosses the yield, or 0 under a put."""

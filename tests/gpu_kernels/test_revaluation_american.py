@@ -125,10 +125,10 @@ def test_interpolated_book_is_as_close_as_it_says(rng: np.random.Generator, move
     )
     held = AmericanBook(engine, book, sc)
     assert held.error <= 1e-5
-    assert len(held.exact) < book.american.sum()
+    assert len(held.exact) < max(1, book.american.sum())
     spots = (np.abs(book.quantity * book.multiplier) * book.spot * book.american).sum()
-    # The error is measured at random points only: between them it may be several times larger.
-    bound = max(10.0 * held.error, 1e-8) * spots
+    # The error is an estimate, per row a part of its own spot; the sum of all is held against the tolerance.
+    bound = 1e-5 * spots
     assert np.abs(held.revalue(sc) - engine.revalue(book, sc)).max() <= bound
 
 

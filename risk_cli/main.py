@@ -100,6 +100,7 @@ def stress(
     portfolio: Annotated[Path | None, InFile(help="Positions, CSV or Parquet.")] = None,
     scenarios: Annotated[Path | None, InFile(help="Scenarios and limits, TOML.")] = None,
     market: Annotated[Path | None, InFile(help="Spots, vols, rates, TOML.")] = None,
+    server: Annotated[str, typer.Option(help="Ask a risk_service, at its market.", metavar="HOST:PORT")] = "",
     engine: Engine = "auto",
     report: Annotated[
         Path | None, typer.Option(help="Also a self-contained HTML report.", metavar="OUT.html")
@@ -114,7 +115,7 @@ def stress(
     from risk_cli.refusals import exit_status
     from risk_cli.stress.command import Request, run_stress
 
-    request = Request(portfolio, scenarios, market, engine, report, sample)
+    request = Request(portfolio, scenarios, market, engine, server, report, sample)
     raise typer.Exit(exit_status(lambda: run_stress(request, lambda: Form(json, csv, parquet))))
 
 

@@ -26,6 +26,7 @@ class Request:
     scenarios: Path | None
     market: Path | None
     engine: str
+    server: str
     report: Path | None
     sample: bool
 
@@ -36,8 +37,7 @@ def run_stress(request: Request, form: Callable[[], Form]) -> int:
     portfolio, scenarios, market_file = _files(request)
     positions = read_portfolio(portfolio, "stress")
     plan = read_scenarios(scenarios)
-    market = _market(market_file, plan)
-    outcome = _worked_out(request, positions, plan, market)
+    outcome = _worked_out(request, positions, plan, market_file)
     if request.report is not None:
         from risk_cli.stress.report import write_report
 
@@ -67,9 +67,19 @@ def _market(path: Path | None, plan: Plan) -> Market:
     raise BadInput(f"--market: is missing, and {plan.file} has no market of its own")
 
 
-def _worked_out(request: Request, positions: Sequence[Position], plan: Plan, market: Market) -> Outcome:
+def _worked_out(
+    request: Request, positions: Sequence[Position], plan: Plan, market_file: Path | None
+) -> Outcome:
+    if request.server:
+        if request.market is not None:
+            raise BadInput("--market: the server has its own")
+        from risk_cli.stress.through_server import run_through_server
+
+        with progress_bar("asking the server") as progress:
+            return run_through_server(positions, plan, request.server, request.engine, progress)
     from risk_cli.engine_choice import chosen_engine
     from risk_cli.stress.in_process import run_in_process
 
+    market = _market(market_file, plan)
     with progress_bar("revaluing") as progress:
         return run_in_process(positions, plan, market, chosen_engine(request.engine), progress)

@@ -47,7 +47,6 @@ def run_in_process(
     outcome = Outcome(
         layout=layout,
         value_today=float(values.sum()),
-        position_value=values,
         exposures=exposures,
         stresses=done,
         ladders=ladder_grids(stresses, done),

@@ -42,7 +42,7 @@ class Distribution:
     what: str  # one line: how the scenarios were made
     labels: tuple[str, ...]  # a name per scenario: the day of the past, or its number
     pnl: Floats  # (S,)
-    by_cell: Floats  # (C, S)
+    by_cell: Floats | None  # (C, S); None where a server keeps it to itself
     weights: Floats | None
     tails: tuple[gk.TailRisk, ...]  # by level, 97.5 % first
     components: Floats  # (P,) parts of the first ES, by position
@@ -85,7 +85,6 @@ class Outcome:
 
     layout: Layout
     value_today: float
-    position_value: Floats  # (P,)
     exposures: tuple[Exposure, ...]
     stresses: tuple[Stress, ...]
     ladders: tuple[Ladder, ...]

@@ -241,6 +241,8 @@ def _contributions(outcome: Outcome) -> str:
 
 
 def _exposure(outcome: Outcome) -> str:
+    if not outcome.exposures:
+        return ""
     rows = [
         (
             escape(one.underlying),

@@ -44,7 +44,8 @@ def tables(outcome: Outcome) -> list[RenderableType]:
     shown.extend(_ladder(one) for one in outcome.ladders)
     if outcome.distributions:
         shown.append(_largest(outcome, outcome.distributions[0]))
-    shown.append(exposure_table(outcome))
+    if outcome.exposures:
+        shown.append(exposure_table(outcome))
     shown.extend(_notes(outcome))
     return shown
 

@@ -1,0 +1,254 @@
+"""A stress run by risk_service at its own live market; the portfolio goes along with each request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import numpy as np
+
+import gpu_kernels as gk
+import risk_client
+from protos import packing
+from protos.risk.v1 import risk_pb2 as wire
+from risk_cli.refusals import BadInput, CannotDo
+from risk_cli.stress import osi
+from risk_cli.stress.book import Layout, arrange
+from risk_cli.stress.in_process import Advance, ladder_grids
+from risk_cli.stress.limits import usages
+from risk_cli.stress.market_file import CLOSE_UTC
+from risk_cli.stress.outcome import Distribution, Floats, Outcome, Stress
+from risk_cli.stress.portfolio_file import Position
+from risk_cli.stress.scenario_file import LEVELS, WHOLE_FILE, Past, Plan, Simulation
+from risk_cli.stress.shocks import TRADING_DAYS, Stresses, build_stresses
+
+# A large book on a busy server; the bar shows that it is being waited for.
+DEADLINE_S = 120.0
+# Fewer days than this have no whole outcome beyond the last of LEVELS.
+WINDOW_OF_ALL_LEVELS = 110
+_KINDS = {
+    "option": wire.INSTRUMENT_KIND_OPTION,
+    "future": wire.INSTRUMENT_KIND_FUTURE,
+    "spot": wire.INSTRUMENT_KIND_SPOT,
+}
+
+
+def run_through_server(
+    positions: Sequence[Position],
+    plan: Plan,
+    server: str,
+    engine: str,
+    progress: Callable[[int], Advance],
+) -> Outcome:
+    """The whole run; `engine` is the server's choice if it is auto."""
+    layout = arrange(positions)
+    _check_plan(plan)
+    book = _portfolio(layout)
+    stresses = build_stresses(plan, layout.underlyings, (), None)
+    asked = plan.distributions or (Past(None, "history"),)
+    advance = progress(1 + len(asked))
+    chosen = "" if engine == "auto" else engine
+    try:
+        with risk_client.RiskClient(server, deadline_s=DEADLINE_S) as client:
+            done, worst, answer = _stresses(client, book, layout, stresses, chosen)
+            advance(1)
+            distributions, notes = [], list(stresses.notes)
+            for one in asked:
+                found = _distribution(client, book, one, chosen, notes, plan)
+                distributions.extend(found)
+                advance(1)
+    except risk_client.InvalidRequest as fault:
+        raise BadInput(f"{server} refuses: {fault}") from None
+    except risk_client.RiskClientError as fault:
+        raise CannotDo(f"{server}: {fault}") from None
+    came = answer.provenance
+    if any(one.kind == "future" for one in layout.positions):
+        notes.append("the server counts futures in the value of today, at the spot of their underlying")
+    outcome = Outcome(
+        layout=layout,
+        value_today=answer.value_today,
+        exposures=(),
+        stresses=done,
+        ladders=ladder_grids(stresses, done),
+        distributions=tuple(distributions),
+        worst_by_position=worst,
+        made_with={
+            "engine": came.engine + (f" (degraded: {came.degraded_reason})" if came.degraded else ""),
+            "device": came.device,
+            "method": came.method,
+            "market": f"live at {server}, snapshot {came.market_snapshot_id}, "
+            f"{came.data_age_ns / 1e9:.1f} s old",
+            "scenarios": plan.file,
+            "positions": f"{len(layout.positions):,} positions, of them {layout.options:,} options",
+        },
+        notes=tuple(notes),
+    )
+    return replace(outcome, usages=usages(plan.limits, layout, done, distributions))
+
+
+def _check_plan(plan: Plan) -> None:
+    """What only a market file can give is refused before anything is sent."""
+    for replayed in plan.replays:
+        raise replayed.section.fault(None, "needs the history of a market file, which --server has not")
+    for one in plan.distributions:
+        if isinstance(one, Past) and one.section is not None and (one.first or one.last):
+            raise one.section.fault("from", "is not known to --server: give window_days")
+    for limit in plan.limits:
+        if limit.name == "es_975" and limit.scope != WHOLE_FILE:
+            raise BadInput(f"{plan.file}, limits.{limit.scope}.es_975: --server tells no ES of one portfolio")
+
+
+def _portfolio(layout: Layout) -> wire.Portfolio:
+    """The positions as the service takes them; the groups are the layout's cells."""
+    rows = layout.positions
+    message = wire.Portfolio(
+        portfolio="risk stress",
+        underlyings=layout.underlyings,
+        groups=[f"{number}" for number in range(len(layout.cells))],
+        positions=wire.Positions(symbol=[_symbol(one) for one in rows]),
+    )
+    positions = message.positions
+    american = [osi.is_american(one.root) if one.american is None else one.american for one in rows]
+    columns: dict[str, Sequence[object]] = {
+        "underlying_index": layout.underlying.tolist(),
+        "kind": [_KINDS[one.kind] for one in rows],
+        "quantity": [one.quantity for one in rows],
+        "multiplier": [one.multiplier for one in rows],
+        "expiry_time_ns": [_expiry_ns(one) for one in rows],
+        "strike": [one.strike for one in rows],
+        "is_call": [one.is_call for one in rows],
+        "american": [flag and one.kind == "option" for flag, one in zip(american, rows, strict=True)],
+        "group_index": layout.cell.tolist(),
+    }
+    for name, values in columns.items():
+        packing.write(positions, name, np.asarray(values))
+    return message
+
+
+def _symbol(position: Position) -> str:
+    if position.kind != "option":
+        return position.underlying
+    return osi.symbol_of(position.root, _day(position), position.is_call, position.strike)
+
+
+def _day(position: Position) -> date:
+    if isinstance(position.expiry, date):
+        return position.expiry
+    raise BadInput(f"{position.place}, column expiry: must be a date with --server, not years")
+
+
+def _expiry_ns(position: Position) -> int:
+    if position.expiry is None:
+        return 0
+    moment = datetime.combine(_day(position), CLOSE_UTC, UTC)
+    return int(moment.timestamp()) * 1_000_000_000
+
+
+def _stresses(
+    client: risk_client.RiskClient, book: wire.Portfolio, layout: Layout, asked: Stresses, engine: str
+) -> tuple[tuple[Stress, ...], Floats, risk_client.StressTest]:
+    """The stresses, the P&L by position under the worst of them, and the server's last answer."""
+    scenarios = asked.scenarios
+    if scenarios is None:
+        # No stress is asked for: one scenario in which nothing happens tells the value of today.
+        still = gk.Scenarios(np.zeros((1, len(layout.underlyings))))
+        return (), np.empty(0), client.stress_test(book, _columns(still), engine=engine)
+    by_cell = np.empty((len(layout.cells), len(scenarios)))
+    for rows in _horizons(scenarios):
+        answer = client.stress_test(book, _columns(scenarios.select(rows)), by_group=True, engine=engine)
+        if answer.pnl_by_group is None:
+            raise CannotDo("the server has left out the P&L by group")
+        by_cell[:, rows] = answer.pnl_by_group
+    done = tuple(
+        Stress(kind, name, float(column.sum()), column)
+        for kind, name, column in zip(asked.kinds, asked.names, by_cell.T, strict=True)
+    )
+    worst = min(range(len(done)), key=lambda number: done[number].pnl)
+    answer = client.stress_test(book, _columns(scenarios.select([worst])), by_position=True, engine=engine)
+    if answer.pnl_by_position is None:
+        raise CannotDo("the server has left out the P&L by position")
+    return done, answer.pnl_by_position[:, 0], answer
+
+
+def _horizons(scenarios: gk.Scenarios) -> Iterator[np.ndarray[tuple[int], np.dtype[np.intp]]]:
+    """Rows of scenarios that share a horizon: a request has one."""
+    for years in np.unique(scenarios.elapsed):
+        yield np.flatnonzero(scenarios.elapsed == years)
+
+
+def _columns(scenarios: gk.Scenarios) -> wire.ScenarioColumns:
+    return risk_client.shocks(
+        scenarios.spot_return,
+        scenarios.vol_change,
+        scenarios.rate_change,
+        elapsed=float(scenarios.elapsed[0]),
+        names=scenarios.names,
+    )
+
+
+def _distribution(
+    client: risk_client.RiskClient,
+    book: wire.Portfolio,
+    one: Past | Simulation,
+    engine: str,
+    notes: list[str],
+    plan: Plan,
+) -> list[Distribution]:
+    """One distribution; none, with a note, where nobody asked for it and the server has no history."""
+    short = isinstance(one, Past) and 0 < one.window_days < WINDOW_OF_ALL_LEVELS
+    levels = LEVELS[:1] if short else LEVELS
+    try:
+        answer = client.expected_shortfall(
+            book, _asked(one), levels=levels, with_components=True, with_pnl=True, engine=engine
+        )
+    except risk_client.PreconditionFailed as fault:
+        wanted = plan.distributions or any(limit.name == "es_975" for limit in plan.limits)
+        if wanted:
+            raise
+        notes.append(f"no distribution of losses: {fault}")
+        return []
+    tails = tuple(
+        gk.TailRisk(
+            tail.level,
+            "exact_tail",
+            answer.scenarios,
+            tail.value_at_risk,
+            tail.expected_shortfall,
+            tail.expected_shortfall_std_error,
+            warnings=tuple(tail.warnings),
+        )
+        for tail in answer.tail
+    )
+    labels = tuple(f"outcome {number + 1}" for number in range(len(answer.pnl)))
+    return [
+        Distribution(
+            one.name,
+            answer.provenance.method,
+            labels,
+            answer.pnl,
+            None,
+            None,
+            tails,
+            answer.component_by_position,
+            tuple(warning for tail in tails for warning in tail.warnings),
+        )
+    ]
+
+
+def _asked(one: Past | Simulation) -> wire.HistoricalScenarios | wire.MonteCarloScenarios:
+    if isinstance(one, Past):
+        return risk_client.historical(
+            one.window_days,
+            horizon_days=one.horizon_days,
+            weighting=one.weighting,  # type: ignore[arg-type]
+            decay=one.decay or 0.0,
+        )
+    return risk_client.monte_carlo(
+        one.scenarios,
+        seed=one.seed,
+        horizon=one.horizon_days / TRADING_DAYS,
+        distribution=one.distribution,  # type: ignore[arg-type]
+        degrees_of_freedom=one.dof,
+        vol_beta=one.vol_beta,
+    )

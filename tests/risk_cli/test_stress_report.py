@@ -18,6 +18,7 @@ from risk_cli.stress import svg
 from risk_cli.stress.book import arrange, at_market
 from risk_cli.stress.command import SAMPLES
 from risk_cli.stress.market_file import read_market
+from risk_cli.stress.outcome import Usage
 from risk_cli.stress.portfolio_file import read_portfolio
 from risk_cli.stress.scenario_file import read_scenarios
 
@@ -138,6 +139,11 @@ def test_a_breached_limit_is_said(tmp_path: Path) -> None:
     files = write(tmp_path, scenarios=SCENARIOS.replace("10_000_000.0", "1000.0"))
     assert stress(files, "--report", str(out)).exit_code == 3
     assert "1 breached" in " ".join(_read(out.read_text()).words)
+
+
+def test_a_limit_is_breached_by_more_than_all_of_it() -> None:
+    used = [Usage("", "es_975", used, 100.0, "x").breached for used in (99.9, 100.0, 100.1)]
+    assert used == [False, False, True]
 
 
 def test_numbers_in_few_characters() -> None:

@@ -41,6 +41,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
+def is_cached(dispatcher: Any) -> bool:
+    """Whether the disk cache has machine code of a kernel, made from the sources as they are now."""
+    return bool(dispatcher.overloads) or bool(dispatcher._cache._cache_file._load_index())
+
+
 def sources_of(path: Path) -> tuple[Path, ...]:
     """The file and every file of its top package that it imports, directly or not, sorted."""
     start = path.resolve()

@@ -1,0 +1,143 @@
+"""Compiles every kernel, or loads it from the disk cache.
+
+numba compiles one function at a time and holds the interpreter while it does. So with a cold cache each part
+is compiled by a process of its own, side by side, into the disk cache, from which this process loads it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu_kernels.engines.choose import engine
+from gpu_kernels.engines.cpu import american, american_rows
+from gpu_kernels.engines.cpu.american_solver import LANES
+from gpu_kernels.engines.cpu.compile import is_cached
+from gpu_kernels.engines.engine import Columns
+from gpu_kernels.formulas.american_tables import SCHEMES
+from gpu_kernels.options import Options
+from gpu_kernels.portfolio import Portfolio
+from gpu_kernels.scenarios import Scenarios
+
+_PACKAGE_ROOT = Path(__file__).parents[3]
+
+
+def _option(american: bool) -> Options:
+    return Options(spot=100.0, strike=100.0, expiry=1.0, vol=0.2, rate=0.03, is_call=False, american=american)
+
+
+def _book(american: bool) -> Portfolio:
+    return Portfolio(options=_option(american), quantity=[1.0], underlying=[0])
+
+
+def _european() -> None:
+    cpu = engine("cpu")
+    cpu.price(_option(False))
+    cpu.greeks(_option(False))
+    cpu.implied_vol(_option(False), 10.0)
+
+
+def _revaluation() -> None:
+    cpu = engine("cpu")
+    moves = np.array([[-0.01], [0.01]])
+    cpu.revalue(_book(False), Scenarios(spot_return=moves))
+    cpu.revalue(_book(False), Scenarios(spot_return=moves, vol_change=moves, rate_change=0.01))
+
+
+def _american_values() -> None:
+    """The kernels that read solved boundaries, given ones of zeros: compiled beside the solver's own."""
+    size, rows = 1, Columns(*(np.full(1, value) for value in (100.0, 100.0, 1.0, 0.2, 0.03, 0.0, False)))
+    premium = SCHEMES["accurate"].premium
+    state = np.zeros((1, american_rows.STATE + premium, LANES))
+    status = np.zeros(size, np.uint8)
+    rule = american._premium((premium, 1))
+    american_rows.price_rows(tuple(rows), state, rule, american.lanes_for(size), np.zeros(size), status)
+    rule = american._premium((american.GREEK_ANGLES, american.GREEK_CROWDING))
+    state = np.zeros((1, american_rows.STATE + american.GREEK_ANGLES, LANES))
+    american_rows.slopes_rows(tuple(rows), state, rule, american.lanes_for(size), np.zeros((8, size)))
+
+
+def _american_boundaries() -> None:
+    cpu = engine("cpu")
+    moves = np.array([[-0.01], [0.01]])
+    cpu.revalue(_book(True), Scenarios(spot_return=moves))
+    cpu.price(_option(True))
+    cpu.greeks(_option(True))
+    cpu.implied_vol(_option(True), 8.0)
+    cpu.revalue(_book(True), Scenarios(spot_return=moves, vol_change=moves, elapsed=0.01))
+
+
+def _american_fast() -> None:
+    engine("cpu").price(_option(True), american_method="fast")
+
+
+PARTS: dict[str, Callable[[], None]] = {
+    "european": _european,
+    "revaluation": _revaluation,
+    "american_boundaries": _american_boundaries,
+    "american_values": _american_values,
+    "american_fast": _american_fast,
+}
+# Nothing that runs by itself asks for it: a service need not wait until it is compiled.
+LATER = frozenset({"american_fast"})
+
+
+def warm_up() -> None:
+    """Every kernel of this engine; with a cold cache what few ask for goes on being compiled beside us."""
+    cold = [name for name in PARTS if not is_cached(_kernel_of(name))]
+    first, *others = [name for name in PARTS if name not in LATER]
+    helpers = [_compile_beside(name) for name in others if name in cold]
+    PARTS[first]()
+    for helper in helpers:
+        helper.wait()
+    for name in others:
+        PARTS[name]()
+    for name in LATER:
+        if name in cold:
+            _compile_beside(name)
+        else:
+            PARTS[name]()
+
+
+def compile_part(name: str) -> None:
+    """One part, in a process that ends when whoever started it does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    PARTS[name]()
+
+
+def _kernel_of(part: str) -> Any:
+    """The kernel of a part that takes longest to compile, and so is cached last."""
+    from gpu_kernels.engines.cpu import american_revaluation, implied_vol, revaluation
+
+    return {
+        "european": implied_vol.implied_vol_rows,
+        "revaluation": revaluation._add_rows,
+        "american_boundaries": american_revaluation._under_spots,
+        "american_values": american_rows.slopes_rows,
+        "american_fast": american_rows.fast_boundaries,
+    }[part]
+
+
+def _compile_beside(part: str) -> subprocess.Popen[bytes]:
+    order = f"from gpu_kernels.engines.cpu.warming import compile_part; compile_part({part!r})"
+    path = os.pathsep.join(filter(None, (str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", ""))))
+    # Its stdin stays open as long as this process lives. A part that fails is compiled when it is needed.
+    return subprocess.Popen(
+        [sys.executable, "-c", order],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    os._exit(1)

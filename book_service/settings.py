@@ -26,6 +26,8 @@ class BookSettings:
     # Pre-trade controls. With them an order in an instrument without a reference price is refused, until a
     # logged command gives it one.
     controls: bool = True
+    # Principals that may kill and send control commands. With auth "none" everybody may.
+    operators: tuple[str, ...] = ()
     group: str = "book-service"
     poll_records_max: int = limited(500, at_least=1, at_most=100_000)
     poll_wait_s: float = limited(0.05, at_least=0.001, at_most=10.0)

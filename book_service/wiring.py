@@ -71,6 +71,9 @@ async def serve(
             wait_for_command=venue.wait_for_command,
             instruments=tuple(one.symbol for one in venue.listed),
             executor=executor,
+            operators=frozenset(settings.book.operators),
+            everyone=settings.grpc.auth == "none",
+            has_controls=settings.book.controls,
         )
         services = [(add_BookServiceServicer_to_server, servicer, SERVICE)]
         async with GrpcServer(settings.grpc, services, registry=registry, traces=traces) as server:

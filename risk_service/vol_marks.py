@@ -51,12 +51,23 @@ def years_between(start_ns: NDArray[np.int64] | int, end_ns: NDArray[np.int64]) 
     return years
 
 
+_MARK = np.dtype(
+    [
+        ("vol", np.float64),
+        ("quotes", np.int64),  # how many quotes there had been when it was implied
+        # The terms it was implied for: portfolios may disagree on what a symbol is.
+        ("strike", np.float64),
+        ("expiry_time_ns", np.int64),
+        ("american", np.bool_),
+    ]
+)
+
+
 @dataclass(slots=True)
 class VolMarks:
-    """Vols by slot of the quote they come from, implied anew only where the quote has changed."""
+    """Vols by slot of the quote they come from, implied anew only where the quote or the terms differ."""
 
-    _vol: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    _quotes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    _marks: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, _MARK))
 
     def marks(self, engine: gk.Engine, market: MarketState, contracts: Contracts) -> NDArray[np.float64]:
         """Vol of each contract, NaN where no quote tells one."""
@@ -70,48 +81,57 @@ class VolMarks:
 
     def copy(self) -> VolMarks:
         """The same marks; what is implied later does not reach them."""
-        return VolMarks(self._vol.copy(), self._quotes.copy())
+        return VolMarks(self._marks.copy())
 
     def _implied(
         self, engine: gk.Engine, market: MarketState, contracts: Contracts, chosen: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         """Vols of the chosen quotes, one per contract; NaN for MISSING and for a quote that tells none."""
-        self._refresh(engine, market, contracts, chosen)
+        self._grow(int(chosen.max(initial=MISSING)) + 1)
         vols = np.full(len(contracts), np.nan)
-        there = chosen != MISSING
-        vols[there] = self._vol[chosen[there]]
+        rows = np.flatnonzero((chosen != MISSING) & np.isfinite(market.column("mid", chosen)))
+        wanted = np.zeros(rows.size, _MARK)
+        wanted["quotes"] = market.column("quotes", chosen[rows])
+        for name in ("strike", "expiry_time_ns", "american"):
+            wanted[name] = getattr(contracts, name)[rows]
+        held = self._marks[chosen[rows]]
+        same = np.ones(rows.size, np.bool_)
+        for name in ("quotes", "strike", "expiry_time_ns", "american"):
+            same &= held[name] == wanted[name]
+        vols[rows[same]] = held["vol"][same]
+        fresh = rows[~same]
+        if fresh.size:
+            vols[fresh] = _solve(engine, market, contracts, chosen[fresh], fresh)
+            wanted["vol"][~same] = vols[fresh]
+            self._marks[chosen[fresh]] = wanted[~same]
         return vols
 
-    def _refresh(
-        self, engine: gk.Engine, market: MarketState, contracts: Contracts, chosen: NDArray[np.int64]
-    ) -> None:
-        self._grow(int(chosen.max(initial=MISSING)) + 1)
-        rows = np.flatnonzero((chosen != MISSING) & np.isfinite(market.column("mid", chosen)))
-        quotes = market.column("quotes", chosen[rows]).astype(np.int64)
-        fresh = quotes != self._quotes[chosen[rows]]
-        rows, quotes = rows[fresh], quotes[fresh]
-        if not rows.size:
-            return
-        slots = chosen[rows]
-        options = gk.Options(
-            spot=market.column("underlying_spot", slots),
-            strike=contracts.strike[rows],
-            expiry=years_between(market.times_ns(slots), contracts.expiry_time_ns[rows]),
-            rate=market.column("underlying_rate", slots),
-            dividend_yield=market.column("underlying_yield", slots),
-            vol=np.nan,
-            is_call=slots == contracts.call[rows],
-            american=contracts.american[rows],
-        )
-        implied = engine.implied_vol(options, market.column("mid", slots))
-        self._vol[slots] = np.where(implied.status == gk.Status.OK, implied.vol, np.nan)
-        self._quotes[slots] = quotes
-
     def _grow(self, size: int) -> None:
-        if size > len(self._vol):
-            more = max(size, 2 * len(self._vol)) - len(self._vol)
-            self._vol = np.concatenate((self._vol, np.full(more, np.nan)))
-            self._quotes = np.concatenate((self._quotes, np.full(more, -1, np.int64)))
+        if size > len(self._marks):
+            more = max(size, 2 * len(self._marks)) - len(self._marks)
+            self._marks = np.concatenate((self._marks, np.zeros(more, _MARK)))
+
+
+def _solve(
+    engine: gk.Engine,
+    market: MarketState,
+    contracts: Contracts,
+    slots: NDArray[np.int64],
+    rows: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """Vols of the contracts `rows` from the quotes in `slots`; NaN where a price tells none."""
+    options = gk.Options(
+        spot=market.column("underlying_spot", slots),
+        strike=contracts.strike[rows],
+        expiry=years_between(market.times_ns(slots), contracts.expiry_time_ns[rows]),
+        rate=market.column("underlying_rate", slots),
+        dividend_yield=market.column("underlying_yield", slots),
+        vol=np.nan,
+        is_call=slots == contracts.call[rows],
+        american=contracts.american[rows],
+    )
+    implied = engine.implied_vol(options, market.column("mid", slots))
+    return np.where(implied.status == gk.Status.OK, implied.vol, np.nan)
 
 
 def _sides(market: MarketState, contracts: Contracts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -18,7 +18,7 @@ from protos.book.v1 import book_pb2 as wire
 from protos.book.v1.book_pb2_grpc import BookServiceServicer
 from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1.orders_pb2 import ACTION_CONTROL, OrderBatch
-from service_kit.errors import InvalidRequest, NotFound, PreconditionFailed
+from service_kit.errors import InvalidRequest, NotFound, PermissionDenied, PreconditionFailed
 from service_kit.grpc_server.call import current_call
 
 KILL_ACCOUNTS_MAX = 10_000
@@ -49,6 +49,10 @@ class BookServicer(BookServiceServicer):
     wait_for_command: Callable[[Origin, float], int]
     instruments: tuple[str, ...]
     executor: Executor
+    # Who may kill and send control commands; the others may trade. `everyone`: no callers are told apart.
+    operators: frozenset[str] = frozenset()
+    everyone: bool = False
+    has_controls: bool = True
     clock_ns: Callable[[], int] = time.time_ns
 
     async def SubmitOrders(
@@ -56,9 +60,11 @@ class BookServicer(BookServiceServicer):
     ) -> wire.SubmitOrdersResponse:
         """Appends a batch to the log."""
         try:
-            order_events.decode(request.orders.SerializeToString())
+            rows = order_events.decode(request.orders.SerializeToString()).rows
         except packing.PackingError as fault:
             raise InvalidRequest(f"orders.{fault.field}", fault.why, fault.row) from fault
+        if (rows["action"] == ACTION_CONTROL).any():
+            self._expect_operator("send control commands")
         request.orders.client = current_call().principal
         logged = await self._in_thread(lambda: self.log.append(request.orders))
         return wire.SubmitOrdersResponse(logged=logged)
@@ -83,8 +89,11 @@ class BookServicer(BookServiceServicer):
 
     async def Kill(self, request: wire.KillRequest, context: Any) -> wire.KillResponse:
         """Cancels every order and refuses new ones, of some accounts or of all, on every partition."""
+        self._expect_operator("kill")
         if not self.instruments:
             raise PreconditionFailed("this service has no instruments: there is nothing to kill")
+        if not self.has_controls:
+            raise PreconditionFailed("this service runs without pre-trade controls: a kill would do nothing")
         if len(request.accounts) > KILL_ACCOUNTS_MAX:
             raise InvalidRequest("accounts", f"has more than {KILL_ACCOUNTS_MAX}")
         command = kill_command(request.accounts, self.instruments[0], self.clock_ns())
@@ -96,6 +105,11 @@ class BookServicer(BookServiceServicer):
             cancelled = await self._in_thread(partial(self.wait_for_command, origin, left_s))
             response.acknowledged.add(partition=origin.partition, offset=origin.offset, cancelled=cancelled)
         return response
+
+    def _expect_operator(self, what: str) -> None:
+        principal = current_call().principal
+        if not self.everyone and principal not in self.operators:
+            raise PermissionDenied(f"{principal!r} is no operator and may not {what}")
 
     def _book(self, symbol: str, levels: int) -> wire.Book:
         book = self.book(symbol, levels)

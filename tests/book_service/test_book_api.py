@@ -86,9 +86,10 @@ class Market:
         with self._lock:
             return self.venues[partition_of(symbol, PARTITIONS)].book(symbol, levels)
 
-    def server(self, settings: GrpcSettings) -> GrpcServer:
-        """A server over these venues."""
-        servicer = BookServicer(self.book, self, self.wait_for_command, SYMBOLS, self.executor)
+    def server(self, settings: GrpcSettings, **access: Any) -> GrpcServer:
+        """A server over these venues; its callers are operators unless told otherwise."""
+        access = access or {"operators": frozenset({"desk-1", "anonymous"})}
+        servicer = BookServicer(self.book, self, self.wait_for_command, SYMBOLS, self.executor, **access)
         return GrpcServer(settings, [(add_BookServiceServicer_to_server, servicer, RPCS.full_name)])
 
 
@@ -131,10 +132,10 @@ GOOD = {
 }
 
 
-async def ask(market: Market, name: str, request: Any) -> Outcome:
+async def ask(market: Market, name: str, request: Any, **access: Any) -> Outcome:
     """One call, in plain text."""
     async with (
-        market.server(GrpcSettings(port=0)) as server,
+        market.server(GrpcSettings(port=0), **access) as server,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         return await call(channel, RPCS.methods_by_name[name], request=request)
@@ -187,6 +188,34 @@ async def test_a_kill_cancels_every_order_on_every_partition() -> None:
         book = (await ask(market, "GetBook", wire.GetBookRequest(symbol=symbol))).messages[0]
         assert not book.bid_price_ticks
         assert not book.ask_price_ticks
+    market.executor.shutdown()
+
+
+CONTROL = batch(["AAA"], symbol_index=[0], action=[orders.ACTION_CONTROL], kind=[3], flags=[6])
+DENIED, PRECONDITION = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize(
+    ("name", "request_", "access", "code"),
+    [
+        ("Kill", wire.KillRequest(), {"operators": frozenset({"boss"})}, DENIED),
+        (
+            "SubmitOrders",
+            wire.SubmitOrdersRequest(orders=CONTROL),
+            {"operators": frozenset({"boss"})},
+            DENIED,
+        ),
+        ("SubmitOrders", wire.SubmitOrdersRequest(orders=ORDERS), {"operators": frozenset({"boss"})}, None),
+        ("SubmitOrders", wire.SubmitOrdersRequest(orders=CONTROL), {"everyone": True}, None),
+        ("Kill", wire.KillRequest(), {"everyone": True}, None),
+        ("Kill", wire.KillRequest(), {"everyone": True, "has_controls": False}, PRECONDITION),
+    ],
+)
+async def test_only_operators_control_and_kill(name, request_, access, code) -> None:  # type: ignore[no-untyped-def]
+    market = Market()
+    ended = await ask(market, name, request_, **access)
+    assert ended.code is (code or grpc.StatusCode.OK), ended
+    assert bool(sum(len(log) for log in market.log.values())) == (code is None)
     market.executor.shutdown()
 
 

@@ -156,6 +156,21 @@ def test_marks_do_not_depend_on_when_they_were_asked_for(engine):
     assert first == late
 
 
+def test_portfolios_that_disagree_on_a_symbols_terms_do_not_mark_each_other(engine):
+    market, shared = priced_market(), VolMarks()
+    symbol, *terms = option(100.0, True, 1.0)
+    right = portfolio("right", rows=((symbol, *terms),))
+    terms[2] = 105.0  # another strike under the same symbol
+    wrong = portfolio("wrong", rows=((symbol, *terms),))
+    alone = measure(engine, market, right)
+    measure(engine, market, wrong, marks=shared)
+    assert measure(engine, market, right, marks=shared) == alone
+    both = portfolio("both", rows=((symbol, *terms), option(100.0, True, 1.0)))
+    assert measure(engine, market, both, marks=shared).value == pytest.approx(
+        measure(engine, market, wrong).value + alone.value, rel=1e-12
+    )
+
+
 def test_groups_and_versions_travel(engine):
     message = portfolio(rows=ROWS, groups=("vol", "tail"), version=7)
     metrics = measure(engine, priced_market(), message)

@@ -49,6 +49,8 @@ $(VENV)/bin/python:
 $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing run-time dependencies into $(VENV) (once)" >&2
 	@$(PIP) --editable '.[service]'
+	@echo "compiling the kernels for this machine (once)" >&2
+	@$(BIN)/risk warm-up
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp

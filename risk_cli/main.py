@@ -74,6 +74,14 @@ def topics(settings: Settings = None) -> None:
     make_topics(settings)
 
 
+@app.command("warm-up")
+def warm_up() -> None:
+    """Compiles every kernel for this machine, once; else the first start of a service does."""
+    from risk_cli.warm_up import run_warm_up
+
+    raise typer.Exit(run_warm_up())
+
+
 @app.command()
 def watch(
     server: Server = "127.0.0.1:50051",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+import gpu_kernels as gk
 from protos import topics
 from protos.risk.v1.risk_pb2 import Portfolio, RiskMetrics
 from risk_service.alerts import AlertBook
@@ -153,8 +154,15 @@ class LiveLoop:
     def _measure_dirty(self) -> None:
         for name in sorted(self._dirty):
             book = self._books[name]
-            with self.metrics.measure_seconds.time():
-                made = self.calculator.measurement(self.market, book, self._marks)
+            try:
+                with self.metrics.measure_seconds.time():
+                    made = self.calculator.measurement(self.market, book, self._marks)
+            except gk.GpuKernelsError as refusal:
+                # One book that the engine refuses must not cost the others their numbers.
+                self._last.pop(name, None)
+                why = f"not measured: {refusal}"
+                self._publish(self.calculator.unmeasured(self.market, book, why), 0.0)
+                continue
             self._last[name] = _Last(
                 book, made.valuation, made.historical_pnl, self.market.clocks, self.market.snapshot_id()
             )

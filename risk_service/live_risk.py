@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import gpu_kernels as gk
 from protos import packing
 from protos.risk.v1.risk_pb2 import (
+    ROW_STATUS_INVALID_INPUT,
     GreeksByUnderlying,
     LimitUsage,
     RiskMetrics,
@@ -131,6 +132,28 @@ class RiskCalculator:
         metrics.limits.extend(limit_usage(book, metrics))
         return Measurement(metrics, valuation, historical_pnl)
 
+    def unmeasured(self, market: MarketState, book: Book, why: str) -> RiskMetrics:
+        """What is said of a book that the engine refuses: every position is left out, with the reason."""
+        metrics = RiskMetrics(
+            portfolio=book.held.name,
+            portfolio_version=book.held.version,
+            positions=len(book.held),
+            faults=[
+                RowFault(row=row, symbol=symbol, status=ROW_STATUS_INVALID_INPUT)
+                for row, symbol in enumerate(book.held.symbols)
+            ],
+            historical=[self._no_tail(why)],
+            timing=TickTiming(
+                source_time_ns=market.clocks.source_time_ns,
+                normalized_time_ns=market.clocks.normalized_time_ns,
+            ),
+        )
+        self._add_provenance(metrics, market, np.zeros(0, np.int64))
+        return metrics
+
+    def _no_tail(self, why: str) -> TailRisk:
+        return TailRisk(level=self.level, value_at_risk=math.nan, expected_shortfall=math.nan, warnings=[why])
+
     def _add_greeks(
         self, metrics: RiskMetrics, book: Book, valuation: Valuation, ages: NDArray[np.int64]
     ) -> None:
@@ -164,9 +187,7 @@ class RiskCalculator:
         if historical:
             metrics.historical.append(tail_message(gk.tail_risk(pnl[:historical], self.level)))
         else:
-            nothing = TailRisk(level=self.level, value_at_risk=math.nan, expected_shortfall=math.nan)
-            nothing.warnings.append(why_none)
-            metrics.historical.append(nothing)
+            metrics.historical.append(self._no_tail(why_none))
         return np.asarray(pnl[:historical])
 
     def _add_provenance(self, metrics: RiskMetrics, market: MarketState, ages: NDArray[np.int64]) -> None:

@@ -14,7 +14,7 @@ import psutil
 
 T = TypeVar("T")
 
-PATIENCE_S = 90.0  # for anything that must happen; reached only when it never will
+PATIENCE_S = 240.0  # for anything that must happen; reached only when it never will
 RISK = [sys.executable, "-m", "risk_cli.main"]
 
 

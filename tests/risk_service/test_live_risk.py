@@ -171,6 +171,15 @@ def test_portfolios_that_disagree_on_a_symbols_terms_do_not_mark_each_other(engi
     )
 
 
+def test_a_book_that_the_engine_refuses_is_reported_whole(engine):
+    calculator = RiskCalculator(engine, ScenarioSource(None, 500), 0.975)
+    market = priced_market()
+    metrics = calculator.unmeasured(market, Book.of(check(portfolio(rows=ROWS)), market), "not measured: x")
+    assert len(metrics.faults) == metrics.positions == len(ROWS)
+    assert math.isnan(metrics.historical[0].expected_shortfall)
+    assert list(metrics.historical[0].warnings) == ["not measured: x"]
+
+
 def test_groups_and_versions_travel(engine):
     message = portfolio(rows=ROWS, groups=("vol", "tail"), version=7)
     metrics = measure(engine, priced_market(), message)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import time
 import uuid
+from typing import Any
 
 import confluent_kafka
 import pytest
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from protos.topics import Topic, dead_letter
@@ -149,6 +152,18 @@ def test_one_of_three_brokers_dies_and_nothing_is_lost_or_doubled(
         assert of_key == sorted(of_key)
 
 
+def described(admin: AdminClient, resource: ConfigResource) -> Any:
+    """A topic's settings, once the broker that is asked has heard of the topic."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return admin.describe_configs([resource])[resource].result(timeout=10)
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            admin.poll(0.05)
+
+
 def test_a_write_needs_all_replicas_but_one(
     kafka_cluster: RealKafka, three: KafkaSettings, new_topic: str
 ) -> None:
@@ -157,7 +172,7 @@ def test_a_write_needs_all_replicas_but_one(
     admin = AdminClient(client_config(three))
     for copies in (3, 2):
         resource = ConfigResource(ResourceType.TOPIC, f"{new_topic}.{copies}")
-        config = admin.describe_configs([resource])[resource].result(timeout=10)
+        config = described(admin, resource)
         assert config["min.insync.replicas"].value == str(copies - 1)
         found = admin.list_topics(timeout=5).topics[f"{new_topic}.{copies}"]
         assert len(found.partitions[0].replicas) == copies

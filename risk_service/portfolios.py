@@ -20,9 +20,7 @@ from protos.risk.v1.risk_pb2 import (
 from service_kit.errors import AlreadyChanged, InvalidRequest, NotFound
 
 POSITIONS_MAX = 1_000_000  # in one portfolio; more would not fit one record of the log
-# Beyond these a book's worth would not fit a float64, and one such position would drown every other.
-QUANTITY_MAX = 1e12  # units, either way
-MULTIPLIER_MAX = 1e9
+MULTIPLIER_MAX = 1e9  # beyond these it is a mistake of units
 STRIKE_MAX = 1e12  # currency
 NAME_LENGTH_MAX = 200  # characters of a portfolio's name, which is its key on Kafka
 
@@ -140,9 +138,8 @@ def _check_places(held: HeldPortfolio) -> None:
 def _check_numbers(held: HeldPortfolio) -> None:
     kinds = (held.kind < 0) | (held.kind >= len(InstrumentKind.keys()))
     _refuse("positions.kind", kinds, "is no kind of instrument")
+    _refuse("positions.quantity", ~np.isfinite(held.quantity), "must be finite")
     # Written so that NaN is refused too.
-    bad_quantity = ~(np.abs(held.quantity) <= QUANTITY_MAX)
-    _refuse("positions.quantity", bad_quantity, f"must be from -{QUANTITY_MAX:g} to {QUANTITY_MAX:g}")
     bad_multiplier = ~((held.multiplier > 0.0) & (held.multiplier <= MULTIPLIER_MAX))
     _refuse("positions.multiplier", bad_multiplier, f"must be positive and at most {MULTIPLIER_MAX:g}")
     bad_strike = held.is_option & ~((held.strike > 0.0) & (held.strike <= STRIKE_MAX))

@@ -16,7 +16,7 @@ TAIL_CENTRE = 1.6
 
 
 def inverse_normal(ops: Any) -> Any:
-    """``value(u)`` with Φ(value) = u for 2^-53 ≤ u ≤ 1 − 2^-53, within 4 ulp."""
+    """``value(u)`` with Φ(value) = u for 2^-53 ≤ u ≤ 1 − 2^-53, within 6 ulp."""
     absolute, log, minimum, sqrt, where = ops.absolute, ops.log, ops.minimum, ops.sqrt, ops.where
 
     def value(u: Any) -> Any:

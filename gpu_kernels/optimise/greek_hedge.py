@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 
 # Improving moves of single lots and of pairs; far more than rounding ever leaves to do.
 MOVES_MAX = 10_000
+# Trades in whole lots that are simply all tried: a few instruments of a few lots.
+GRID_MAX = 50_000
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,10 @@ def _refuse_infeasible(problem: _Problem, reach: Floats) -> None:
 
 
 def _whole(problem: _Problem, start: Floats) -> Floats:
-    """Whole lots: rounded towards zero where limits bind, then improved lot by lot and pair by pair."""
+    """Whole lots: the best of all where they can be counted; else rounded, then improved lot by lot."""
+    best_of_all = _best_of_all(problem)
+    if best_of_all is not None:
+        return best_of_all
     count = len(start)
     candidates = [np.rint(start), np.trunc(start), np.zeros(count)]
     allowed = [lots for lots in candidates if problem.allows(lots)]
@@ -212,6 +217,24 @@ def _whole(problem: _Problem, start: Floats) -> Floats:
         value, at = min(better)
         best = trials[at]
     return best
+
+
+def _best_of_all(problem: _Problem) -> Floats | None:
+    """The best of every trade in whole lots; None where there are too many, or none is allowed."""
+    reach = np.floor(_reach(problem) + 1e-9)
+    if not np.isfinite(reach).all() or np.prod(2.0 * reach + 1.0) > GRID_MAX:
+        return None
+    axes = np.meshgrid(*(np.arange(-most, most + 1.0) for most in reach), indexing="ij")
+    lots = np.stack(axes, axis=-1).reshape(-1, len(reach))
+    residual = problem.exposure + lots @ problem.per_lot.T
+    spent = np.abs(lots) @ problem.cost
+    slack = 1e-9
+    allowed = spent <= problem.budget * (1.0 + slack)
+    allowed &= (np.abs(residual) <= problem.residual_limit * (1.0 + slack) + slack).all(axis=1)
+    if not allowed.any():
+        return None
+    value = 0.5 * np.square(residual).sum(axis=1) + problem.price_of_cost * spent
+    return np.asarray(lots[np.argmin(np.where(allowed, value, np.inf))])
 
 
 def _nearest_allowed(problem: _Problem, centre: Floats) -> Floats:

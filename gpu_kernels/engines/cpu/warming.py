@@ -109,6 +109,8 @@ def warm_up() -> None:
 def compile_part(name: str) -> None:
     """One part, in a process that ends when whoever started it does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if name in LATER:
+        os.nice(10)
     PARTS[name]()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from book_service.normaliser import Normaliser
 from book_service.raw_events import RawEvents
@@ -15,6 +15,7 @@ from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import Message
 from service_kit.lifecycle import Stop
+from service_kit.telemetry.traces import Headers, Traces
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class NormaliseLoop:
     poll_records_max: int
     poll_wait_s: float
     commit_every_s: float
+    traces: Traces = field(default_factory=Traces.off)
     clock_ns: Callable[[], int] = time.time_ns
     _uncommitted: bool = False
     _committed_at_s: float = 0.0
@@ -56,11 +58,15 @@ class NormaliseLoop:
         self.metrics.events.inc(len(message.value))
         result.batch.normalized_time_ns = self.clock_ns()
         value = result.batch.SerializeToString()
-        self.producer.send(topics.MARKET_DATA_NORMALIZED, record.key, value, record.headers)
+        with self.traces.span("normalise", record.headers) as span:
+            headers: Headers = []
+            span.inject(headers)
+            self.producer.send(topics.MARKET_DATA_NORMALIZED, record.key, value, headers)
 
     def _commit(self) -> None:
         # Delivered first: a committed offset says that everything before it is on the other topic.
         self.producer.flush()
         self.consumer.commit()
+        self.consumer.lag()  # sets the metric
         self._uncommitted = False
         self._committed_at_s = time.monotonic()

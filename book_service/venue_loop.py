@@ -25,6 +25,7 @@ from service_kit.kafka.partitioning import partition_of
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import BEGINNING, Message, Partition
 from service_kit.lifecycle import Stop
+from service_kit.telemetry.traces import Headers, Traces
 
 COMMANDS_REMEMBERED = 1_000
 
@@ -41,6 +42,7 @@ class VenueLoop:
     poll_records_max: int
     poll_wait_s: float
     commit_every_s: float
+    traces: Traces = field(default_factory=Traces.off)
     consumer: Consumer[OrderEvents] = field(init=False)
     _venues: dict[int, Venue] = field(default_factory=dict)
     _published_to: dict[int, int] = field(default_factory=dict)
@@ -114,7 +116,10 @@ class VenueLoop:
             return
         self.metrics.orders.inc(len(message.value.rows))
         self.metrics.reports.inc(len(executions.kind))
-        self.producer.send(topics.ORDERS_EXECUTED, record.key, executions.SerializeToString(), record.headers)
+        with self.traces.span("match", record.headers) as span:
+            headers: Headers = []
+            span.inject(headers)
+            self.producer.send(topics.ORDERS_EXECUTED, record.key, executions.SerializeToString(), headers)
         self._uncommitted = True
 
     def _note_command(self, origin: Origin, executions: ExecutionBatch) -> None:
@@ -133,5 +138,6 @@ class VenueLoop:
             # A partition that is still being replayed must not be committed backwards.
             ahead = {one: at for one, at in self.consumer.position().items() if at > self._published(one)}
             self.consumer.commit(ahead)
+            self.consumer.lag()  # sets the metric
         self._uncommitted = False
         self._committed_at_s = time.monotonic()

@@ -61,6 +61,7 @@ async def serve(
         if venue.listed:
             loops["venue"] = venue
         for name, loop in loops.items():
+            loop.traces = traces
             resources.add(f"{name} consumer", loop.consumer.close)
             thread = threading.Thread(target=_run, args=(loop.run, stop, failures), name=name)
             thread.start()

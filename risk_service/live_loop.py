@@ -28,6 +28,7 @@ from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import Message
 from service_kit.lifecycle import Stop
+from service_kit.telemetry.traces import Headers, Traces
 
 # Longest wait for records while nobody asks for anything: how late a call may find the loop to be.
 WAIT_SLICE_S = 0.005
@@ -70,9 +71,11 @@ class LiveLoop:
     desk: SnapshotDesk
     poll_records_max: int
     poll_wait_s: float
+    traces: Traces = field(default_factory=Traces.off)
     clock_ns: Callable[[], int] = time.time_ns
     market: MarketState = field(default_factory=MarketState)
     failure: Exception | None = None
+    _headers: tuple[tuple[str, bytes], ...] = ()
     _marks: VolMarks = field(default_factory=VolMarks)
     _books: dict[str, Book] = field(default_factory=dict)
     _dirty: set[str] = field(default_factory=set)
@@ -101,6 +104,8 @@ class LiveLoop:
             self._measure_dirty()
         self.desk.answer(self._snapshot)
         self.producer.poll()
+        if messages:
+            self.market_consumer.lag()  # sets the metric
 
     def _arrived(self) -> list[Message[MarketEvents]]:
         """What the market says next; nothing once the wait is over, or as soon as a call asks for us."""
@@ -125,6 +130,8 @@ class LiveLoop:
 
     def _apply(self, message: Message[MarketEvents]) -> None:
         record = message.record
+        # A number is the work of many ticks; its trace goes on from the newest of them.
+        self._headers = record.headers
         changed = self.market.apply(message.value, record.key, record.partition, record.offset)
         self.metrics.ticks.inc(len(message.value))
         if not changed:
@@ -172,7 +179,10 @@ class LiveLoop:
     def _publish(self, metrics: RiskMetrics, hysteresis: float) -> None:
         metrics.timing.published_time_ns = self.clock_ns()
         self.board.publish(metrics)
-        self.producer.send(topics.RISK_METRICS, metrics.portfolio, metrics.SerializeToString())
+        with self.traces.span("measure", self._headers) as span:
+            headers: Headers = []
+            span.inject(headers)
+            self.producer.send(topics.RISK_METRICS, metrics.portfolio, metrics.SerializeToString(), headers)
         for alert in self.alerts.update(metrics, hysteresis):
             self.producer.send(topics.RISK_ALERTS, alert.portfolio, alert.SerializeToString())
             self.metrics.alerts.labels(alert.portfolio).inc()

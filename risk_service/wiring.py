@@ -80,6 +80,7 @@ async def serve(
         loop = _live_loop(
             settings, engines.serving, producer, ServiceMetrics.on(registry), kafka_metrics, history
         )
+        loop.traces = traces
         resources.add("market consumer", loop.market_consumer.close)
         resources.add("portfolio consumer", loop.portfolio_consumer.close)
         thread = _start(loop, stop)

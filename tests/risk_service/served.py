@@ -67,6 +67,10 @@ class TopicInMemory:
             count = min(max_records, len(self._waiting))
             return [self._waiting.popleft() for _ in range(count)]
 
+    def lag(self) -> dict[Any, int]:
+        """As Consumer.lag; whatever there is has been read."""
+        return {}
+
 
 @dataclass
 class ProducerInMemory:
@@ -74,7 +78,7 @@ class ProducerInMemory:
 
     sent: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
-    def send(self, topic: str, key: str, value: bytes) -> None:
+    def send(self, topic: str, key: str, value: bytes, headers: Any = ()) -> None:
         """As Producer.send."""
         self.sent[topic, key] = value
 

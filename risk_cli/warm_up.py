@@ -19,7 +19,11 @@ def run_warm_up() -> int:
 
     start = time.monotonic()
     matching = subprocess.Popen([sys.executable, "-c", _MATCHING])
-    gk.engine("cpu").warm_up()
+    engine = gk.engine("cpu")
+    engine.warm_up()
+    # Compiled here and waited for: several processes that compile one kernel at once have been seen to crash.
+    put = gk.Options(spot=100.0, strike=100.0, expiry=1.0, vol=0.2, is_call=False, american=True)
+    engine.price(put, american_method="fast")
     if matching.wait():
         print("risk warm-up: the matching core could not be compiled", file=sys.stderr)
         return 1

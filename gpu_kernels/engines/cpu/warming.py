@@ -100,9 +100,7 @@ def warm_up() -> None:
     for name in others:
         PARTS[name]()
     for name in LATER:
-        if name in cold:
-            _compile_beside(name)
-        else:
+        if name not in cold:
             PARTS[name]()
 
 

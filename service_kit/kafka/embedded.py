@@ -94,6 +94,8 @@ class EmbeddedBroker:
         """Answer the next requests of that API with these error codes, one each (0 lets one pass).
 
         API keys are the protocol's: 0 Produce, 1 Fetch, 3 Metadata, 8 OffsetCommit, ...
+        Sequence numbers are not checked here: fail a Produce only where no other is in flight to the
+        partition, or an idempotent producer takes the next one's success for its own.
         """
         array = (ctypes.c_int * len(errors))(*errors)
         self._library.rd_kafka_mock_push_request_errors_array(self._open(), api_key, len(errors), array)

@@ -11,7 +11,7 @@ demo: $(VENV)/run.stamp  ## the whole system, live in this terminal (DEMO_SECOND
 	@$(BIN)/risk demo
 
 test: $(VENV)/test.stamp  ## the whole suite, real Kafka included where there is Java, Docker or a broker
-	@$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 setup: $(VENV)/test.stamp  ## .venv with run-time and test dependencies
 

@@ -21,6 +21,7 @@ from gpu_kernels.engines.cpu.american_rows import (
     slopes_rows,
 )
 from gpu_kernels.engines.cpu.american_solver import LANES
+from gpu_kernels.engines.cpu.columns import full as full_columns
 from gpu_kernels.engines.cpu.threads import workers
 from gpu_kernels.engines.engine import Columns
 from gpu_kernels.formulas import american_fallback, american_greeks, american_implied_vol
@@ -77,7 +78,7 @@ def block_state(part: tuple[Any, ...], method: str, premium: tuple[int, int]) ->
 
 def price(columns: Columns, method: str, out: PriceResult) -> None:
     """Write value and status of each row."""
-    full = columns.full(out.status.size)
+    full = full_columns(columns, out.status.size)
     rule = (SCHEMES[method].premium, 1)
 
     def work(start: int, stop: int) -> None:
@@ -98,7 +99,10 @@ def slopes(columns: Columns, method: str) -> NDArray[np.float64]:
     def work(start: int, stop: int) -> None:
         part = tuple(columns.slice(start, stop))
         lanes = lanes_for(stop - start)
-        slopes_rows(part, block_state(part, method, rule), _premium(rule), lanes, out[:, start:stop])
+        # Of its own: a cut-out with a stride would be another kind of argument, and another compilation.
+        block = np.empty((8, stop - start))
+        slopes_rows(part, block_state(part, method, rule), _premium(rule), lanes, block)
+        out[:, start:stop] = block
 
     workers().run(columns.spot.size, work, BLOCK_ROWS)
     return out
@@ -117,7 +121,7 @@ def solve_boundaries(columns: Columns, method: str, rows: int) -> Boundaries:
 
     `price_from_boundaries` needs about a tenth of the time of `price`, since the boundary is what costs.
     """
-    full = columns.full(rows)
+    full = full_columns(columns, rows)
     states: list[Any] = [None] * ((rows + BLOCK_ROWS - 1) // BLOCK_ROWS)
     premium = (SCHEMES[method].premium, 1)
 
@@ -155,14 +159,14 @@ def price_from_boundaries(boundaries: Boundaries, spot: Any, strike: Any, out: P
 
 def greeks(columns: Columns, method: str, out: GreeksResult) -> None:
     """Write value, eight derivatives and status of each row."""
-    full = columns.full(out.status.size)
+    full = full_columns(columns, out.status.size)
     american_greeks.greeks(full, method, out, slopes, european.greeks)
     american_fallback.greeks(full, out, cash_dividends.solve)
 
 
 def implied_vol(columns: Columns, prices: Any, method: str, out: ImpliedVolResult) -> None:
     """Write the volatility at which each row is worth its price, and its status."""
-    american_implied_vol.implied_vol(columns.full(out.status.size), prices, method, out, price)
+    american_implied_vol.implied_vol(full_columns(columns, out.status.size), prices, method, out, price)
 
 
 def _premium(premium: tuple[int, int]) -> Any:

@@ -180,7 +180,9 @@ def pnl_rows(rows: Rows, market: Market, tensor: Tensor, flags: tuple[bool, bool
     def work(start: int, stop: int) -> None:
         for low in range(0, width, TILE):
             high = min(low + TILE, width)
-            _interpolated(rows, market, tensor, *flags, start, stop, low, out[start:stop, low:high])
+            block = np.empty((stop - start, high - low))
+            _interpolated(rows, market, tensor, *flags, start, stop, low, block)
+            out[start:stop, low:high] = block
 
     workers().run(len(rows.weight), work, BLOCK_ROWS)
 

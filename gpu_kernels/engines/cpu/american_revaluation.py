@@ -19,6 +19,7 @@ from gpu_kernels.engines.cpu.american_rows import (
     settle,
 )
 from gpu_kernels.engines.cpu.american_solver import LANES, carray, stack
+from gpu_kernels.engines.cpu.columns import plain
 from gpu_kernels.engines.cpu.compile import kernel
 from gpu_kernels.engines.cpu.threads import workers
 from gpu_kernels.engines.engine import Engine
@@ -43,16 +44,20 @@ def american_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floa
     if moved or not portfolio.options:
         repriced_pnl(engine, portfolio, shocks, out)
         return
-    columns = (
-        portfolio.spot,
-        portfolio.strike,
-        np.maximum(portfolio.expiry - shocks.elapsed, 0.0),
-        np.maximum(portfolio.vol, VOL_FLOOR),
-        portfolio.rate,
-        portfolio.dividend_yield,
-        portfolio.is_call,
+    columns = tuple(
+        plain(column)
+        for column in (
+            portfolio.spot,
+            portfolio.strike,
+            np.maximum(portfolio.expiry - shocks.elapsed, 0.0),
+            np.maximum(portfolio.vol, VOL_FLOOR),
+            portfolio.rate,
+            portfolio.dividend_yield,
+            portfolio.is_call,
+        )
     )
-    today = engine.price(options_of(portfolio)).price
+    underlying, returns = plain(portfolio.underlying), plain(shocks.spot_return)
+    today = plain(engine.price(options_of(portfolio)).price)
     weight = portfolio.quantity * portfolio.multiplier
     factors = np.exp(shocks.spot_return)
     rule = angles(*PREMIUM)
@@ -63,8 +68,8 @@ def american_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floa
         state = block_state(part, METHOD, PREMIUM)
         _under_spots(
             part,
-            portfolio.underlying[start:stop],
-            shocks.spot_return,
+            underlying[start:stop],
+            returns,
             factors,
             state,
             premium,

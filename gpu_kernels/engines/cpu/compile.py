@@ -3,25 +3,44 @@
 numba's own disk cache watches only the file of the kernel itself: after an edit of a formula or a primitive
 in another file it would run the old machine code. Here the key is a hash of every source file the kernel is
 built from: its own module and all modules of this package that it imports, directly or not.
+
+Processes share the cache, and numba makes that unsafe in two ways, both mended here. It numbers functions
+from 1 in every process and puts the number in the name of the machine code: two variants of one inner
+function, compiled by two processes, may have one name, and a third process that loads both kernels runs one
+variant for both. And two processes that save variants of one kernel at the same moment may take one file
+for both.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Callable
+import itertools
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
+    IndexDataCacheFile,
     InTreeCacheLocator,
     UserProvidedCacheLocator,
     UserWideCacheLocator,
 )
+
+try:
+    import fcntl
+except ImportError:  # not on Windows; there the last one to save wins
+    fcntl = None  # type: ignore[assignment]
+
+# No two processes number alike.
+FunctionIdentity._unique_ids = itertools.count(secrets.randbits(48))
 
 # `contract` lets a*b + c become one fused operation. Never `reassoc`, which folds the rounding trick of exp
 # away, nor `nnan`, which would let the compiler drop NaN as a signal.
@@ -134,5 +153,38 @@ class _SourceKeyedImpl(CompileResultCacheImpl):
     _locator_classes = [_Provided, _InTree, _UserWide]  # noqa: RUF012
 
 
+class _SharedFile(IndexDataCacheFile):
+    """Index and machine code on disk, written by one process at a time and never under a name used before."""
+
+    def save(self, key: Any, data: Any) -> None:
+        base: Any = super()
+        with self._locked():
+            entries = base._load_index()
+            entries[key] = base._data_name(secrets.randbits(63))
+            # The code first: whoever finds it in the index finds the file.
+            base._save_data(entries[key], data)
+            base._save_index(entries)
+            self._remove_all_but(frozenset(entries.values()))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with open(f"{self._index_path}.lock", "wb") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _remove_all_but(self, kept: frozenset[str]) -> None:
+        base = self._index_name.removesuffix(".nbi")
+        for path in Path(self._cache_path).glob(f"{base}.*.nbc"):
+            if path.name not in kept:
+                with suppress(OSError):
+                    path.unlink()
+
+
 class _SourceKeyedCache(FunctionCache):
     _impl_class = _SourceKeyedImpl
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        base, stamp = self._impl.filename_base, self._impl.locator.get_source_stamp()
+        self._cache_file = _SharedFile(self._cache_path, base, stamp)  # type: ignore[no-untyped-call]

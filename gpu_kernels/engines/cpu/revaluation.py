@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gpu_kernels.engines.cpu import ops
 from gpu_kernels.engines.cpu.american_revaluation import american_pnl
+from gpu_kernels.engines.cpu.columns import plain
 from gpu_kernels.engines.cpu.compile import kernel
 from gpu_kernels.engines.cpu.threads import workers
 from gpu_kernels.engines.engine import Engine
@@ -112,7 +113,7 @@ def _position_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Flo
 
     def work(start: int, stop: int) -> None:
         block = np.empty((stop - start, padded))
-        _write_rows(rows, market, *flags, start, stop, block)
+        _write_rows(rows, market, *flags, start, stop, 0, block)
         out[start:stop] = block[:, : shocks.scenarios]
 
     workers().run(len(rows.weight), work, max(1, (1 << 18) // max(1, padded)))
@@ -212,7 +213,7 @@ def _rows(engine: Engine, portfolio: Portfolio, shocks: Shocks, order: Integers 
     today = Options(
         spot=spot, strike=strike, expiry=expiry, vol=vol, rate=rate, dividend_yield=dividend, is_call=is_call
     )
-    return Rows(
+    rows = Rows(
         weight=take(portfolio.quantity) * take(portfolio.multiplier),
         sign=np.where(is_call, 1.0, -1.0),
         forward=spot * np.exp(-dividend * time),
@@ -227,6 +228,7 @@ def _rows(engine: Engine, portfolio: Portfolio, shocks: Shocks, order: Integers 
         node=np.empty((0, 4), np.int64) if shocks.node is None else take(shocks.node),
         node_weight=np.empty((0, 4)) if shocks.node_weight is None else take(shocks.node_weight),
     )
+    return Rows(*map(plain, rows))
 
 
 @kernel
@@ -244,12 +246,12 @@ def _add_rows(rows, market, vol_moves, rate_moves, has_surface, start, stop, low
 
 
 @kernel
-def _write_rows(rows, market, vol_moves, rate_moves, has_surface, start, stop, out):  # type: ignore[no-untyped-def]
-    """Write the P&L of positions start..stop, one row each."""
+def _write_rows(rows, market, vol_moves, rate_moves, has_surface, start, stop, low, out):  # type: ignore[no-untyped-def]
+    """Write the P&L of positions start..stop in the scenarios from ``low`` on, one row each."""
     shift = np.zeros(out.shape[1])
     for p in range(start, stop):
         out[p - start, :] = 0.0
-        _add_position(rows, market, vol_moves, rate_moves, has_surface, p, 0, shift, out[p - start])
+        _add_position(rows, market, vol_moves, rate_moves, has_surface, p, low, shift, out[p - start])
 
 
 @kernel

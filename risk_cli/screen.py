@@ -181,8 +181,12 @@ def _total(metrics: RiskMetrics, greek: str) -> float:
 
 
 def _dollar_delta(metrics: RiskMetrics) -> float:
-    """Units of different underlyings do not add; their worth does."""
-    return float(sum(d * s for d, s in zip(metrics.greeks.delta, metrics.greeks.spot, strict=True)))
+    """Units of different underlyings do not add; their worth does.
+
+    An underlying without a price has no spot; its positions are left out of every number, and said to be.
+    """
+    pairs = zip(metrics.greeks.delta, metrics.greeks.spot, strict=True)
+    return float(sum(delta * spot for delta, spot in pairs if delta != 0.0))
 
 
 def _signed(value: float) -> Text:

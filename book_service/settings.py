@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from book_service.normaliser import NormaliserRules
+from book_service.normaliser import FailoverRules, NormaliserRules
 from book_service.venue import Listed
 from service_kit.errors import SettingError
 from service_kit.grpc_server.settings import GrpcSettings
@@ -36,6 +36,13 @@ class BookSettings:
     band_absolute: float = limited(1.0, at_least=0.0, at_most=1e9)
     band_confirmations: int = limited(5, at_least=1, at_most=1_000_000)
     stale_after_s: float = limited(2.0, at_least=0.0, at_most=86_400.0)
+    # Sources that stand in for each other, best first; none: every source is passed on.
+    sources: tuple[str, ...] = ()
+    silent_after_s: float = limited(3.0, at_least=0.001, at_most=86_400.0)
+    return_after_events: int = limited(20, at_least=1, at_most=1_000_000)
+    # Names that a source has for our symbols, each SOURCE:ITS_SYMBOL=OUR_SYMBOL. A feed may map them itself
+    # (its records then share one key); sources whose records have different keys cannot stand in.
+    symbol_map: tuple[str, ...] = ()
 
     def rules(self) -> NormaliserRules:
         """The normaliser's limits."""
@@ -46,12 +53,33 @@ class BookSettings:
             stale_after_ns=round(self.stale_after_s * 1e9),
         )
 
+    def failover(self) -> FailoverRules:
+        """Which sources stand in for each other, and when."""
+        if len(set(self.sources)) != len(self.sources) or not all(self.sources):
+            raise SettingError("book.sources", "names a source twice, or none")
+        return FailoverRules(self.sources, round(self.silent_after_s * 1e9), self.return_after_events)
+
+    def house_symbols(self) -> dict[tuple[str, str], str]:
+        """Our symbol by source and its symbol."""
+        found = dict(_mapped(entry) for entry in self.symbol_map)
+        if len(found) != len(self.symbol_map):
+            raise SettingError("book.symbol_map", "names a source's symbol twice")
+        return found
+
     def listed(self) -> tuple[Listed, ...]:
         """The instruments, in the order of the setting."""
         found = tuple(_listed(entry) for entry in self.instruments)
         if len({one.symbol for one in found}) != len(found):
             raise SettingError("book.instruments", "names a symbol twice")
         return found
+
+
+def _mapped(entry: str) -> tuple[tuple[str, str], str]:
+    theirs, _, ours = entry.rpartition("=")
+    source, _, symbol = theirs.partition(":")
+    if not (source and symbol and ours):
+        raise SettingError("book.symbol_map", f"{entry!r} is not SOURCE:ITS_SYMBOL=OUR_SYMBOL")
+    return (source, symbol), ours
 
 
 def _listed(entry: str) -> Listed:
@@ -80,4 +108,6 @@ class BookServiceSettings:
         """These settings, or SettingError naming the first that cannot work."""
         self.kafka.validate()
         self.book.listed()
+        self.book.failover()
+        self.book.house_symbols()
         return self

@@ -106,7 +106,7 @@ def _normalise_loop(
             metrics=kafka_metrics,
         ),
         producer=producer,
-        normaliser=Normaliser(book.rules()),
+        normaliser=Normaliser(book.rules(), book.house_symbols(), book.failover()),
         metrics=metrics,
         poll_records_max=book.poll_records_max,
         poll_wait_s=book.poll_wait_s,

@@ -37,15 +37,25 @@ class Form:
             raise BadInput("--json and --csv: only one can go to stdout")
 
 
-def show(form: Form, command: str, tables: Sequence[RenderableType], body: object, rows: Rows) -> None:
-    """Writes an answer: `tables` to read, `body` as JSON, `rows` as CSV and Parquet."""
+def show(
+    form: Form,
+    command: str,
+    tables: Sequence[RenderableType],
+    body: object,
+    rows: Rows,
+    columns: Sequence[str] = (),
+) -> None:
+    """Writes an answer: `tables` to read, `body` as JSON, `rows` as CSV and Parquet.
+
+    `columns` are the rows' keys, to be given where there may be no rows.
+    """
     if form.parquet is not None:
         write_parquet(form.parquet, command, rows)
     if form.json:
         json.dump(without_nan(body), sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         sys.stdout.write("\n")
     elif form.csv:
-        _write_csv(rows)
+        _write_csv(rows, columns)
     else:
         console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH, highlight=False)
         for table in tables:
@@ -80,8 +90,8 @@ def without_nan(value: Any) -> Any:
     return value
 
 
-def _write_csv(rows: Rows) -> None:
-    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+def _write_csv(rows: Rows, columns: Sequence[str]) -> None:
+    writer = csv.DictWriter(sys.stdout, list(columns or rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         # repr keeps every digit of a double; an empty cell stands for what is not known.

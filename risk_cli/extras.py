@@ -27,6 +27,7 @@ _EXTRA_OF = {
     "polars": "dataframes",
     "pyarrow": "dataframes",
     "ray": "cluster",
+    "matplotlib": "notebook",
 }
 
 

@@ -12,7 +12,9 @@ from typing import Annotated
 
 import typer
 
+from risk_cli.book.commands import book_app
 from risk_cli.extras import MissingExtra
+from risk_cli.options import Csv, Engine, InFile, Json, Number, OtherServer, Parquet, Server, Settings
 
 app = typer.Typer(
     name="risk",
@@ -22,16 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Server = Annotated[str, typer.Option(help="Address of risk_service.", metavar="HOST:PORT")]
-Settings = Annotated[
-    Path | None, typer.Option("--settings", help="TOML file; the environment (GPU_RISK_…) wins over it.")
-]
-InFile = partial(typer.Option, exists=True, dir_okay=False)
-Number = Annotated[float | None, typer.Option()]
-Engine = Annotated[str, typer.Option(help="auto, cuda, cpu, xla or reference.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
-Csv = Annotated[bool, typer.Option("--csv", help="CSV on stdout.")]
-Parquet = Annotated[Path | None, typer.Option("--parquet", help="Also a Parquet file.", metavar="PATH")]
+app.add_typer(book_app, name="book")
 
 
 @app.command()
@@ -48,14 +41,6 @@ def serve(settings: Settings = None) -> None:
     from risk_cli.services import run_risk_service
 
     run_risk_service(settings)
-
-
-@app.command()
-def book(settings: Settings = None) -> None:
-    """Runs book_service."""
-    from risk_cli.services import run_book_service
-
-    run_book_service(settings)
 
 
 @app.command()
@@ -96,7 +81,7 @@ def watch(
 
 
 @app.command()
-def engines(server: Annotated[str, typer.Option(help="Ask a risk_service instead.")] = "") -> None:
+def engines(server: OtherServer = "") -> None:
     """Lists the engines: which are there, why not, and which one answers."""
     from risk_cli.engines import run_engines
 

@@ -1,0 +1,45 @@
+"""The commands under `risk book`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from risk_cli.options import BookServer, Csv, Json, Parquet, Settings
+
+book_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@book_app.callback(invoke_without_command=True)
+def book(context: typer.Context, settings: Settings = None) -> None:
+    """Runs book_service; or shows a book, rebuilds one from the log, checks an audit log."""
+    if context.invoked_subcommand is not None:
+        return
+    from risk_cli.services import run_book_service
+
+    run_book_service(settings)
+
+
+@book_app.command("show")
+def show_book(
+    symbol: Annotated[str, typer.Argument(help="An instrument of book_service.")],
+    server: BookServer = "127.0.0.1:50051",
+    levels: Annotated[int, typer.Option(help="On each side.", min=1, max=1000)] = 10,
+    live: Annotated[bool, typer.Option("--live", help="Draws it again and again until Ctrl-C.")] = False,
+    png: Annotated[Path | None, typer.Option(help="Also a picture of the depth.", metavar="PATH")] = None,
+    json: Json = False,
+    csv: Csv = False,
+    parquet: Parquet = None,
+) -> None:
+    """Draws the depth of an instrument."""
+    from risk_cli.refusals import exit_status
+
+    def work() -> int:
+        from risk_cli.answers import Form
+        from risk_cli.book.show import Request, run_show
+
+        return run_show(Request(symbol, server, levels, png, live), lambda: Form(json, csv, parquet))
+
+    raise typer.Exit(exit_status(work))

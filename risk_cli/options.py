@@ -1,0 +1,22 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Server = Annotated[str, typer.Option(help="Address of risk_service.", metavar="HOST:PORT")]
+BookServer = Annotated[str, typer.Option(help="Address of book_service.", metavar="HOST:PORT")]
+OtherServer = Annotated[str, typer.Option(help="Ask a risk_service instead.", metavar="HOST:PORT")]
+Settings = Annotated[
+    Path | None, typer.Option("--settings", help="TOML file; the environment (GPU_RISK_…) wins over it.")
+]
+InFile = partial(typer.Option, exists=True, dir_okay=False)
+Number = Annotated[float | None, typer.Option()]
+Engine = Annotated[str, typer.Option(help="auto, cuda, cpu, xla or reference.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+Csv = Annotated[bool, typer.Option("--csv", help="CSV on stdout.")]
+Parquet = Annotated[Path | None, typer.Option("--parquet", help="Also a Parquet file.", metavar="PATH")]

@@ -43,3 +43,23 @@ def show_book(
         return run_show(Request(symbol, server, levels, png, live), lambda: Form(json, csv, parquet))
 
     raise typer.Exit(exit_status(work))
+
+
+@book_app.command()
+def verify(
+    audit: Annotated[Path, typer.Argument(help="An audit log: its folder, or one file of it.", exists=True)],
+    head: Annotated[str, typer.Option(help="The hash that the log must end with.", metavar="HEX")] = "",
+    json: Json = False,
+    csv: Csv = False,
+    parquet: Parquet = None,
+) -> None:
+    """Checks the hash chain of an audit log (status 1: a record is not what was written)."""
+    from risk_cli.refusals import exit_status
+
+    def work() -> int:
+        from risk_cli.answers import Form
+        from risk_cli.book.verify import run_verify
+
+        return run_verify(audit, head, lambda: Form(json, csv, parquet))
+
+    raise typer.Exit(exit_status(work))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from service_kit.errors import DeadlinePassed
@@ -23,6 +26,11 @@ class Patience:
     def __post_init__(self) -> None:
         self._ends = time.monotonic() + self.seconds
 
+    @property
+    def ends_at(self) -> float:
+        """When it ends, by the monotonic clock, seconds."""
+        return self._ends
+
     def cancel(self) -> None:
         """Nobody waits for the answer any more."""
         self._cancelled = True
@@ -33,3 +41,21 @@ class Patience:
             raise NobodyWaits
         if time.monotonic() >= self._ends:
             raise DeadlinePassed
+
+
+_CURRENT: ContextVar[Patience | None] = ContextVar("gpu_risk_patience", default=None)
+
+
+def current_patience() -> Patience | None:
+    """The patience that this thread computes under, if any."""
+    return _CURRENT.get()
+
+
+@contextmanager
+def under(patience: Patience) -> Iterator[None]:
+    """Within, engines in other processes are asked only as long as the patience lasts."""
+    token = _CURRENT.set(patience)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)

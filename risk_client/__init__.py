@@ -1,8 +1,10 @@
 """The desk's Python client of risk_service."""
 
-from risk_client.answers import Columns, ExpectedShortfall, Hedge, StressTest
+from risk_client.answers import Columns, ExpectedShortfall, Hedge, RowStatus, StressTest
+from risk_client.async_client import AsyncRiskClient
 from risk_client.book_client import BookClient
 from risk_client.client import RiskClient
+from risk_client.connection import tls
 from risk_client.errors import (
     AlreadyChanged,
     DeadlinePassed,
@@ -22,6 +24,7 @@ from risk_client.scenarios import historical, monte_carlo, shocks
 
 __all__ = [
     "AlreadyChanged",
+    "AsyncRiskClient",
     "BookClient",
     "Columns",
     "DeadlinePassed",
@@ -35,6 +38,7 @@ __all__ = [
     "QuotaExceeded",
     "RiskClient",
     "RiskClientError",
+    "RowStatus",
     "ServiceFault",
     "StressTest",
     "Unauthenticated",
@@ -43,4 +47,5 @@ __all__ = [
     "historical",
     "monte_carlo",
     "shocks",
+    "tls",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,32 @@ from risk_client.scenarios import array_of
 Floats = NDArray[np.float64]
 
 
+class RowStatus(IntEnum):
+    """What became of one row; the numbers are those of `gpu_kernels.Status`."""
+
+    OK = wire.ROW_STATUS_OK
+    EXPIRED = wire.ROW_STATUS_EXPIRED
+    INVALID_INPUT = wire.ROW_STATUS_INVALID_INPUT
+    BELOW_INTRINSIC = wire.ROW_STATUS_BELOW_INTRINSIC
+    ABOVE_MAXIMUM = wire.ROW_STATUS_ABOVE_MAXIMUM
+    NOT_CONVERGED = wire.ROW_STATUS_NOT_CONVERGED
+    NO_TIME_VALUE = wire.ROW_STATUS_NO_TIME_VALUE
+    NO_MARKET_DATA = wire.ROW_STATUS_NO_MARKET_DATA
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """An answer in columns, `answer["delta"]`, with each row's status and where the numbers come from."""
+    """An answer in columns, `answer["delta"]`, with each row's `RowStatus` and where the numbers come from.
 
-    columns: dict[str, Floats]
-    status: NDArray[np.int32]
+    The columns are arrays, or of the kind that was asked with: pandas or polars series, arrow arrays.
+    """
+
+    columns: dict[str, Any]
+    status: Any
     provenance: wire.Provenance
 
-    def __getitem__(self, name: str) -> Floats:
+    def __getitem__(self, name: str) -> Any:
         return self.columns[name]
-
-    @classmethod
-    def of(cls, answer: Any, names: tuple[str, ...]) -> Columns:
-        """Reads the named columns of a response."""
-        columns = {name: packing.read(answer, name) for name in names}
-        return cls(columns, packing.read(answer, "status"), answer.provenance)
 
 
 @dataclass(frozen=True, slots=True)

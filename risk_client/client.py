@@ -2,65 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar
 
 import grpc
-import numpy as np
 from numpy.typing import ArrayLike
 
-from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
-from risk_client.answers import Columns, ExpectedShortfall, Hedge, StressTest
-from risk_client.errors import from_rpc
-from risk_client.scenarios import ScenarioMessage
-
-MESSAGE_BYTES_MAX = 64 * 1024 * 1024
-DEADLINE_S = 10.0  # of a call that names none
-
-# Retried by the channel itself: only what the service has certainly not begun.
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": "gpu_risk.risk.v1.RiskService"}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
-
-_OPTION_COLUMNS = (
-    "spot",
-    "strike",
-    "expiry",
-    "vol",
-    "rate",
-    "dividend_yield",
-    "is_call",
-    "american",
+from risk_client import requests
+from risk_client.answers import ExpectedShortfall, Hedge, StressTest
+from risk_client.connection import (
+    CHUNK_ROWS,
+    DEADLINE_S,
+    PARTS_UNDER_WAY,
+    Token,
+    backoff_s,
+    bearer,
+    channel_options,
+    refuse_open_token,
 )
-_GREEKS = ("price", "delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
-
-Convention = Literal["exact_tail", "discrete"]
-Objective = Literal["delta", "delta_gamma_vega", "min_expected_shortfall"]
-
-_CONVENTIONS: dict[Convention, wire.TailConvention.ValueType] = {
-    "exact_tail": wire.TAIL_CONVENTION_EXACT,
-    "discrete": wire.TAIL_CONVENTION_DISCRETE,
-}
-_OBJECTIVES: dict[Objective, wire.HedgeRequest.Objective.ValueType] = {
-    "delta": wire.HedgeRequest.OBJECTIVE_DELTA,
-    "delta_gamma_vega": wire.HedgeRequest.OBJECTIVE_DELTA_GAMMA_VEGA,
-    "min_expected_shortfall": wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL,
-}
+from risk_client.errors import Unavailable, from_rpc
+from risk_client.option_jobs import OptionJob, greeks_job, implied_volatility_job, price_job
+from risk_client.requests import Ask, Convention, Objective
+from risk_client.scenarios import ScenarioMessage
+from risk_client.tables import frame_kind
 
 Answer = TypeVar("Answer")
 
@@ -68,77 +37,107 @@ Answer = TypeVar("Answer")
 class RiskClient:
     """A connection to risk_service. Safe to share between threads; close it, or use it in a `with`.
 
-    `token` is a bearer token, or a function that gives a fresh one for each call.
+    `credentials` come from `risk_client.tls`; `token` is a bearer token, or a function that gives a fresh one
+    for each call. A call without a `deadline_s` of its own has the client's. Options beyond `chunk_rows` go
+    in parts of that many rows, and the deadline counts for each part.
     """
 
     def __init__(
         self,
         target: str,
         credentials: grpc.ChannelCredentials | None = None,
-        token: str | Callable[[], str] | None = None,
+        token: Token | None = None,
         *,
         deadline_s: float = DEADLINE_S,
+        chunk_rows: int = CHUNK_ROWS,
     ) -> None:
-        options = [
-            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-            ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        ]
+        refuse_open_token(target, credentials, token)
+        if chunk_rows < 1:
+            raise ValueError(f"chunk_rows must be 1 or more, not {chunk_rows}")
+        options = channel_options()
         self._channel = (
             grpc.insecure_channel(target, options)
             if credentials is None
             else grpc.secure_channel(target, credentials, options)
         )
-        self._stub = RiskServiceStub(self._channel)
+        self._stub: Any = RiskServiceStub(self._channel)
         self._token = token
         self._deadline_s = deadline_s
+        self._chunk_rows = chunk_rows
 
-    def price(self, *, engine: str = "", fast: bool = False, **options: ArrayLike) -> Columns:
-        """Prices of options given as columns (`spot=`, `strike=`, `expiry=` in years, `vol=`, ...)."""
-        request = wire.PriceRequest(
-            options=_options(options), engine=engine, american_method=_american_method(fast)
-        )
-        answer = self._call(self._stub.Price, request)
-        return Columns.of(answer, ("price",))
+    def price(
+        self,
+        frame: Any = None,
+        /,
+        *,
+        engine: str = "",
+        fast: bool = False,
+        prefix: str = "",
+        deadline_s: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Prices of options: of a table, or of columns (`spot=`, `strike=`, `expiry=` in years, `vol=`, ...).
 
-    def greeks(self, *, engine: str = "", fast: bool = False, **options: ArrayLike) -> Columns:
-        """Price and eight Greeks of options given as columns."""
-        request = wire.GreeksRequest(
-            options=_options(options), engine=engine, american_method=_american_method(fast)
-        )
-        answer = self._call(self._stub.Greeks, request)
-        return Columns.of(answer, _GREEKS)
+        A table of pandas, polars or arrow comes back with the columns price and status, their names after
+        `prefix`; a keyword replaces a column of it, `vol="iv"` takes another. Columns alone give `Columns`.
+        """
+        return self._rows(price_job(frame, engine, fast, prefix, options), deadline_s)
 
-    def implied_volatility(self, price: ArrayLike, *, engine: str = "", **options: ArrayLike) -> Columns:
-        """Vols that reprice options given as columns."""
-        request = wire.ImpliedVolatilityRequest(options=_options(options), engine=engine)
-        packing.write(request, "price", np.atleast_1d(np.asarray(price, dtype=np.float64)))
-        return Columns.of(self._call(self._stub.ImpliedVolatility, request), ("vol",))
+    def greeks(
+        self,
+        frame: Any = None,
+        /,
+        *,
+        engine: str = "",
+        fast: bool = False,
+        prefix: str = "",
+        deadline_s: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Price and eight Greeks of options, as `price`."""
+        return self._rows(greeks_job(frame, engine, fast, prefix, options), deadline_s)
 
-    def put_portfolio(self, portfolio: wire.Portfolio, expected_version: int = 0) -> int:
-        """Stores a portfolio; returns its new version."""
-        request = wire.PutPortfolioRequest(portfolio=portfolio, expected_version=expected_version)
-        return int(self._call(self._stub.PutPortfolio, request).version)
+    def implied_volatility(
+        self,
+        given: Any = None,
+        /,
+        *,
+        engine: str = "",
+        prefix: str = "",
+        deadline_s: float | None = None,
+        **options: Any,
+    ) -> Any:
+        """Vols that reprice options: of a table with a column price, or of prices and columns of options."""
+        if given is not None and frame_kind(given) is None:
+            given, options = None, {**options, "price": given}
+        return self._rows(implied_volatility_job(given, engine, prefix, options), deadline_s)
 
-    def get_portfolio(self, name: str) -> wire.Portfolio:
+    def put_portfolio(
+        self, portfolio: wire.Portfolio, expected_version: int = 0, *, deadline_s: float | None = None
+    ) -> int:
+        """Stores a portfolio; returns its new version. Never sent twice by itself."""
+        return self._call(requests.put_portfolio(portfolio, expected_version), deadline_s)
+
+    def get_portfolio(self, name: str, *, deadline_s: float | None = None) -> wire.Portfolio:
         """A portfolio as it was put, with its version."""
-        return self._call(self._stub.GetPortfolio, wire.GetPortfolioRequest(portfolio=name))
+        return self._call(requests.get_portfolio(name), deadline_s)
 
-    def list_portfolios(self) -> list[wire.ListPortfoliosResponse.Entry]:
-        """Every portfolio that the caller may read."""
+    def list_portfolios(self, *, deadline_s: float | None = None) -> list[wire.ListPortfoliosResponse.Entry]:
+        """Every portfolio that the caller may read; the deadline is that of each page."""
         entries: list[wire.ListPortfoliosResponse.Entry] = []
         token = ""
         while True:
-            page = self._call(self._stub.ListPortfolios, wire.ListPortfoliosRequest(page_token=token))
+            page = self._call(requests.list_portfolios(token), deadline_s)
             entries.extend(page.portfolios)
             token = page.next_page_token
             if not token:
                 return entries
 
-    def delete_portfolio(self, name: str, expected_version: int = 0) -> None:
-        """Deletes a portfolio."""
-        request = wire.DeletePortfolioRequest(portfolio=name, expected_version=expected_version)
-        self._call(self._stub.DeletePortfolio, request)
+    def delete_portfolio(
+        self, name: str, expected_version: int = 0, *, deadline_s: float | None = None
+    ) -> None:
+        """Deletes a portfolio. Never sent twice by itself."""
+        self._call(requests.delete_portfolio(name, expected_version), deadline_s)
 
     def expected_shortfall(
         self,
@@ -156,21 +155,10 @@ class RiskClient:
 
         `scenarios` come from `risk_client.historical`, `monte_carlo` or `shocks`.
         """
-        request = wire.ExpectedShortfallRequest(
-            levels=levels,
-            convention=_CONVENTIONS[convention],
-            with_components=with_components,
-            with_pnl=with_pnl,
-            engine=engine,
+        ask = requests.expected_shortfall(
+            portfolio, scenarios, levels, convention, with_components, with_pnl, engine
         )
-        _set_book(request, portfolio)
-        if isinstance(scenarios, wire.HistoricalScenarios):
-            request.historical.CopyFrom(scenarios)
-        elif isinstance(scenarios, wire.MonteCarloScenarios):
-            request.monte_carlo.CopyFrom(scenarios)
-        else:
-            request.custom.CopyFrom(scenarios)
-        return ExpectedShortfall.of(self._call(self._stub.ExpectedShortfall, request, deadline_s))
+        return self._call(ask, deadline_s)
 
     def stress_test(
         self,
@@ -184,11 +172,8 @@ class RiskClient:
         deadline_s: float | None = None,
     ) -> StressTest:
         """What given scenarios (`risk_client.shocks`) and named events do to a portfolio."""
-        request = wire.StressTestRequest(
-            scenarios=scenarios, named=named, by_group=by_group, by_position=by_position, engine=engine
-        )
-        _set_book(request, portfolio)
-        return StressTest.of(self._call(self._stub.StressTest, request, deadline_s))
+        ask = requests.stress_test(portfolio, scenarios, named, by_group, by_position, engine)
+        return self._call(ask, deadline_s)
 
     def what_if(
         self,
@@ -200,8 +185,7 @@ class RiskClient:
         deadline_s: float | None = None,
     ) -> wire.WhatIfResponse:
         """ES of a stored portfolio with and without a trade in its underlyings; level 0 is 0.975."""
-        request = wire.WhatIfRequest(portfolio=portfolio, trade=trade, level=level, engine=engine)
-        return self._call(self._stub.WhatIf, request, deadline_s)
+        return self._call(requests.what_if(portfolio, trade, level, engine), deadline_s)
 
     def hedge(
         self,
@@ -221,31 +205,44 @@ class RiskClient:
         trades the underlyings. `lot_size` (units) and `cost_per_lot` (currency) hold one entry for all
         instruments or one for each.
         """
-        request = wire.HedgeRequest(
-            portfolio=portfolio,
-            objective=_OBJECTIVES[objective],
-            instruments=instruments,
-            budget=budget,
-            engine=engine,
-        )
-        for name, values in (("lot_size", lot_size), ("cost_per_lot", cost_per_lot)):
-            packing.write(request, name, np.atleast_1d(np.asarray(values, dtype=np.float64)))
-        return Hedge.of(self._call(self._stub.Hedge, request, deadline_s))
+        ask = requests.hedge(portfolio, objective, instruments, lot_size, cost_per_lot, budget, engine)
+        return self._call(ask, deadline_s)
 
-    def list_engines(self) -> wire.ListEnginesResponse:
+    def list_engines(self, *, deadline_s: float | None = None) -> wire.ListEnginesResponse:
         """The engines of the service, and which one answers."""
-        return self._call(self._stub.ListEngines, wire.ListEnginesRequest())
+        return self._call(requests.list_engines(), deadline_s)
 
     def watch_risk(
-        self, portfolios: Sequence[str] = (), min_interval_ms: int = 0, deadline_s: float | None = None
+        self,
+        portfolios: Sequence[str] = (),
+        min_interval_ms: int = 0,
+        deadline_s: float | None = None,
+        *,
+        resume: bool = False,
     ) -> Iterator[wire.RiskMetrics]:
-        """The risk of portfolios now, then at every change, until the caller stops or the deadline passes."""
-        request = wire.WatchRiskRequest(portfolios=portfolios, min_interval_ms=min_interval_ms)
-        stream = self._stub.WatchRisk(request, timeout=deadline_s, metadata=self._metadata())
-        try:
-            yield from _typed(stream)
-        finally:
-            cast("grpc.Future[Any]", stream).cancel()
+        """The risk of portfolios now, then at every change, until the caller stops or the deadline passes.
+
+        With `resume` a service that goes away is waited for; its risk then starts with how things are.
+        """
+        request = requests.watch_risk(portfolios, min_interval_ms)
+        ends_at = None if deadline_s is None else time.monotonic() + deadline_s
+        failures = 0
+        while True:
+            left = None if ends_at is None else max(0.0, ends_at - time.monotonic())
+            stream = self._stub.WatchRisk(request, timeout=left, metadata=bearer(self._token))
+            try:
+                for metrics in stream:
+                    failures = 0
+                    yield metrics
+                return
+            except grpc.RpcError as error:
+                fault = from_rpc(error)
+                if not (resume and isinstance(fault, Unavailable)):
+                    raise fault from None
+            finally:
+                stream.cancel()
+            failures += 1
+            time.sleep(backoff_s(failures))
 
     def close(self) -> None:
         """Ends the connection; open streams end with it."""
@@ -259,49 +256,35 @@ class RiskClient:
     ) -> None:
         self.close()
 
-    def _call(self, method: Callable[..., Answer], request: Any, deadline_s: float | None = None) -> Answer:
+    def _call(self, ask: Ask[Answer], deadline_s: float | None) -> Answer:
+        seconds = self._deadline_s if deadline_s is None else deadline_s
+        return ask.read(self._answer(ask.rpc, ask.request, seconds))
+
+    def _answer(self, rpc: str, request: Any, seconds: float) -> Any:
         try:
-            return method(
-                request,
-                timeout=self._deadline_s if deadline_s is None else deadline_s,
-                metadata=self._metadata(),
-                wait_for_ready=False,
-            )
+            return getattr(self._stub, rpc)(request, timeout=seconds, metadata=bearer(self._token))
         except grpc.RpcError as error:
             raise from_rpc(error) from None
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        if self._token is None:
-            return ()
-        token = self._token() if callable(self._token) else self._token
-        return (("authorization", f"Bearer {token}"),)
-
-
-def _typed(stream: Iterable[Answer]) -> Iterator[Answer]:
-    try:
-        yield from stream
-    except grpc.RpcError as error:
-        raise from_rpc(error) from None
-
-
-def _set_book(
-    request: wire.ExpectedShortfallRequest | wire.StressTestRequest, book: str | wire.Portfolio
-) -> None:
-    if isinstance(book, str):
-        request.portfolio = book
-    else:
-        request.inline_portfolio.CopyFrom(book)
-
-
-def _options(given: dict[str, ArrayLike]) -> wire.OptionColumns:
-    unknown = given.keys() - set(_OPTION_COLUMNS)
-    if unknown:
-        raise TypeError(f"no option column {min(unknown)!r}; there are {', '.join(_OPTION_COLUMNS)}")
-    message = wire.OptionColumns()
-    for name, values in given.items():
-        packing.write(message, name, np.atleast_1d(np.asarray(values)))
-    return message
-
-
-def _american_method(fast: bool) -> wire.AmericanMethod.ValueType:
-    return wire.AMERICAN_METHOD_FAST if fast else wire.AMERICAN_METHOD_ACCURATE
+    def _rows(self, job: OptionJob, deadline_s: float | None) -> Any:
+        """One call for what fits into one, else parts, of which the next is under way while one computes."""
+        seconds = self._deadline_s if deadline_s is None else deadline_s
+        if job.rows <= self._chunk_rows:
+            for request in job.requests(self._chunk_rows):
+                job.take(self._answer(job.rpc, request, seconds))
+            return job.result()
+        method = getattr(self._stub, job.rpc)
+        under_way: deque[Any] = deque()
+        try:
+            for request in job.requests(self._chunk_rows):
+                under_way.append(method.future(request, timeout=seconds, metadata=bearer(self._token)))
+                if len(under_way) == PARTS_UNDER_WAY:
+                    job.take(under_way.popleft().result())
+            while under_way:
+                job.take(under_way.popleft().result())
+        except grpc.RpcError as error:
+            raise from_rpc(error) from None
+        finally:
+            for call in under_way:
+                call.cancel()
+        return job.result()

@@ -28,8 +28,19 @@ from grpc_status import rpc_status
 class Violation:
     """One thing wrong with a request: the field, with its row where it has one, and why."""
 
-    field: str
+    field: str  # as the service names it, with its row: `positions.quantity[3]`
     why: str
+
+    @property
+    def row(self) -> int | None:
+        """The row, counted from 0, where the fault has one."""
+        place = self.field.rpartition("[")[2]
+        return int(place[:-1]) if self.field.endswith("]") and place[:-1].isdigit() else None
+
+    @property
+    def column(self) -> str:
+        """The field without its row."""
+        return self.field if self.row is None else self.field.rpartition("[")[0]
 
 
 class RiskClientError(Exception):

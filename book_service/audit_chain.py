@@ -1,7 +1,7 @@
 """The form of the audit log's files, and reading them with every record checked.
 
 A file: magic, version, length of the head, head (JSON: topic, partition, day, first record, hash before),
-then records: number, offset, time, two lengths | orders | executions | SHA-256(hash before, all of the record).
+then records: number, offset, time, two lengths | orders | executions | SHA-256(hash before, all of this).
 """
 
 from __future__ import annotations

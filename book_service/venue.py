@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from book_service.matching import ORDER_DTYPE, Controls, Instrument, MatchingEngine
+from book_service.matching import ORDER_DTYPE, Controls, Instrument, MatchingEngine, SnapshotError
 from book_service.order_events import OrderEvents
 from protos import packing
 from protos.book.v1.book_pb2 import Book
@@ -57,6 +57,16 @@ class Listed:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class VenueState:
+    """All that a venue needs to go on: its engine, and where in its log it is."""
+
+    next_offset: int
+    reports: int
+    time_ns: int
+    engine: bytes
+
+
 @dataclass(slots=True)
 class Venue:
     """The books of every instrument, as one partition's orders have made them."""
@@ -67,6 +77,7 @@ class Venue:
     _symbols: tuple[str, ...] = field(init=False)
     _place: dict[str, int] = field(init=False)
     _reports: int = 0
+    _next_offset: int = 0
     _as_of: Origin = field(default_factory=Origin)
     _time_ns: int = 0
 
@@ -74,6 +85,44 @@ class Venue:
         self._symbols = tuple(one.symbol for one in self.listed)
         self._place = {symbol: place for place, symbol in enumerate(self._symbols)}
         self._engine = MatchingEngine([one.instrument() for one in self.listed], self.controls)
+
+    @classmethod
+    def restored(
+        cls, listed: tuple[Listed, ...], controls: Controls | None, state: VenueState, origin: Origin
+    ) -> Venue:
+        """A venue in a saved state, SnapshotError if it is none; `origin` is the last record covered."""
+        venue = cls(listed, controls)
+        engine = MatchingEngine.restore(state.engine)
+        if engine.symbols != len(listed):
+            raise SnapshotError(f"snapshot: it has {engine.symbols} symbols, the venue {len(listed)}")
+        venue._engine = engine
+        venue._reports, venue._next_offset, venue._time_ns = state.reports, state.next_offset, state.time_ns
+        venue._as_of = origin
+        return venue
+
+    def state(self) -> VenueState:
+        """What `restored` takes."""
+        return VenueState(self._next_offset, self._reports, self._time_ns, self._engine.snapshot())
+
+    @property
+    def next_offset(self) -> int:
+        """One past the last record that was applied."""
+        return self._next_offset
+
+    @property
+    def reports(self) -> int:
+        """How many reports the venue has made since its log began."""
+        return self._reports
+
+    @property
+    def orders(self) -> int:
+        """How many order messages the venue has taken since its log began."""
+        return self._engine.sequence
+
+    @property
+    def time_ns(self) -> int:
+        """The latest time that a message carried."""
+        return self._time_ns
 
     def apply(self, events: OrderEvents, origin: Origin) -> ExecutionBatch:
         """Matches one batch and says what happened. Orders in unknown symbols are rejected, not lost."""
@@ -85,7 +134,8 @@ class Venue:
         rows["symbol"] = places[events.rows["symbol"]]
         before = self._engine.sequence
         reports = self._engine.process(rows)
-        self._as_of, self._time_ns = origin, int(rows["time"].max())
+        self._as_of, self._next_offset = origin, origin.offset + 1
+        self._time_ns = max(self._time_ns, int(rows["time"].max()))
         batch = self._pack(events, reports, before)
         batch.origin.CopyFrom(origin)
         batch.first_report = self._reports

@@ -138,16 +138,24 @@ class Consumer(Generic[T]):
 
     def ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """The end offset of each partition (next to be written), asked of the broker."""
-        client = self._connected(subscribe=True)
-        out: dict[Partition, int] = {}
+        return {one: end for one, (_, end) in self.bounds(partitions).items()}
+
+    def bounds(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int]]:
+        """The first offset that each partition still holds and its end, asked of the broker."""
+        client = self._connected(subscribe=bool(self._topics))
+        out: dict[Partition, tuple[int, int]] = {}
         for one in partitions:
             try:
-                _, out[one] = client.get_watermark_offsets(
+                out[one] = client.get_watermark_offsets(
                     TopicPartition(one.topic, one.partition), timeout=_REQUEST_S
                 )
             except KafkaException as error:
                 raise ConsumerFailed(f"{one.topic}[{one.partition}]: {error.args[0].str()}") from error
         return out
+
+    def group_metadata(self) -> object:
+        """Who this member is now, for a transaction that commits its offsets; ask anew for each."""
+        return self._connected(subscribe=True).consumer_group_metadata()
 
     def lag(self) -> dict[Partition, int]:
         """Records still to read, as far as the last fetch told; partitions not yet read from are left out."""

@@ -18,6 +18,7 @@ from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.partitioning import LIBRDKAFKA_PARTITIONER
 from service_kit.kafka.settings import KafkaSettings
 
+BY_KEY = -1  # the client library's "unassigned": the partitioner decides
 # How long to serve the client library before looking again whether the queue has room.
 _ROOM_CHECK_S = 0.005
 _FLUSH_SLICE_S = 0.25
@@ -36,7 +37,10 @@ class Producer:
         *,
         metrics: KafkaMetrics | None = None,
         on_error: Callable[[DeliveryFailed], None] | None = None,
+        gapless: bool = False,
     ) -> None:
+        """`gapless`: once a record is lost nothing after it is sent; the producer must then be made anew."""
+        self._gapless = gapless
         self._settings = settings.validate()
         self._metrics = KafkaMetrics() if metrics is None else metrics
         self._on_error = on_error
@@ -54,8 +58,13 @@ class Producer:
         key: str | bytes | None,
         value: bytes | None,
         headers: Iterable[tuple[str, bytes]] = (),
+        *,
+        partition: int | None = None,
     ) -> None:
-        """Queue one record; `value` None is a tombstone. Waits at most `send_wait_s_max` for room."""
+        """Queue one record; `value` None is a tombstone. Waits at most `send_wait_s_max` for room.
+
+        `partition` None: the key's own.
+        """
         client = self._connected()
         size = 0 if value is None else len(value)
         if size > self._settings.record_bytes_max:
@@ -65,9 +74,10 @@ class Producer:
             )
         pairs: Any = list(headers) or None
         deadline: float | None = None
+        place = BY_KEY if partition is None else partition
         while True:
             try:
-                client.produce(topic, value, key, headers=pairs)
+                client.produce(topic, value, key, partition=place, headers=pairs)
                 break
             except BufferError:
                 deadline = self._wait_for_room(client, topic, deadline)
@@ -156,6 +166,7 @@ class Producer:
             "compression.type": settings.compression,
             "partitioner": LIBRDKAFKA_PARTITIONER,
             "enable.idempotence": True,
+            "enable.gapless.guarantee": self._gapless,
             "retry.backoff.ms": 50,
             # Successes are only counted, by the client library itself: `flush` waits for its count.
             "delivery.report.only.error": True,

@@ -1125,6 +1125,7 @@ class StressTestResponse(_message.Message):
     VALUE_TODAY_FIELD_NUMBER: _builtins.int
     PORTFOLIO_VERSION_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     value_today: _builtins.float
     portfolio_version: _builtins.int
     @_builtins.property
@@ -1141,6 +1142,10 @@ class StressTestResponse(_message.Message):
     def pnl_by_position(self) -> Global___Matrix: ...
     @_builtins.property
     def provenance(self) -> Global___Provenance: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what is not in the numbers, and why"""
+
     def __init__(
         self,
         *,
@@ -1151,10 +1156,11 @@ class StressTestResponse(_message.Message):
         value_today: _builtins.float = ...,
         portfolio_version: _builtins.int = ...,
         provenance: Global___Provenance | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pnl_by_group", b"pnl_by_group", "pnl_by_position", b"pnl_by_position", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "pnl", b"pnl", "pnl_by_group", b"pnl_by_group", "pnl_by_position", b"pnl_by_position", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "value_today", b"value_today"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "pnl", b"pnl", "pnl_by_group", b"pnl_by_group", "pnl_by_position", b"pnl_by_position", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "value_today", b"value_today", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1230,6 +1236,7 @@ class HedgeResponse(_message.Message):
     MEASURE_FIELD_NUMBER: _builtins.int
     PORTFOLIO_VERSION_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     risk_before: _builtins.float
     risk_after: _builtins.float
     measure: _builtins.str
@@ -1243,6 +1250,10 @@ class HedgeResponse(_message.Message):
     def cost(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
     def provenance(self) -> Global___Provenance: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what is not in the numbers, and why"""
+
     def __init__(
         self,
         *,
@@ -1254,10 +1265,11 @@ class HedgeResponse(_message.Message):
         measure: _builtins.str = ...,
         portfolio_version: _builtins.int = ...,
         provenance: Global___Provenance | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "measure", b"measure", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "risk_after", b"risk_after", "risk_before", b"risk_before", "symbol", b"symbol", "trade", b"trade"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "measure", b"measure", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "risk_after", b"risk_after", "risk_before", b"risk_before", "symbol", b"symbol", "trade", b"trade", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1729,6 +1741,9 @@ class Engine(_message.Message):
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     UTILISATION_FIELD_NUMBER: _builtins.int
     TEMPERATURE_CELSIUS_FIELD_NUMBER: _builtins.int
+    LAST_XID_FIELD_NUMBER: _builtins.int
+    DEVICE_HEALTH_FIELD_NUMBER: _builtins.int
+    OWN_PROCESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     device: _builtins.str
     available: _builtins.bool
@@ -1737,7 +1752,14 @@ class Engine(_message.Message):
     memory_used_bytes: _builtins.int
     memory_total_bytes: _builtins.int
     utilisation: _builtins.float
+    """0 to 1"""
     temperature_celsius: _builtins.float
+    last_xid: _builtins.int
+    """number of the newest fault that the driver has reported; 0: none"""
+    device_health: _builtins.str
+    """what the driver says, or why it says nothing"""
+    own_process: _builtins.bool
+    """it runs apart from the service, which outlives it"""
     @_builtins.property
     def cannot(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what it does not do"""
@@ -1754,10 +1776,13 @@ class Engine(_message.Message):
         memory_total_bytes: _builtins.int = ...,
         utilisation: _builtins.float = ...,
         temperature_celsius: _builtins.float = ...,
+        last_xid: _builtins.int = ...,
+        device_health: _builtins.str = ...,
+        own_process: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "cannot", b"cannot", "device", b"device", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "reason", b"reason", "temperature_celsius", b"temperature_celsius", "utilisation", b"utilisation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "cannot", b"cannot", "device", b"device", "device_health", b"device_health", "last_xid", b"last_xid", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "own_process", b"own_process", "reason", b"reason", "temperature_celsius", b"temperature_celsius", "utilisation", b"utilisation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

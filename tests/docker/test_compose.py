@@ -67,6 +67,7 @@ def test_the_services_are_given_settings_that_they_take(name, settings):
 
 def test_the_commands_exist():
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    commands |= {group.name for group in app.registered_groups}
     for name, service in SERVICES.items():
         if name not in BROKERS:
             assert service["command"][0] in commands

@@ -14,6 +14,7 @@ import typer
 
 from risk_cli.book.commands import book_app
 from risk_cli.extras import MissingExtra
+from risk_cli.feed.commands import feed
 from risk_cli.options import Csv, Engine, InFile, Json, Number, OtherServer, Parquet, Server, Settings
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(book_app, name="book")
+app.command()(feed)
 
 
 @app.command()
@@ -41,14 +43,6 @@ def serve(settings: Settings = None) -> None:
     from risk_cli.services import run_risk_service
 
     run_risk_service(settings)
-
-
-@app.command()
-def feed(settings: Settings = None) -> None:
-    """Runs the synthetic market: ticks and orders onto Kafka."""
-    from risk_cli.services import run_feed_service
-
-    run_feed_service(settings)
 
 
 @app.command()

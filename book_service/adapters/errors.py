@@ -5,6 +5,8 @@ AdapterError
 ├── LobsterError      a LOBSTER file that contradicts itself; names file, line and column
 ├── TabularError      a table that does not fit its mapping; names file, line and column
 ├── FeedError         a JSON message of a feed that cannot be read; names the field
+├── PlanError         a feed that is described wrongly; names the field
+├── SymbolError       two symbols of a source would become one
 └── WebSocketError    a peer that breaks RFC 6455 or a limit of ours
 """
 
@@ -33,6 +35,18 @@ class TabularError(AdapterError):
 
 class FeedError(AdapterError):
     """A JSON message that cannot be read."""
+
+
+class PlanError(AdapterError):
+    """A feed that is described wrongly."""
+
+    def __init__(self, field: str, why: str) -> None:
+        self.field, self.why = field, why
+        super().__init__(f"{field}: {why}")
+
+
+class SymbolError(AdapterError):
+    """Two symbols of a source would become one of ours."""
 
 
 class WebSocketError(AdapterError):

@@ -16,10 +16,12 @@ topic holds. After an ItchError the adapter's state is that of no moment of the 
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +100,11 @@ class ItchAdapter:
             self._states(messages, times),
         )
         return self._columns(np.concatenate(parts))
+
+    @property
+    def bytes_taken(self) -> int:
+        """Of the stream, so far."""
+        return self._decoder.offset
 
     def finish(self) -> None:
         """Says that the stream is over; ItchError if it broke off within a message."""
@@ -198,13 +205,21 @@ class ItchAdapter:
 
 
 def replay(path: Path, adapter: ItchAdapter, piece_bytes: int = PIECE_BYTES) -> Iterator[RawColumns]:
-    """Events of a BinaryFILE, piece by piece."""
-    with path.open("rb") as file:
-        while piece := file.read(piece_bytes):
+    """Events of a BinaryFILE, piece by piece; one that ends in .gz is unpacked on the way."""
+    opened: Any = gzip.open if path.suffix == ".gz" else Path.open
+    with opened(path, "rb") as file:
+        while piece := _read(file, piece_bytes, adapter):
             events = adapter.feed(piece)
             if len(events):
                 yield events
     adapter.finish()
+
+
+def _read(file: BinaryIO, piece_bytes: int, adapter: ItchAdapter) -> bytes:
+    try:
+        return file.read(piece_bytes)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise ItchError(adapter.bytes_taken, f"the packed file breaks off or is damaged: {error}") from error
 
 
 _EVENT = np.dtype(

@@ -24,6 +24,11 @@ class RawColumns:
     def __len__(self) -> int:
         return len(self.columns["kind"])
 
+    def take(self, rows: slice | NDArray[np.intp] | NDArray[np.bool_]) -> RawColumns:
+        """Some of the events."""
+        chosen = {name: values[rows] for name, values in self.columns.items()}
+        return RawColumns(self.source, self.symbols, chosen)
+
     def batch(self) -> RawBatch:
         """All events as one record; it names only the symbols that it is about."""
         return self._batch(slice(None))

@@ -32,6 +32,15 @@ class BookSettings:
     poll_records_max: int = limited(500, at_least=1, at_most=100_000)
     poll_wait_s: float = limited(0.05, at_least=0.001, at_most=10.0)
     commit_every_s: float = limited(1.0, at_least=0.0, at_most=60.0)
+    # Where snapshots of the venue are kept; instances that share it hand partitions over by it. Empty:
+    # none, a partition that is taken is rebuilt from its log's beginning.
+    snapshot_folder: str = ""
+    snapshot_every_s: float = limited(60.0, at_least=0.0, at_most=86_400.0)
+    # Where the audit log is kept. Empty: none.
+    audit_folder: str = ""
+    audit_file_bytes_max: int = limited(268_435_456, at_least=1_048_576, at_most=1_099_511_627_776)
+    # Executions and offsets in Kafka transactions. For brokers of version 4 or newer; not the embedded one.
+    transactions: bool = False
     band_relative: float = limited(0.25, at_least=0.001, at_most=100.0)
     band_absolute: float = limited(1.0, at_least=0.0, at_most=1e9)
     band_confirmations: int = limited(5, at_least=1, at_most=1_000_000)

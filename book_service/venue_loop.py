@@ -1,99 +1,114 @@
-"""orders.incoming in, orders.executed out. The books are rebuilt from the log whenever a partition is taken.
+"""orders.incoming in, orders.executed out: one `VenuePartition` for each partition that is held.
 
-A partition is read from its beginning, so that its venue is a function of the whole log; what lies before the
-committed offset was published by whoever held the partition then, and is not published again.
+A partition that is taken is restored from the newest snapshot that can be trusted and the log after it, or
+from the log's beginning; one that is given up is settled and saved first: its next owner starts from there.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from book_service.matching import Controls
 from book_service.order_events import OrderEvents
 from book_service.service_metrics import BookMetrics
-from book_service.venue import Listed, Venue, warm_up
-from protos import topics
+from book_service.venue import Listed, warm_up
+from book_service.venue_partition import VenuePartition
 from protos.book.v1.book_pb2 import Book
 from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1.orders_pb2 import ACTION_CONTROL, REPORT_KIND_CANCELLED, ExecutionBatch
 from service_kit.errors import Unavailable
 from service_kit.kafka.consumer import Consumer
+from service_kit.kafka.errors import ConsumerFailed, ProducerFenced
 from service_kit.kafka.partitioning import partition_of
-from service_kit.kafka.producer import Producer
-from service_kit.kafka.records import BEGINNING, Message, Partition
+from service_kit.kafka.records import Message, Partition
 from service_kit.lifecycle import Stop
 from service_kit.telemetry.traces import Headers, Traces
 
+LOG = logging.getLogger("gpu_risk.book_service")
 COMMANDS_REMEMBERED = 1_000
 
 
 @dataclass(slots=True)
 class VenueLoop:
-    """Runs in one thread; `book` may be called from any."""
+    """Runs in one thread; `book` and `wait_for_command` may be called from any."""
 
-    producer: Producer
+    make: Callable[[Partition], VenuePartition]
     listed: tuple[Listed, ...]
-    controls: Controls | None
     metrics: BookMetrics
     partitions: int
     poll_records_max: int
     poll_wait_s: float
     commit_every_s: float
+    snapshot_every_s: float = 60.0
+    # Executions become visible, with their offsets, when they are settled: that is then after every round.
+    transactional: bool = False
     traces: Traces = field(default_factory=Traces.off)
     consumer: Consumer[OrderEvents] = field(init=False)
-    _venues: dict[int, Venue] = field(default_factory=dict)
-    _published_to: dict[int, int] = field(default_factory=dict)
+    _venues: dict[int, VenuePartition] = field(default_factory=dict)
     _lock: threading.Condition = field(default_factory=threading.Condition)
     # Orders that each recent control command cancelled, for the calls that wait for it.
     _commands: dict[tuple[int, int], int] = field(default_factory=dict)
-    _uncommitted: bool = False
-    _committed_at_s: float = 0.0
+    _settled_at_s: float = 0.0
+    _saved_at_s: float = field(default_factory=time.monotonic)
 
     def taken(self, partitions: list[Partition]) -> Mapping[Partition, int]:
-        """New partitions: their venues begin empty, at the beginning of their logs."""
+        """New partitions: where each is to be read from."""
+        self._close(list(self._venues))
         committed = self.consumer.committed(partitions)
-        with self._lock:
-            for one in partitions:
-                self._venues[one.partition] = Venue(self.listed, self.controls)
-                self._published_to[one.partition] = committed.get(one, 0)
-        return dict.fromkeys(partitions, BEGINNING)
+        starts: dict[Partition, int] = {}
+        for one in partitions:
+            venue = self.make(one)
+            try:
+                starts[one] = venue.open(committed.get(one, 0))
+            except BaseException:
+                venue.close()
+                raise
+            with self._lock:
+                self._venues[one.partition] = venue
+        return starts
 
     def given_up(self, partitions: list[Partition], lost: bool) -> None:
-        """Partitions that another takes over."""
+        """Partitions that another takes over, or (`lost`) has taken over already."""
         if not lost:
-            self._commit()
-        with self._lock:
-            for one in partitions:
-                self._venues.pop(one.partition, None)
+            self._settle()
+            self._save()
+        self._close([one.partition for one in partitions])
 
     def run(self, stop: Stop) -> None:
-        """Until told to stop; what was read is then sent and committed."""
+        """Until told to stop; what was read is then settled and saved."""
         # The core may have to be compiled first: market data and calls need not wait for that.
         warm_up()
-        while not stop.is_set():
-            self.turn()
-        self._commit()
+        try:
+            while not stop.is_set():
+                self.turn()
+            self._settle()
+            self._save()
+        finally:
+            self._close(list(self._venues))
 
     def turn(self) -> None:
         """One round."""
         for message in self.consumer.poll(self.poll_records_max, self.poll_wait_s):
             self._match(message)
-        self.producer.poll()
-        if self._uncommitted and time.monotonic() - self._committed_at_s >= self.commit_every_s:
-            self._commit()
+        now = time.monotonic()
+        if self.transactional or now - self._settled_at_s >= self.commit_every_s:
+            self._settle()
+        if now - self._saved_at_s >= self.snapshot_every_s:
+            self._settle()
+            self._save()
 
     def book(self, symbol: str, levels: int) -> Book | None:
         """Depth of an instrument as its partition has it; None where it is not traded here."""
         if all(symbol != one.symbol for one in self.listed):
             return None
         with self._lock:
-            venue = self._venues.get(partition_of(symbol, self.partitions))
-            if venue is None:
+            held = self._venues.get(partition_of(symbol, self.partitions))
+            if held is None or not held.rebuilt:
                 raise Unavailable(f"the book of {symbol} is not held here, or not yet rebuilt", 1.0)
-            return venue.book(symbol, levels)
+            return held.venue.book(symbol, levels)
 
     def wait_for_command(self, origin: Origin, within_s: float) -> int:
         """Orders that a logged command cancelled, once its partition has applied it."""
@@ -107,37 +122,73 @@ class VenueLoop:
 
     def _match(self, message: Message[OrderEvents]) -> None:
         record = message.record
-        origin = Origin(topic=record.topic, partition=record.partition, offset=record.offset)
+        held = self._venues.get(record.partition)
+        if held is None:
+            return  # shut out a moment ago: its next owner reads it
         with self._lock:
-            executions = self._venues[record.partition].apply(message.value, origin)
+            executions = held.apply(record, message.value)
             if (message.value.rows["action"] == ACTION_CONTROL).any():
-                self._note_command(origin, executions)
-        if record.offset < self._published_to[record.partition]:
+                self._note_command(record.partition, record.offset, executions)
+        if not held.is_new(record.offset):
+            held.publish(record, executions)
             return
         self.metrics.orders.inc(len(message.value.rows))
         self.metrics.reports.inc(len(executions.kind))
         with self.traces.span("match", record.headers) as span:
             headers: Headers = []
             span.inject(headers)
-            self.producer.send(topics.ORDERS_EXECUTED, record.key, executions.SerializeToString(), headers)
-        self._uncommitted = True
+            self._unless_fenced(held, lambda: held.publish(record, executions, headers))
 
-    def _note_command(self, origin: Origin, executions: ExecutionBatch) -> None:
+    def _note_command(self, partition: int, offset: int, executions: ExecutionBatch) -> None:
         cancelled = sum(kind == REPORT_KIND_CANCELLED for kind in executions.kind)
-        self._commands[origin.partition, origin.offset] = cancelled
+        self._commands[partition, offset] = cancelled
         while len(self._commands) > COMMANDS_REMEMBERED:
             del self._commands[next(iter(self._commands))]
         self._lock.notify_all()
 
-    def _published(self, partition: Partition) -> int:
-        return self._published_to.get(partition.partition, 0)
+    def _settle(self) -> None:
+        """Everything sent is there for good; then the group's offsets follow."""
+        self._settled_at_s = time.monotonic()
+        busy = [held for held in self._venues.values() if held.unsettled]
+        for held in busy:
+            self._unless_fenced(held, held.settle)
+        if busy:
+            self._commit()
+            self.consumer.lag()  # sets the metric
 
     def _commit(self) -> None:
-        if self._uncommitted:
-            self.producer.flush()
-            # A partition that is still being replayed must not be committed backwards.
-            ahead = {one: at for one, at in self.consumer.position().items() if at > self._published(one)}
+        # Transactions carry their own offsets.
+        if self.transactional:
+            return
+        # A partition that is still being replayed must not be committed backwards.
+        ahead = {
+            one: at
+            for one, at in self.consumer.position().items()
+            if one.partition in self._venues and at >= self._venues[one.partition].published_to
+        }
+        try:
             self.consumer.commit(ahead)
-            self.consumer.lag()  # sets the metric
-        self._uncommitted = False
-        self._committed_at_s = time.monotonic()
+        except ConsumerFailed as fault:
+            # Recovery reads the end of the output; the offsets are for whoever watches the lag.
+            LOG.warning("%s", fault)
+
+    def _save(self) -> None:
+        self._saved_at_s = time.monotonic()
+        for held in self._venues.values():
+            held.snapshot()
+
+    def _unless_fenced(self, held: VenuePartition, work: Callable[[], None]) -> None:
+        """Another process has taken the partition over while this one was away: join the group anew."""
+        try:
+            work()
+        except ProducerFenced as fault:
+            LOG.warning("%s; joining the group anew", fault)
+            self._close([held.home.partition])
+            self.consumer.rejoin()
+
+    def _close(self, partitions: list[int]) -> None:
+        for partition in partitions:
+            with self._lock:
+                held = self._venues.pop(partition, None)
+            if held is not None:
+                held.close()

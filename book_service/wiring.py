@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from book_service import order_events, raw_events
 from book_service.api.servicer import BookServicer
-from book_service.matching import Controls
 from book_service.normalise_loop import NormaliseLoop
 from book_service.normaliser import Normaliser
 from book_service.order_log import KafkaOrderLog
 from book_service.service_metrics import BookMetrics
 from book_service.settings import BookServiceSettings
 from book_service.venue_loop import VenueLoop
+from book_service.venue_partitions import VenuePartitions
 from protos import topics
 from protos.book.v1.book_pb2 import DESCRIPTOR as BOOK
 from protos.book.v1.book_pb2_grpc import add_BookServiceServicer_to_server
@@ -23,6 +23,7 @@ from service_kit.grpc_server.server import GrpcServer
 from service_kit.kafka.admin import check_broker
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.consumer import Consumer
+from service_kit.kafka.lookup import LogLookup
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.producer import Producer
 from service_kit.lifecycle import Stop
@@ -53,7 +54,9 @@ async def serve(
         resources.add("order log", appender.close)
         executor = ThreadPoolExecutor(thread_name_prefix="calls")
         resources.add("calls", lambda: executor.shutdown(wait=True, cancel_futures=True))
-        venue = _venue_loop(settings, producer, metrics, kafka_metrics)
+        lookup = LogLookup(settings.kafka)
+        resources.add("lookup", lookup.close)
+        venue = venue_loop(settings, producer, lookup, metrics, kafka_metrics)
         loops: dict[str, NormaliseLoop | VenueLoop] = {
             "normaliser": _normalise_loop(settings, producer, metrics, kafka_metrics)
         }
@@ -114,19 +117,26 @@ def _normalise_loop(
     )
 
 
-def _venue_loop(
-    settings: BookServiceSettings, producer: Producer, metrics: BookMetrics, kafka_metrics: KafkaMetrics
+def venue_loop(
+    settings: BookServiceSettings,
+    producer: Producer,
+    lookup: LogLookup,
+    metrics: BookMetrics,
+    kafka_metrics: KafkaMetrics,
 ) -> VenueLoop:
+    """The venue's loop, to be run in a thread."""
     book = settings.book
+    partitions = VenuePartitions(settings.kafka, book, lookup, lambda: loop.consumer, kafka_metrics)
     loop = VenueLoop(
-        producer=producer,
+        make=partitions.make,
         listed=book.listed(),
-        controls=Controls() if book.controls else None,
         metrics=metrics,
         partitions=ORDER_PARTITIONS,
         poll_records_max=book.poll_records_max,
         poll_wait_s=book.poll_wait_s,
         commit_every_s=book.commit_every_s,
+        snapshot_every_s=book.snapshot_every_s,
+        transactional=book.transactions,
     )
     loop.consumer = Consumer(
         settings.kafka,

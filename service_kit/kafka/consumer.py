@@ -73,6 +73,8 @@ class Consumer(Generic[T]):
         # The next offset to read of each partition from which something was read.
         self._positions: dict[Partition, int] = {}
         self._assigned: set[Partition] = set()
+        # Where the partitions begin that the group has given during the call of `poll` that runs.
+        self._starts: list[TopicPartition] = []
 
     def assign(self, partitions: Mapping[Partition, int] | Iterable[Partition]) -> None:
         """Read exactly these partitions, each from its offset (a number, BEGINNING, END or COMMITTED)."""
@@ -118,6 +120,12 @@ class Consumer(Generic[T]):
                     f"group {self._group}: commit of {result.topic}[{result.partition}] "
                     f"at {result.offset} failed: {result.error.str()}"
                 )
+
+    def rejoin(self) -> None:
+        """Gives every partition up and joins the group anew, in the next calls of `poll`."""
+        client = self._connected(subscribe=True)
+        client.unsubscribe()
+        self._subscribe(client)
 
     def position(self) -> dict[Partition, int]:
         """The next offset of each assigned partition from which something was read."""
@@ -206,10 +214,11 @@ class Consumer(Generic[T]):
             if subscribe:
                 if not self._topics:
                     raise ConsumerFailed("no topics to subscribe to; give topics or call assign()")
-                self._client.subscribe(
-                    self._topics, on_assign=self._given, on_revoke=self._taken, on_lost=self._lost
-                )
+                self._subscribe(self._client)
         return self._client
+
+    def _subscribe(self, client: confluent_kafka.Consumer) -> None:
+        client.subscribe(self._topics, on_assign=self._given, on_revoke=self._taken, on_lost=self._lost)
 
     def _config(self) -> dict[str, Any]:
         settings = self._settings
@@ -241,10 +250,19 @@ class Consumer(Generic[T]):
 
     def _fetch(self, client: confluent_kafka.Consumer, max_records: int, timeout_s: float) -> list[_Raw]:
         # `consume(n)` waits for n records; so wait for one, then take what has arrived with it.
+        self._starts = []
         raw = client.consume(1, timeout_s)
         if raw and max_records > 1:
             raw += client.consume(max_records - 1, 0)
-        return [one for one in raw if self._is_record(one)]
+        return [one for one in self._in_order(client, raw) if self._is_record(one)]
+
+    def _in_order(self, client: confluent_kafka.Consumer, raw: list[_Raw]) -> list[_Raw]:
+        """Without what was read of a partition before it was given anew in this call, from another offset."""
+        restarted = {(one.topic, one.partition) for one in self._starts if one.offset != COMMITTED}
+        kept = [one for one in raw if (one.topic(), one.partition()) not in restarted]
+        if len(kept) < len(raw):
+            client.assign(self._starts)
+        return kept
 
     def _is_record(self, message: _Raw) -> bool:
         error = message.error()
@@ -308,9 +326,10 @@ class Consumer(Generic[T]):
             self._positions.pop(one, None)
         offsets = (self._on_assign(given) if self._on_assign else None) or {}
         if offsets:
-            client.assign(
-                [TopicPartition(one.topic, one.partition, offsets.get(one, COMMITTED)) for one in given]
-            )
+            self._starts = [
+                TopicPartition(one.topic, one.partition, offsets.get(one, COMMITTED)) for one in given
+            ]
+            client.assign(self._starts)
 
     def _taken(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         self._drop(partitions, lost=False)

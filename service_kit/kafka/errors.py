@@ -11,6 +11,7 @@ __all__ = [
     "EmbeddedBrokerUnavailable",
     "KafkaError",
     "NoRealKafka",
+    "ProducerFenced",
     "QueueFull",
     "RecordTooLarge",
     "TopicSetupFailed",
@@ -31,6 +32,10 @@ class RecordTooLarge(KafkaError):
 
 class DeliveryFailed(KafkaError):
     """Records that were sent have not reached the broker."""
+
+
+class ProducerFenced(KafkaError):
+    """Another process has taken over what this producer wrote for."""
 
 
 class ConsumerFailed(KafkaError):

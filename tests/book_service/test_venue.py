@@ -13,8 +13,9 @@ from book_service.api.servicer import kill_command
 from book_service.matching import Controls
 from book_service.order_log import KafkaOrderLog, by_partition
 from book_service.service_metrics import BookMetrics
+from book_service.settings import BookServiceSettings, BookSettings
 from book_service.venue import Listed, Venue
-from book_service.venue_loop import VenueLoop
+from book_service.wiring import venue_loop
 from protos import packing, topics
 from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1 import orders_pb2 as orders
@@ -22,9 +23,12 @@ from service_kit.errors import Unavailable
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.embedded import EmbeddedBroker
+from service_kit.kafka.lookup import LogLookup
+from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.partitioning import partition_of
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import BEGINNING, Partition
+from service_kit.lifecycle import Stop
 
 TICKS = {"AAA": 0.01, "BBB": 0.5}
 LISTED = tuple(Listed(symbol, tick) for symbol, tick in TICKS.items())
@@ -195,28 +199,30 @@ def test_kill_of_one_account_leaves_the_others():
     assert list(venue.book("AAA", 5).bid_price_ticks) == [99]
 
 
-def loop_on(broker, group="venue"):
-    kafka = broker.settings()
-    loop = VenueLoop(
-        producer=Producer(kafka),
-        listed=LISTED,
-        controls=None,
-        metrics=BookMetrics.on(CollectorRegistry()),
-        partitions=4,
-        poll_records_max=100,
-        poll_wait_s=0.05,
-        commit_every_s=0.0,
+def loop_on(broker, group="venue", **book):
+    """A venue's loop as the service makes it."""
+    instruments = tuple(f"{symbol}:{tick}" for symbol, tick in TICKS.items())
+    settings = BookServiceSettings(
+        kafka=broker.settings(),
+        book=BookSettings(
+            instruments=instruments,
+            controls=False,
+            group=group,
+            poll_records_max=100,
+            commit_every_s=0.0,
+            **book,
+        ),
     )
-    loop.consumer = Consumer(
-        kafka,
-        [topics.ORDERS_INCOMING],
-        group,
-        order_events.decode,
-        loop.producer,
-        on_assign=loop.taken,
-        on_revoke=loop.given_up,
-    )
-    return loop
+    metrics = BookMetrics.on(CollectorRegistry())
+    return venue_loop(settings, Producer(settings.kafka), LogLookup(settings.kafka), metrics, KafkaMetrics())
+
+
+def leave(loop):
+    """As a service that is told to stop leaves."""
+    stop = Stop()
+    stop.set()
+    loop.run(stop)
+    loop.consumer.close()
 
 
 def turn_until(loop, done):
@@ -251,14 +257,12 @@ def test_a_new_process_rebuilds_the_book_and_publishes_nothing_twice():
         assert first.book("never traded", 10) is None
         places = [log.append(batch((0, n, SELL, 100 + n, n))) for n in range(1, 6)]
         before = turn_until(first, lambda book: len(book.ask_price_ticks) == 5)
-        first.producer.flush()
-        first.consumer.close()
+        leave(first)
 
         second = loop_on(broker)
         places.append(log.append(batch((0, 7, BUY, 101, 1))))
         wanted = places[-1][0]
         after = turn_until(second, lambda book: book.as_of == wanted)
-        second.producer.flush()
-        second.consumer.close()
+        leave(second)
         assert list(after.ask_price_ticks) == list(before.ask_price_ticks)[1:]
         assert executed(broker, 6) == sorted((one.partition, one.offset) for [one] in places)

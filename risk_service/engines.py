@@ -1,44 +1,217 @@
-"""The engines of this process: the one that answers, and those that can be asked for by name.
+"""The engines of this service: the one that answers, those that can be asked for by name, and the spare.
 
 An engine is looked for when it is first wanted: a service that answers with one does not load the others.
+Device engines live in worker processes (`risk_service.worker`), so that this process never loads CUDA.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import multiprocessing
+import os
+import sys
+import threading
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from typing import Literal, NamedTuple
 
 import gpu_kernels as gk
-from gpu_kernels.engines.choose import Probe
+from gpu_kernels.engines.choose import PREFERENCE
+from risk_service.on_demand.break_even import OPTIONS_UNMEASURED, break_even_options
+from risk_service.worker.engine import WorkerEngine
+from risk_service.worker.fallback import LastingEngine, SpareEngine
+from risk_service.worker.supervisor import Supervisor
 from service_kit.errors import InvalidRequest, SettingError
 
+Process = Literal["auto", "always", "never"]
 
-@dataclass(frozen=True, slots=True)
+# "auto" puts these into a process of their own. A CPU engine gains nothing there and pays for the way.
+DEVICE_ENGINES = ("cuda", "xla")
+# Without one of these a machine has no NVIDIA driver, and asking CUDA would be a process started for nothing.
+DRIVER_SIGNS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/nvhost-ctrl-gpu")
+SURVEY_WITHIN_S = 60.0
+
+
+class Known(NamedTuple):
+    """An engine, there or not."""
+
+    name: str
+    device: str
+    available: bool
+    reason: str
+
+
+@dataclass(slots=True)
 class Engines:
-    """The serving engine, and the way to the others."""
+    """The serving engine, and the way to the others. Safe to use from several threads."""
 
     serving: gk.Engine
     chosen_because: str
+    process: Process = "never"
+    break_even: int = 0  # options; smaller work goes to the CPU in this process
+    _workers: dict[str, Supervisor] = field(default_factory=dict)
+    _survey: tuple[Known, ...] = ()
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @classmethod
     def probe(cls, wanted: str) -> Engines:
-        """Takes the engine that the settings want; "auto" takes the fastest that is there."""
+        """Takes the engine that the settings want into this process; "auto" takes the fastest there is."""
+        return cls.start(wanted, "never")
+
+    @classmethod
+    def start(cls, wanted: str, process: Process) -> Engines:
+        """Takes the engine that the settings want, in a process of its own where `process` says so."""
         if wanted == "auto":
-            return cls(gk.engine("auto"), "the fastest that is there")
+            because = "the fastest that is there"
+            if process == "never":
+                return cls(gk.engine("auto"), because)
+            found = cls._in_worker("cuda", process) if cuda_may_be_there() else None
+            return found or cls._local_or_worker("cpu", process, because)
+        return cls._local_or_worker(wanted, process, "asked for by the settings")
+
+    @classmethod
+    def _local_or_worker(cls, wanted: str, process: Process, because: str) -> Engines:
+        if process == "always" or (process == "auto" and wanted in DEVICE_ENGINES):
+            supervisor = Supervisor(wanted)
+            if not supervisor.start().name:
+                raise SettingError("risk.engine", supervisor.found.reason)
+            return cls._served_by(supervisor, process, because)
         try:
-            return cls(gk.engine(wanted), "asked for by the settings")
+            return cls(gk.engine(wanted), because, process)
         except gk.EngineUnavailable as fault:
             raise SettingError("risk.engine", str(fault)) from fault
 
+    @classmethod
+    def _in_worker(cls, wanted: str, process: Process) -> Engines | None:
+        supervisor = Supervisor(wanted)
+        if not supervisor.start().name:
+            return None
+        return cls._served_by(supervisor, process, "the fastest that is there")
+
+    @classmethod
+    def _served_by(cls, supervisor: Supervisor, process: Process, because: str) -> Engines:
+        engine = WorkerEngine(supervisor)
+        engines = cls(engine, because, process, _workers={engine.name: supervisor})
+        # The CPU in a process of its own is never quicker than here: it is wanted for other reasons.
+        if engine.name in DEVICE_ENGINES:
+            engines.break_even = OPTIONS_UNMEASURED
+            threading.Thread(target=engines._measure, name="break-even", daemon=True).start()
+        return engines
+
     @property
-    def all(self) -> tuple[Probe, ...]:
-        """Every engine we know of, there or not; loads what has not been loaded yet."""
-        return gk.available_engines()
+    def all(self) -> tuple[Known, ...]:
+        """Every engine we know of, there or not; loads none into this process that is not here already."""
+        with self._lock:
+            if not self._survey:
+                self._survey = _here() if self.process == "never" else _surveyed()
+            return tuple(self._at_present(one) for one in self._survey)
+
+    @property
+    def live(self) -> gk.Engine:
+        """For the live loop: the serving engine, or the CPU while its worker is not there."""
+        engine = self.serving
+        return LastingEngine(engine, self.cpu) if isinstance(engine, WorkerEngine) else engine
+
+    @property
+    def cpu(self) -> gk.Engine:
+        """The CPU engine of this process."""
+        return gk.engine("cpu")
 
     def named(self, name: str) -> gk.Engine:
         """The engine of that name, or the serving one for the empty name; never another than asked for."""
-        if not name:
+        if not name or name == self.serving.name:
             return self.serving
+        if self.process != "never" and name in DEVICE_ENGINES:
+            return self._worker(name)
         try:
             return gk.engine(name)
         except gk.EngineUnavailable as fault:
             raise InvalidRequest("engine", str(fault)) from fault
+
+    def for_cost(self, name: str, options: int) -> gk.Engine:
+        """As `named`; work below the measured break-even goes to the CPU here where no engine was named."""
+        if not name and options < self.break_even:
+            return self.cpu
+        return self.named(name)
+
+    def spare(self, name: str, why: str) -> gk.Engine | None:
+        """What answers in the serving engine's place; None where an engine was asked for by name."""
+        if name or not isinstance(self.serving, WorkerEngine):
+            return None
+        return SpareEngine(self.cpu, why)
+
+    def warm_up(self) -> None:
+        """Makes the serving engine and the spare ready for their first question."""
+        self.serving.warm_up()
+        if isinstance(self.serving, WorkerEngine):
+            self.cpu.warm_up()
+
+    def supervisor(self, name: str) -> Supervisor | None:
+        """The supervisor of the engine of that name, if it has a process of its own."""
+        return self._workers.get(name)
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        for supervisor in tuple(self._workers.values()):
+            supervisor.close()
+
+    def _worker(self, name: str) -> gk.Engine:
+        with self._lock:
+            if name not in self._workers:
+                supervisor = Supervisor(name)
+                supervisor.start()
+                self._workers[name] = supervisor
+            found = self._workers[name].found
+            if not found.name:
+                raise InvalidRequest("engine", found.reason)
+            return WorkerEngine(self._workers[name])
+
+    def _at_present(self, known: Known) -> Known:
+        supervisor = self._workers.get(known.name)
+        if supervisor is None or not supervisor.found.name or supervisor.ready:
+            return known
+        return known._replace(available=False, reason="its process died and is being started again")
+
+    def _measure(self) -> None:
+        self.cpu.warm_up()
+        self.break_even = break_even_options(self.serving, self.cpu)
+
+
+def cuda_may_be_there() -> bool:
+    """Whether asking CUDA can be worth it: CuPy is installed, and there are signs of a driver."""
+    driver = sys.platform != "linux" or any(os.path.exists(sign) for sign in DRIVER_SIGNS)
+    return driver and find_spec("cupy") is not None
+
+
+def _here() -> tuple[Known, ...]:
+    probes = gk.available_engines()
+    return tuple(
+        Known(one.name, "" if one.engine is None else one.engine.device, one.engine is not None, one.reason)
+        for one in probes
+    )
+
+
+def _surveyed() -> tuple[Known, ...]:
+    """What a process of its own finds here; it loads every library there is, and ends."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    child = spawn.Process(target=_survey_into, args=(theirs,), name="engine survey", daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        if ours.poll(SURVEY_WITHIN_S):
+            found: tuple[Known, ...] = ours.recv()
+            return found
+    except EOFError:
+        pass
+    finally:
+        child.kill()
+        child.join()
+        ours.close()
+    return tuple(
+        Known(name, "", False, "asking for it ended in a crash, or did not end") for name in PREFERENCE
+    )
+
+
+def _survey_into(answer: Connection) -> None:
+    answer.send(_here())

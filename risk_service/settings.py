@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from service_kit.errors import SettingError
 from service_kit.grpc_server.settings import GrpcSettings
@@ -19,6 +20,8 @@ class RiskSettings:
     """What risk_service computes and how often."""
 
     engine: str = "auto"  # or the name of one, which must then be there
+    # Whether the engine runs in a process of its own: auto is for those of a device only (cuda, xla).
+    engine_process: Literal["auto", "always", "never"] = "auto"
     history: Path | None = None  # CSV of daily closes and vols; without it there is no historical ES
     history_days_max: int = limited(500, at_least=20, at_most=100_000)
     es_level: float = limited(0.975, at_least=0.5, at_most=0.9999)
@@ -33,6 +36,9 @@ class RiskSettings:
     readers: tuple[str, ...] = ()
     writers: tuple[str, ...] = ()
     # What one request may ask for. A revaluation is one European option under one scenario.
+    # Work let in at once, in seconds that it takes; what does not fit is refused with a delay.
+    backlog_s_max: float = limited(2.0, at_least=0.01, at_most=600.0)
+    backlog_share_max: float = limited(0.5, at_least=0.01, at_most=1.0)  # of it, for one principal
     revaluations_per_request_max: int = limited(5_000_000_000, at_least=1)
     values_per_answer_max: int = limited(4_000_000, at_least=1, at_most=100_000_000)
 

@@ -12,6 +12,7 @@ from protos import topics
 from protos.risk.v1.risk_pb2 import DESCRIPTOR as RISK
 from protos.risk.v1.risk_pb2_grpc import add_RiskServiceServicer_to_server
 from risk_service import market_events, price_history
+from risk_service.admission import Admission
 from risk_service.alerts import AlertBook
 from risk_service.api.access import Access
 from risk_service.api.on_demand_rpcs import OnDemandRpcs
@@ -21,9 +22,13 @@ from risk_service.api.scenario_requests import ScenarioReader
 from risk_service.api.servicer import RiskServicer
 from risk_service.api.work import Work
 from risk_service.board import RiskBoard
+from risk_service.desk_books import DeskBooks
+from risk_service.desk_premiums import DeskPremiums
+from risk_service.desk_risk import DeskRisk
 from risk_service.engines import Engines
 from risk_service.live_loop import LiveLoop, decode_portfolio
-from risk_service.live_risk import RiskCalculator, ScenarioSource
+from risk_service.live_metrics import MetricsWriter
+from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import SnapshotDesk
 from risk_service.on_demand.blocks import Limits
 from risk_service.portfolio_log import KafkaPortfolioLog
@@ -62,11 +67,12 @@ async def serve(
     """Runs the service until told to stop; `listening` is given the port once calls are answered."""
     check_broker(settings.kafka)
     history = None if settings.risk.history is None else price_history.read(settings.risk.history)
-    engines = Engines.probe(settings.risk.engine)
-    await asyncio.to_thread(engines.serving.warm_up)
     registry = process_registry()
     kafka_metrics = KafkaMetrics(registry)
     async with Resources() as resources:
+        engines = await asyncio.to_thread(Engines.start, settings.risk.engine, settings.risk.engine_process)
+        resources.add("engines", engines.close)
+        await asyncio.to_thread(engines.warm_up)
         exporter = MetricsExporter(settings.metrics, registry)
         resources.add("metrics", exporter.close)
         traces = Traces.start(settings.traces, "risk_service")
@@ -78,7 +84,7 @@ async def serve(
         executor = ThreadPoolExecutor(thread_name_prefix="compute")
         resources.add("compute", lambda: executor.shutdown(wait=True, cancel_futures=True))
         loop = _live_loop(
-            settings, engines.serving, producer, ServiceMetrics.on(registry), kafka_metrics, history
+            settings, engines.live, producer, ServiceMetrics.on(registry), kafka_metrics, history
         )
         loop.traces = traces
         resources.add("market consumer", loop.market_consumer.close)
@@ -110,7 +116,10 @@ def risk_servicer(
     history: price_history.PriceHistory | None,
 ) -> RiskServicer:
     """The servicer over a live loop; call from the event loop that serves it."""
-    risk, work = settings.risk, Work(executor)
+    risk = settings.risk
+    # Where callers are not told apart nobody has a share.
+    share = 1.0 if settings.grpc.auth == "none" else risk.backlog_share_max
+    work = Work(executor, Admission(risk.backlog_s_max, share))
     access = Access(
         readers=frozenset(risk.readers),
         writers=frozenset(risk.writers),
@@ -159,13 +168,17 @@ def _live_loop(
     # From the beginning at every start: the state is a function of the whole log that the broker keeps.
     market.assign(_whole(topics.MARKET_DATA_NORMALIZED))
     portfolios.assign(_whole(topics.RISK_PORTFOLIOS))
+    # Tables are made on the CPU whatever engine serves: only it has the interpolants.
+    background = ThreadPoolExecutor(1, thread_name_prefix="premium tables")
+    premiums = DeskPremiums(gk.engine("cpu"), background)
     return LiveLoop(
         market_consumer=market,
         portfolio_consumer=portfolios,
         producer=producer,
         store=PortfolioStore(),
         board=RiskBoard(risk.watchers_max),
-        calculator=RiskCalculator(engine, ScenarioSource(history, risk.history_days_max), risk.es_level),
+        desk_books=DeskBooks(DeskRisk(engine, ScenarioSource(history, risk.history_days_max), premiums)),
+        writer=MetricsWriter(engine, risk.es_level),
         alerts=AlertBook(round(risk.stale_after_s * 1e9)),
         metrics=metrics,
         desk=SnapshotDesk(risk.snapshots_waiting_max),

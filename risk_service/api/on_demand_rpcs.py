@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from protos.risk.v1 import risk_pb2 as wire
-from risk_service.api import book_requests, risk_answers
+from risk_service.api import book_requests, costs, risk_answers
 from risk_service.api.book_requests import within
 from risk_service.api.portfolio_rpcs import PortfolioRpcs
 from risk_service.api.scenario_requests import ScenarioReader
@@ -25,6 +25,7 @@ from risk_service.on_demand.blocks import Limits, Revaluer
 from risk_service.on_demand.books import ValuedBook, book_at, measured_book, stored_book
 from risk_service.on_demand.patience import Patience
 from risk_service.portfolios import HeldPortfolio
+from risk_service.worker.fallback import degraded_reason
 from service_kit.errors import InvalidRequest, TooLarge
 
 LEVEL_DEFAULT = 0.975
@@ -72,11 +73,13 @@ class OnDemandRpcs:
     ) -> wire.ExpectedShortfallResponse:
         """Tail risk of a book."""
         held = self._readable(request)
+        live = held is not None and self.scenarios.is_live(request)
+        cost = costs.expected_shortfall(request, held, self.scenarios, live and self._measured(held))
         levels = _levels(request)
         convention = risk_answers.convention(request.convention)
 
         def compute(job: _Job) -> wire.ExpectedShortfallResponse:
-            if held is not None and self.scenarios.is_live(request):
+            if held is not None and live:
                 book, pnl = self._known(job, held)
             else:
                 book, pnl = _book(job, held, request), None
@@ -94,7 +97,7 @@ class OnDemandRpcs:
             came = risk_answers.came(job.engine, book, f"full revaluation, {words}, {convention}")
             return risk_answers.tail_response(book, answer, came, with_pnl=request.with_pnl)
 
-        return await self._compute(request.engine, compute)
+        return await self._compute(request.engine, cost, compute)
 
     async def stress_test(self, request: wire.StressTestRequest) -> wire.StressTestResponse:
         """What given and named scenarios do to a book."""
@@ -118,11 +121,10 @@ class OnDemandRpcs:
                 by_group=request.by_group,
                 by_position=request.by_position,
             )
-            words = "; ".join((f"full revaluation, {words}", *book.left_out()))
-            came = risk_answers.came(job.engine, book, words)
+            came = risk_answers.came(job.engine, book, f"full revaluation, {words}")
             return risk_answers.stress_response(book, scenarios.names, answer, came)
 
-        return await self._compute(request.engine, compute)
+        return await self._compute(request.engine, costs.stress_test(request, held), compute)
 
     async def what_if(self, request: wire.WhatIfRequest) -> wire.WhatIfResponse:
         """Expected shortfall with and without a trade, from the live vector where it is at hand."""
@@ -140,7 +142,8 @@ class OnDemandRpcs:
             came = risk_answers.came(job.engine, book, f"full revaluation, {words}, exact_tail")
             return risk_answers.what_if_response(book, impact, came)
 
-        return await self._compute(request.engine, compute)
+        cost = costs.what_if(request, held, self.scenarios, self._measured(held))
+        return await self._compute(request.engine, cost, compute)
 
     async def hedge(self, request: wire.HedgeRequest) -> wire.HedgeResponse:
         """Trades that take risk off a portfolio."""
@@ -165,29 +168,39 @@ class OnDemandRpcs:
                     answer = hedging.hedge_delta(job.engine, book, instruments)
                 else:
                     answer = hedging.hedge_greeks(job.engine, book, instruments)
-            came = risk_answers.came(job.engine, book, "; ".join((words, *book.left_out())))
+            came = risk_answers.came(job.engine, book, words)
             return risk_answers.hedge_response(book, instruments, answer, came)
 
-        return await self._compute(request.engine, compute)
+        cost = costs.hedge(request, held, self.scenarios, self._measured(held))
+        return await self._compute(request.engine, cost, compute)
 
-    async def _compute(self, engine_name: str, compute: Callable[[_Job], Answer]) -> Answer:
-        """Runs a computation on the named engine at the newest snapshot."""
-        engine = await self.work.engine(self.engines, engine_name)
-        snapshot = await asyncio.wrap_future(self.desk.ask())
+    async def _compute(self, engine_name: str, cost: int, compute: Callable[[_Job], Answer]) -> Answer:
+        """Runs a computation of this cost (revaluations) on the named engine at the newest snapshot."""
+        await self.work.expect(self.engines, engine_name)
+        with self.work.admitted(cost):
+            snapshot = await asyncio.wrap_future(self.desk.ask())
 
-        def run(patience: Patience) -> Answer:
-            return compute(_Job(snapshot, Revaluer(engine, self.limits, patience)))
+            def run(engine: gk.Engine, patience: Patience) -> Answer:
+                return compute(_Job(snapshot, Revaluer(engine, self.limits, patience)))
 
-        return await self.work.patiently(run)
+            return await self.work.on_engine(self.engines, engine_name, cost, run)
 
     def _readable(self, request: book_requests.Request) -> HeldPortfolio | None:
         name = book_requests.named_portfolio(request)
         return None if name is None else self.portfolios.readable(name)
 
+    def _measured(self, held: HeldPortfolio | None) -> bool:
+        """Whether the live loop has this very portfolio's risk: then its vector is most likely at hand."""
+        latest = None if held is None else self.portfolios.board.latest(held.name)
+        return held is not None and latest is not None and latest.portfolio_version == held.version
+
+    def _is_serving(self, engine: gk.Engine) -> bool:
+        return engine.name == self.engines.serving.name and not degraded_reason(engine)
+
     def _known(self, job: _Job, held: HeldPortfolio) -> _Known:
         """The portfolio as the loop has just valued it, where it has and with the same engine."""
         measured = job.snapshot.measured.get(held.name)
-        if measured is None or measured.book.held is not held or job.engine is not self.engines.serving:
+        if measured is None or measured.book.held is not held or not self._is_serving(job.engine):
             return _Known(_stored(job, held), None)
         return _Known(measured_book(measured), measured.pnl)
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import gpu_kernels as gk
+from gpu_kernels.results import Result
 from protos.risk.v1 import risk_pb2 as wire
 from risk_service.api import option_requests as options
 from risk_service.api.work import Work
 from risk_service.engines import Engines
-from risk_service.on_demand.blocks import AMERICAN_COST
+from risk_service.on_demand.option_blocks import cost_of, in_blocks
+from risk_service.on_demand.patience import Patience
+from risk_service.worker.fallback import degraded_reason
+
+ResultT = TypeVar("ResultT", bound=Result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,41 +29,70 @@ class OptionRpcs:
 
     async def price(self, request: wire.PriceRequest) -> wire.PriceResponse:
         """Prices of options in columns."""
-        engine = await self.work.engine(self.engines, request.engine)
+        await self.work.expect(self.engines, request.engine)
         columns = options.read_options(request.options, self.rows_max, with_vol=True)
         method = options.american_method(request.american_method)
-        result = await self.work.rows(_cost(columns), lambda: engine.price(columns, american_method=method))
+
+        def call(engine: gk.Engine, rows: gk.Options, _: Any) -> gk.PriceResult:
+            return engine.price(rows, american_method=method)
+
+        result, came = await self._computed(request.engine, columns, None, call, "price")
         response = options.price_response(result)
-        response.provenance.CopyFrom(_provenance(engine, "price"))
+        response.provenance.CopyFrom(came)
         return response
 
     async def greeks(self, request: wire.GreeksRequest) -> wire.GreeksResponse:
         """Prices and Greeks of options in columns."""
-        engine = await self.work.engine(self.engines, request.engine)
+        await self.work.expect(self.engines, request.engine)
         columns = options.read_options(request.options, self.rows_max, with_vol=True)
         method = options.american_method(request.american_method)
-        result = await self.work.rows(_cost(columns), lambda: engine.greeks(columns, american_method=method))
+
+        def call(engine: gk.Engine, rows: gk.Options, _: Any) -> gk.GreeksResult:
+            return engine.greeks(rows, american_method=method)
+
+        result, came = await self._computed(request.engine, columns, None, call, "greeks")
         response = options.greeks_response(result)
-        response.provenance.CopyFrom(_provenance(engine, "greeks"))
+        response.provenance.CopyFrom(came)
         return response
 
     async def implied_volatility(
         self, request: wire.ImpliedVolatilityRequest
     ) -> wire.ImpliedVolatilityResponse:
         """Vols of options in columns."""
-        engine = await self.work.engine(self.engines, request.engine)
+        await self.work.expect(self.engines, request.engine)
         columns = options.read_options(request.options, self.rows_max, with_vol=False)
         prices = options.read_prices(request, columns.size)
-        result = await self.work.rows(_cost(columns), lambda: engine.implied_vol(columns, prices))
+
+        def call(engine: gk.Engine, rows: gk.Options, given: Any) -> gk.ImpliedVolResult:
+            return engine.implied_vol(rows, given)
+
+        result, came = await self._computed(request.engine, columns, prices, call, "implied volatility")
         response = options.vol_response(result)
-        response.provenance.CopyFrom(_provenance(engine, "implied volatility"))
+        response.provenance.CopyFrom(came)
         return response
 
+    async def _computed(
+        self,
+        name: str,
+        columns: gk.Options,
+        prices: Any,
+        call: Callable[[gk.Engine, gk.Options, Any], ResultT],
+        words: str,
+    ) -> tuple[ResultT, wire.Provenance]:
+        """The result on the engine asked for, and where it comes from."""
+        cost = cost_of(columns)
 
-def _cost(columns: gk.Options) -> int:
-    """Rows, an American one counted as the many European ones that take as long."""
-    return int(columns.size * (AMERICAN_COST if columns.american.any() else 1))
+        def work(engine: gk.Engine, patience: Patience) -> tuple[ResultT, gk.Engine]:
+            return in_blocks(lambda rows, given: call(engine, rows, given), columns, prices, patience), engine
+
+        with self.work.admitted(cost):
+            result, engine = await self.work.on_engine(self.engines, name, cost, work)
+        return result, provenance(engine, words)
 
 
-def _provenance(engine: gk.Engine, method: str) -> wire.Provenance:
-    return wire.Provenance(engine=engine.name, device=engine.device, method=method)
+def provenance(engine: gk.Engine, words: str) -> wire.Provenance:
+    """Where an answer comes from that used no market."""
+    why = degraded_reason(engine)
+    return wire.Provenance(
+        engine=engine.name, device=engine.device, method=words, degraded=bool(why), degraded_reason=why
+    )

@@ -19,6 +19,7 @@ from risk_service.on_demand.books import ValuedBook
 from risk_service.on_demand.hedging import Instruments
 from risk_service.on_demand.stress import StressAnswer
 from risk_service.on_demand.tail import TailAnswer
+from risk_service.worker.fallback import degraded_reason
 from service_kit.errors import InvalidRequest
 
 
@@ -31,7 +32,10 @@ def convention(number: int) -> Convention:
 
 def came(engine: gk.Engine, book: ValuedBook, method: str) -> wire.Provenance:
     """Where an answer at the live market comes from."""
+    why = degraded_reason(engine)
     return wire.Provenance(
+        degraded=bool(why),
+        degraded_reason=why,
         engine=engine.name,
         device=engine.device,
         method=method,
@@ -65,6 +69,7 @@ def stress_response(
         value_today=answer.value_today,
         portfolio_version=book.held.version,
         provenance=provenance,
+        warnings=book.left_out(),
     )
     _write(response, "pnl", answer.pnl)
     _write_matrix(response.pnl_by_group, answer.by_group)
@@ -97,6 +102,7 @@ def hedge_response(
         measure=hedge.measure,
         portfolio_version=book.held.version,
         provenance=provenance,
+        warnings=book.left_out(),
     )
     # −0.0 is no trade, and looks like one sold.
     packing.write(response, "trade", hedge.trades + 0.0)

@@ -113,8 +113,10 @@ class RiskServicer(RiskServiceServicer):
         for one in await self.options.work.thread(lambda: self.engines.all):
             response.engines.add(
                 name=one.name,
-                device=one.engine.device if one.engine is not None else "",
-                available=one.engine is not None,
-                reason=self.engines.chosen_because if one.name == response.serving else one.reason,
+                device=one.device,
+                available=one.available,
+                reason=self.engines.chosen_because
+                if one.available and one.name == response.serving
+                else one.reason,
             )
         return response

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import gpu_kernels as gk
+from risk_service.admission import Admission
 from risk_service.engines import Engines
-from risk_service.on_demand.patience import Patience
+from risk_service.on_demand.patience import Patience, under
+from risk_service.worker.engine import WorkerEngine
+from risk_service.worker.supervisor import EngineLost
 from service_kit.grpc_server.call import current_call
 
 # Up to this many European rows the kernel takes less time than handing the work to another thread.
@@ -20,19 +24,52 @@ INLINE_ROWS = 256
 Answer = TypeVar("Answer")
 
 
+def _unlimited() -> Admission:
+    return Admission(backlog_s_max=1e9)
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """Runs the computations of calls."""
 
     executor: Executor
+    admission: Admission = field(default_factory=_unlimited)
 
-    async def rows(self, cost: int, work: Callable[[], Answer]) -> Answer:
-        """Runs a kernel: here when it is small, else in a thread, so that other calls go on."""
-        return work() if cost <= INLINE_ROWS else await self.thread(work)
+    def admitted(self, cost: float) -> AbstractContextManager[None]:
+        """Room for work of this cost (revaluations) of the present caller; QuotaExceeded where there is none.
 
-    async def engine(self, engines: Engines, name: str) -> gk.Engine:
-        """The engine asked for; one that nobody asked for before is loaded in a thread."""
-        return engines.named(name) if not name else await self.thread(lambda: engines.named(name))
+        What is computed in the event loop waits for nobody, and asks for no room.
+        """
+        if cost <= INLINE_ROWS:
+            return nullcontext()
+        return self.admission.admitted(current_call().principal, cost)
+
+    async def expect(self, engines: Engines, name: str) -> None:
+        """Refuses the name of an engine that is not there; one that nobody asked for before is loaded."""
+        if name:
+            await self.thread(lambda: engines.named(name))
+
+    async def engine(self, engines: Engines, name: str, cost: float) -> gk.Engine:
+        """The engine that work of this cost is for."""
+        if not name:
+            return engines.for_cost(name, int(cost))
+        return await self.thread(lambda: engines.named(name))
+
+    async def on_engine(
+        self, engines: Engines, name: str, cost: float, work: Callable[[gk.Engine, Patience], Answer]
+    ) -> Answer:
+        """Runs work on the engine asked for; where its process is lost, again and whole on the spare one."""
+        engine = await self.engine(engines, name, cost)
+        if cost <= INLINE_ROWS and not isinstance(engine, WorkerEngine):
+            return work(engine, Patience(current_call().remaining_s()))
+        try:
+            return await self.patiently(partial(work, engine))
+        except EngineLost as lost:
+            why = str(lost)
+            spare = await self.thread(lambda: engines.spare(name, why))
+            if spare is None:
+                raise
+        return await self.patiently(partial(work, spare))
 
     async def thread(self, work: Callable[[], Answer]) -> Answer:
         """Runs work that ends soon in a thread."""
@@ -50,4 +87,5 @@ class Work:
 def _begun(work: Callable[[Patience], Answer], patience: Patience) -> Answer:
     # The call may have ended while its work waited for a thread.
     patience.check()
-    return work(patience)
+    with under(patience):
+        return work(patience)

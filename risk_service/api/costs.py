@@ -1,0 +1,82 @@
+"""What a request will cost, before anything of it is computed: revaluations, of which one is one European
+option under one scenario."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from protos.risk.v1 import risk_pb2 as wire
+from risk_service.api.scenario_requests import SCENARIOS_DEFAULT, ScenarioReader
+from risk_service.on_demand.blocks import AMERICAN_COST
+from risk_service.portfolios import HeldPortfolio
+
+# What is done once per position besides its scenarios: implied vol, Greeks, the way in and out.
+COST_PER_POSITION = 10
+# Hedges in whole lots try many combinations for each instrument; about this many revaluations each.
+COST_PER_INSTRUMENT = 100_000
+
+
+def expected_shortfall(
+    request: wire.ExpectedShortfallRequest,
+    held: HeldPortfolio | None,
+    scenarios: ScenarioReader,
+    vector_at_hand: bool,
+) -> int:
+    """Cost of an ES; components price the tail a second time."""
+    count = _scenarios(request, scenarios)
+    positions = _positions(request.inline_portfolio.positions) if held is None else _held(held)
+    if not vector_at_hand:
+        return positions * (count + COST_PER_POSITION)
+    return count + (positions * max(1, count // 20) if request.with_components else 0)
+
+
+def stress_test(request: wire.StressTestRequest, held: HeldPortfolio | None) -> int:
+    """Cost of a stress test; groups and positions are revalued apart."""
+    count = request.scenarios.spot_return.rows + len(request.named)
+    positions = _positions(request.inline_portfolio.positions) if held is None else _held(held)
+    times = 1 + request.by_group + request.by_position
+    return positions * (count * times + COST_PER_POSITION)
+
+
+def what_if(
+    request: wire.WhatIfRequest, held: HeldPortfolio, scenarios: ScenarioReader, vector_at_hand: bool
+) -> int:
+    """Cost of a what-if: the trade, and the book where its vector is not at hand."""
+    rows = _positions(request.trade) + (0 if vector_at_hand else _held(held))
+    return rows * (_live(scenarios) + COST_PER_POSITION)
+
+
+def hedge(
+    request: wire.HedgeRequest, held: HeldPortfolio, scenarios: ScenarioReader, vector_at_hand: bool
+) -> int:
+    """Cost of a hedge: Greeks, or the tail, and the search."""
+    instruments = len(request.instruments.symbol)
+    count = 0
+    if request.objective == wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL:
+        count = _live(scenarios)
+    book = _held(held) * (COST_PER_POSITION + (0 if vector_at_hand else count))
+    return book + instruments * (count + COST_PER_INSTRUMENT)
+
+
+def _scenarios(request: wire.ExpectedShortfallRequest, reader: ScenarioReader) -> int:
+    which = request.WhichOneof("scenarios")
+    if which == "monte_carlo":
+        return request.monte_carlo.scenarios or SCENARIOS_DEFAULT
+    if which == "custom":
+        return request.custom.spot_return.rows
+    history = 0 if reader.history is None else reader.history.days
+    return min(request.historical.window_days or history, history)
+
+
+def _live(reader: ScenarioReader) -> int:
+    return 0 if reader.history is None else min(reader.days, reader.history.days)
+
+
+def _held(held: HeldPortfolio) -> int:
+    return len(held) + AMERICAN_COST * int(np.count_nonzero(held.american))
+
+
+def _positions(positions: wire.Positions) -> int:
+    rows, american = len(positions.symbol), positions.american
+    marked = rows * american[0] if len(american) == 1 else sum(american)
+    return int(rows + AMERICAN_COST * marked)

@@ -68,6 +68,8 @@ class AmericanBook:
         rest = np.ones(len(portfolio), dtype=bool)
         rest[american[good]] = False
         self._rest = portfolio.rows(rest).ungrouped()
+        self._interpolated = american[good]
+        self._rest_rows = np.flatnonzero(rest)
 
     def revalue(self, scenarios: Scenarios) -> Floats:
         """P&L (S,) under scenarios within the ranges that the book was built for."""
@@ -82,6 +84,15 @@ class AmericanBook:
             part = scenarios.select(slice(start, start + step))
             total[start : start + len(part)] += self._pnl(part).sum(axis=0)
         return total
+
+    def position_pnl(self, scenarios: Scenarios) -> Floats:
+        """P&L of every position (options, then linear), (P, S), under scenarios within the book's ranges."""
+        out = np.empty((len(self._interpolated) + len(self._rest_rows), len(scenarios)))
+        out[self._rest_rows] = self._plain.position_pnl(self._engine, self._rest, scenarios)
+        if self._rows.options:
+            self._check_within(scenarios)
+            out[self._interpolated] = self._pnl(scenarios)
+        return out
 
     def _build(self, rows: Portfolio, scenarios: Scenarios, nodes: tuple[int, int, int]) -> None:
         low, high = scenarios.spot_return.min(axis=0), scenarios.spot_return.max(axis=0)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 
+# Lots are counted in doubles: beyond this the next whole number is missing.
+LOTS_MAX = 2.0**53
+
+
 class InfeasibleHedge(InvalidInput):
     """No trade within the limits does what was asked for; ``field`` says which of them is in the way."""
 
@@ -70,12 +74,15 @@ def exposures(engine: Engine, portfolio: Portfolio) -> Exposures:
                 american=portfolio.american,
             )
         )
-        size = portfolio.quantity * portfolio.multiplier
-        for total, column in ((delta, greeks.delta), (gamma, greeks.gamma), (vega, greeks.vega)):
-            np.add.at(total, portfolio.underlying, size * column)
+        # Beyond all numbers is inf or NaN here, which whoever sizes a hedge refuses by row.
+        with np.errstate(over="ignore", invalid="ignore"):
+            size = portfolio.quantity * portfolio.multiplier
+            for total, column in ((delta, greeks.delta), (gamma, greeks.gamma), (vega, greeks.vega)):
+                np.add.at(total, portfolio.underlying, size * column)
         spot[portfolio.underlying] = portfolio.spot
     linear = portfolio.linear
-    np.add.at(delta, linear.underlying, linear.quantity * linear.multiplier)
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.add.at(delta, linear.underlying, linear.quantity * linear.multiplier)
     spot[linear.underlying] = linear.spot
     return Exposures(delta=delta, gamma=gamma, vega=vega, spot=spot)
 
@@ -108,18 +115,41 @@ def delta_hedge(
     width = column(band, "band", count, low=0.0)
     most = column(limit, "limit", count, low=0.0, finite=False)
     excess = np.sign(held) * np.maximum(np.abs(held) - width, 0.0)
-    lots = np.where(np.abs(held) > width, -np.rint(excess / lot), 0.0)
-    most_lots = np.floor(most / lot + 1e-9)
-    lots = np.clip(lots, -most_lots, most_lots)
-    trades = lots * lot
+    # What leaves the range of doubles is refused below, by name.
+    with np.errstate(over="ignore", invalid="ignore"):
+        lots = np.where(np.abs(held) > width, -np.rint(excess / lot), 0.0)
+        most_lots = np.floor(most / lot + 1e-9)
+        lots = np.clip(lots, -most_lots, most_lots)
+        trades = lots * lot
+        costs = np.abs(lots) * per_lot + np.abs(trades) * price * rate
+        worth = np.abs(held) * price
+        left = np.abs(held + trades) * price
+    _refuse(np.abs(lots) > LOTS_MAX, "delta", f"takes more than {LOTS_MAX:.0f} lots to hedge")
+    _refuse(~(np.isfinite(worth) & np.isfinite(left)), "delta", "times its spot is beyond all numbers")
+    _refuse(~np.isfinite(costs), "cost_per_lot", "and cost_rate make a cost beyond all numbers")
     return Hedge(
         trades=trades,
         lots=lots.astype(np.int64),
-        costs=np.abs(lots) * per_lot + np.abs(trades) * price * rate,
-        risk_before=float(np.abs(held) @ price),
-        risk_after=float(np.abs(held + trades) @ price),
+        costs=costs,
+        risk_before=_total(worth, "delta"),
+        risk_after=_total(left, "delta"),
         measure="sum of |delta| · spot",
     )
+
+
+def _refuse(bad: NDArray[np.bool_], field: str, why: str) -> None:
+    rows = np.flatnonzero(bad)
+    if rows.size:
+        raise InvalidInput(field, why, int(rows[0]))
+
+
+def _total(parts: Floats, field: str) -> float:
+    """Sum of numbers that are each finite."""
+    with np.errstate(over="ignore"):
+        total = float(parts.sum())
+    if not np.isfinite(total):
+        raise InvalidInput(field, "adds up to more than all numbers")
+    return total
 
 
 def whalley_wilmott_band(

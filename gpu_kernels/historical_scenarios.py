@@ -178,8 +178,8 @@ def _daily_returns(prices: Floats, kept: NDArray[np.int64], jump_limit: float | 
             day = int(kept[len(kept) - len(prices) + row + 1])
             raise InvalidInput(
                 "prices",
-                f"moves by a factor of {np.exp(daily[row, column]):.4g} in column {column}: give its "
-                "corporate action, or a larger jump_limit if it was a real move",
+                f"moves by e^{daily[row, column]:.4g} in column {column}: give its corporate "
+                "action, or a larger jump_limit if it was a real move",
                 day,
             )
     return daily

@@ -64,6 +64,8 @@ GroupKernel = Callable[[Portfolio, Shocks, Floats], None]
 PositionKernel = Callable[[Portfolio, Shocks, Floats], None]
 
 
+# A book beyond all numbers has an infinite P&L, which whoever reads it sees; NumPy need not warn besides.
+@np.errstate(over="ignore", invalid="ignore")
 def revalue_with(
     kernel: GroupKernel,
     portfolio: Portfolio,
@@ -94,6 +96,7 @@ def revalue_with(
     return answer
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def position_pnl_with(
     kernel: PositionKernel,
     portfolio: Portfolio,

@@ -14,6 +14,9 @@ Floats = NDArray[np.float64]
 
 # A shocked vol is never below this: with none at all a barrier between in and out of the money appears.
 VOL_FLOOR = 1e-4
+# Shocks further out than these are refused: a spot times e^100, a rate 1,000 % up or down.
+MOST_RETURN = 100.0
+MOST_RATE_CHANGE = 10.0
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,12 @@ class Scenarios:
         if returns.ndim != 2:
             raise InvalidInput("spot_return", f"must have shape (S, U), got {returns.shape}")
         _finite(returns, "spot_return")
+        _at_most(returns, "spot_return", MOST_RETURN, np.inf)
         self.spot_return = np.ascontiguousarray(returns)
         count = len(returns)
         self.vol_change = self._vol_change(vol_change)
         self.rate_change = _column(rate_change, "rate_change", count)
+        _at_most(self.rate_change, "rate_change", MOST_RATE_CHANGE, MOST_RATE_CHANGE)
         self.elapsed = self._elapsed(elapsed)
         self.vol_shock_surface = self._surface(vol_shock_surface)
         self.names = tuple(names)
@@ -213,6 +218,15 @@ def _finite(values: Floats, field: str) -> None:
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
         where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
         raise InvalidInput(field, f"is {values[place]} in {where}", place[0])
+
+
+def _at_most(values: Floats, field: str, most: float, fall: float) -> None:
+    """Refuse what is above ``most`` or below −``fall``."""
+    bad = np.argwhere((values > most) | (values < -fall))
+    if len(bad):
+        place = tuple(int(i) for i in bad[0])
+        where = f" in column {place[1]}" if len(place) > 1 else ""
+        raise InvalidInput(field, f"is {values[place]:g}{where}, further than any market goes", place[0])
 
 
 def _column(value: ArrayLike, field: str, count: int) -> Floats:

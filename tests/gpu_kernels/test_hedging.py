@@ -329,11 +329,17 @@ def test_growth_of_full_kelly_is_greatest() -> None:
     assert growth(best) >= max(growth(best - 0.02), growth(best + 0.02))
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_bad_input_is_named() -> None:
     for call, field in (
         (lambda: delta_hedge([np.nan], spot=1.0), "delta"),
         (lambda: delta_hedge([1.0], spot=-1.0), "spot"),
         (lambda: delta_hedge([1.0], spot=1.0, lot_size=0.0), "lot_size"),
+        (lambda: delta_hedge([1.0, 1e20], spot=1.0), "delta"),
+        (lambda: delta_hedge([1.0], spot=1.0, lot_size=1e-300), "delta"),
+        (lambda: delta_hedge([1e200], spot=1e200, lot_size=1e190), "delta"),
+        (lambda: delta_hedge([1e8, 1e8], spot=1e300, lot_size=1.0), "delta"),
+        (lambda: delta_hedge([1e10], spot=1.0, cost_per_lot=1e305), "cost_per_lot"),
         (lambda: greek_hedge([1.0], [[1.0], [2.0]]), "instrument_greeks"),
         (lambda: greek_hedge([1.0], [[1.0]], budget=-1.0), "budget"),
         (lambda: min_es_hedge(np.ones(100), np.ones((1, 99)), limit=1.0), "instrument_pnl"),

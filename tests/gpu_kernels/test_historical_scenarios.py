@@ -161,3 +161,9 @@ def test_bad_input_is_named(changes: dict[str, object], field: str, row: int | N
     with pytest.raises(gk.InvalidInput) as caught:
         historical_scenarios(prices, **given)
     assert (caught.value.field, caught.value.row) == (field, row)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_price_that_jumps_beyond_all_numbers_is_named() -> None:
+    with pytest.raises(gk.InvalidInput, match=r"prices\[1\]: moves by e\^1382 in column 1"):
+        historical_scenarios([[1.0, 1e-300], [1.0, 1e300]])

@@ -194,3 +194,19 @@ def test_a_missing_underlying_is_named(engine: gk.Engine, rng: np.random.Generat
         engine.revalue(book, random_scenarios(rng, 4, 3), by="desk")
     with pytest.raises(gk.InvalidInput, match="group"):
         engine.revalue(book, random_scenarios(rng, 4, 3), by="group")
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_absurd_shocks_are_refused_and_absurd_books_are_infinite(engine: gk.Engine) -> None:
+    options = gk.Options(spot=100.0, strike=100.0, expiry=0.5, vol=0.2, rate=0.03)
+    linear = {"underlying": 0, "quantity": 1e300, "spot": 1e20}
+    for given, field in (
+        ({"spot_return": [[0.0], [101.0]]}, "spot_return"),
+        ({"spot_return": [[0.0], [0.0]], "rate_change": [0.0, -11.0]}, "rate_change"),
+    ):
+        with pytest.raises(gk.InvalidInput, match=rf"{field}\[1\].*further than any market goes"):
+            gk.Scenarios(**given)
+    far = gk.Scenarios([[90.0], [-800.0]], vol_change=[[1e300], [-1e300]], rate_change=[9.0, -9.0])
+    assert np.isfinite(engine.revalue(gk.Portfolio(options, 1.0), far)).all()
+    total = engine.revalue(gk.Portfolio(options, 1.0, linear=linear), far)
+    assert np.isinf(total).all()

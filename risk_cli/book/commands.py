@@ -46,6 +46,41 @@ def show_book(
 
 
 @book_app.command()
+def replay(
+    symbols: Annotated[list[str] | None, typer.Argument(help="Whose depth to show.")] = None,
+    partition: Annotated[
+        int | None, typer.Option(help="Of orders.incoming; else the symbols'.", min=0)
+    ] = None,
+    offset: Annotated[int | None, typer.Option(help="After this record; else the latest.", min=0)] = None,
+    until: Annotated[
+        str, typer.Option(help="Before the first order that is later than this.", metavar="UTC|NS")
+    ] = "",
+    audit: Annotated[
+        Path | None, typer.Option(help="From this audit log instead of Kafka.", exists=True, file_okay=False)
+    ] = None,
+    snapshots: Annotated[
+        Path | None, typer.Option(help="Begin with a snapshot of this folder.", exists=True, file_okay=False)
+    ] = None,
+    levels: Annotated[int, typer.Option(help="On each side.", min=1, max=1000)] = 10,
+    settings: Settings = None,
+    json: Json = False,
+    csv: Csv = False,
+    parquet: Parquet = None,
+) -> None:
+    """Rebuilds the venue at any moment, from the log; prints its state hash and depth."""
+    from risk_cli.refusals import exit_status
+
+    def work() -> int:
+        from risk_cli.answers import Form
+        from risk_cli.book.replay import Request, run_replay
+
+        request = Request(symbols or [], partition, offset, until, audit, snapshots, levels, settings)
+        return run_replay(request, lambda: Form(json, csv, parquet))
+
+    raise typer.Exit(exit_status(work))
+
+
+@book_app.command()
 def verify(
     audit: Annotated[Path, typer.Argument(help="An audit log: its folder, or one file of it.", exists=True)],
     head: Annotated[str, typer.Option(help="The hash that the log must end with.", metavar="HEX")] = "",

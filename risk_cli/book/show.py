@@ -19,6 +19,7 @@ from risk_cli.refusals import DONE, BadInput, CannotDo
 from risk_client import BookClient, InvalidRequest, NotFound, RiskClientError
 
 LIVE_EVERY_S = 0.25
+COLUMNS = ("symbol", "side", "level", "price", "price_ticks", "quantity", "orders", "up_to_here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,7 @@ def answer(ladder: Ladder, form: Form, png: Path | None = None) -> None:
     if png is not None:
         write_picture(png, ladder)
     table = drawn(ladder, Console().width) if sys.stdout.isatty() else plain(ladder)
-    show(form, "book show", [table], body_of(ladder), rows_of(ladder), columns=_COLUMNS)
-
-
-_COLUMNS = ("symbol", "side", "level", "price", "price_ticks", "quantity", "orders", "up_to_here")
+    show(form, "book show", [table], body_of(ladder), rows_of(ladder), columns=COLUMNS)
 
 
 def _follow(fetch: Callable[[], Ladder]) -> int:

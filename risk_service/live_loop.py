@@ -15,13 +15,14 @@ from protos import topics
 from protos.risk.v1.risk_pb2 import Portfolio, RiskMetrics
 from risk_service.alerts import AlertBook
 from risk_service.board import RiskBoard
-from risk_service.live_risk import RiskCalculator
+from risk_service.desk_books import DeskBooks
+from risk_service.live_metrics import MetricsWriter
 from risk_service.live_snapshot import LiveSnapshot, Measured, SnapshotDesk
 from risk_service.market_events import MarketEvents
 from risk_service.market_state import Clocks, MarketState
 from risk_service.portfolios import PortfolioStore, check
 from risk_service.service_metrics import ServiceMetrics
-from risk_service.valuation import Book, Valuation
+from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
 from service_kit.errors import InvalidRequest
 from service_kit.kafka.consumer import Consumer
@@ -38,7 +39,6 @@ class _Last(NamedTuple):
     """What was worked out for a book the last time, and when."""
 
     book: Book
-    valuation: Valuation
     pnl: NDArray[np.float64]
     clocks: Clocks
     snapshot_id: str
@@ -65,7 +65,8 @@ class LiveLoop:
     producer: Producer
     store: PortfolioStore
     board: RiskBoard
-    calculator: RiskCalculator
+    desk_books: DeskBooks
+    writer: MetricsWriter
     alerts: AlertBook
     metrics: ServiceMetrics
     desk: SnapshotDesk
@@ -77,9 +78,8 @@ class LiveLoop:
     failure: Exception | None = None
     _headers: tuple[tuple[str, bytes], ...] = ()
     _marks: VolMarks = field(default_factory=VolMarks)
-    _books: dict[str, Book] = field(default_factory=dict)
-    _dirty: set[str] = field(default_factory=set)
     _last: dict[str, _Last] = field(default_factory=dict)
+    _ticks: int = 0
 
     def run_until_failure(self, stop: Stop) -> None:
         """Until told to stop. A failure is kept for the process to end with, and stops the service."""
@@ -97,6 +97,8 @@ class LiveLoop:
         messages = self._arrived()
         for message in messages:
             self._apply(message)
+        self.metrics.ticks.inc(self._ticks)
+        self._ticks = 0
         self._take_portfolios()
         # A full batch means that more is waiting: an answer now would be old before it is sent.
         # Before the first tick there is nothing to say.
@@ -117,64 +119,58 @@ class LiveLoop:
                 return messages
 
     def _snapshot(self) -> LiveSnapshot:
-        market = self.market.copy()
+        market, marks = self.market.copy(), self._marks.copy()
         measured = {}
         for name, last in self._last.items():
-            historical = self.calculator.scenarios.historical(last.book.held.underlyings)
-            if historical is not None and name not in self._dirty and self._books.get(name) is last.book:
-                seen = market.at(last.clocks)
-                measured[name] = Measured(
-                    last.book, last.valuation, historical, last.pnl, seen, last.snapshot_id
-                )
-        return LiveSnapshot(market, self._marks.copy(), dict(self._books), measured)
+            historical = self.desk_books.risk.scenarios.historical(last.book.held.underlyings)
+            if historical is None or self.desk_books.is_dirty(last.book):
+                continue
+            seen = market.at(last.clocks)
+            measured[name] = Measured(
+                self.writer.engine, last.book, marks, historical, last.pnl, seen, last.snapshot_id
+            )
+        return LiveSnapshot(market, marks, dict(self.desk_books.books), measured)
 
     def _apply(self, message: Message[MarketEvents]) -> None:
         record = message.record
         # A number is the work of many ticks; its trace goes on from the newest of them.
         self._headers = record.headers
         changed = self.market.apply(message.value, record.key, record.partition, record.offset)
-        self.metrics.ticks.inc(len(message.value))
-        if not changed:
-            return
-        for name, book in self._books.items():
-            if record.key in book.held.underlyings:
-                self._dirty.add(name)
+        self._ticks += len(message.value)
+        if changed:
+            self.desk_books.touch(record.key)
 
     def _take_portfolios(self) -> None:
-        for message in self.portfolio_consumer.poll(self.poll_records_max, 0.0):
+        messages = self.portfolio_consumer.poll(self.poll_records_max, 0.0)
+        for message in messages:
             if message.value is None:
                 self.store.apply_delete(message.record.key, message.record.offset)
             else:
                 self.store.apply(message.value, message.record.offset)
-        held = {portfolio.name: portfolio for portfolio in self.store.all()}
-        for name in self._books.keys() - held.keys():
-            del self._books[name]
+        for name in self.desk_books.take(self.store.all(), self.market):
             self._last.pop(name, None)
-            self._dirty.discard(name)
             self.board.remove(name)
             self.alerts.forget(name)
-        for name, portfolio in held.items():
-            if name not in self._books or self._books[name].held is not portfolio:
-                self._books[name] = Book.of(portfolio, self.market)
-                self._dirty.add(name)
+            self.writer.forget(name)
 
     def _measure_dirty(self) -> None:
-        for name in sorted(self._dirty):
-            book = self._books[name]
-            try:
-                with self.metrics.measure_seconds.time():
-                    made = self.calculator.measurement(self.market, book, self._marks)
-            except gk.GpuKernelsError as refusal:
-                # One book that the engine refuses must not cost the others their numbers.
-                self._last.pop(name, None)
-                why = f"not measured: {refusal}"
-                self._publish(self.calculator.unmeasured(self.market, book, why), 0.0)
+        with self.metrics.measure_seconds.time():
+            measured = self.desk_books.measure(self.market, self._marks)
+        snapshot_id = self.market.snapshot_id()
+        for book, numbers in measured:
+            hysteresis = book.held.limits.hysteresis
+            if isinstance(numbers, str):
+                self._last.pop(book.held.name, None)
+                self._publish(self.writer.unmeasured(self.market, book, numbers), 0.0)
                 continue
-            self._last[name] = _Last(
-                book, made.valuation, made.historical_pnl, self.market.clocks, self.market.snapshot_id()
-            )
-            self._publish(made.metrics, book.held.limits.hysteresis)
-        self._dirty.clear()
+            try:
+                metrics = self.writer.write(self.market, book, numbers)
+            except gk.GpuKernelsError as refusal:
+                self._last.pop(book.held.name, None)
+                self._publish(self.writer.unmeasured(self.market, book, f"not measured: {refusal}"), 0.0)
+                continue
+            self._last[book.held.name] = _Last(book, numbers.historical_pnl, self.market.clocks, snapshot_id)
+            self._publish(metrics, hysteresis)
 
     def _publish(self, metrics: RiskMetrics, hysteresis: float) -> None:
         metrics.timing.published_time_ns = self.clock_ns()

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 import gpu_kernels as gk
 from protos import packing
 from protos.risk.v1.risk_pb2 import (
-    ROW_STATUS_INVALID_INPUT,
     GreeksByUnderlying,
     LimitUsage,
     RiskMetrics,
@@ -29,7 +28,7 @@ from risk_service.vol_marks import VolMarks
 DEFAULT_VAR_FRACTION = 0.02  # of gross value
 DEFAULT_STRESS_FRACTION = 0.05
 
-_GREEKS = ("delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
+GREEKS = ("delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class ScenarioSource:
         return self._historical[underlyings]
 
     def _make(self, underlyings: tuple[str, ...]) -> tuple[gk.Scenarios, int, str]:
-        stresses = _stress_scenarios(len(underlyings))
+        stresses = stress_scenarios(len(underlyings))
         if self.history is None:
             return stresses, 0, "no price history is loaded"
         try:
@@ -84,7 +83,8 @@ class ScenarioSource:
         return gk.Scenarios.stacked([historical, stresses]), len(historical), ""
 
 
-def _stress_scenarios(underlyings: int) -> gk.Scenarios:
+def stress_scenarios(underlyings: int) -> gk.Scenarios:
+    """The stresses, each on every one of so many underlyings."""
     spot = np.array([math.log1p(stress.spot) for stress in STRESSES])
     vol = np.array([stress.vol for stress in STRESSES])
     return gk.Scenarios(spot_return=np.tile(spot[:, None], (1, underlyings)), vol_change=vol[:, None])
@@ -132,25 +132,6 @@ class RiskCalculator:
         metrics.limits.extend(limit_usage(book, metrics))
         return Measurement(metrics, valuation, historical_pnl)
 
-    def unmeasured(self, market: MarketState, book: Book, why: str) -> RiskMetrics:
-        """What is said of a book that the engine refuses: every position is left out, with the reason."""
-        metrics = RiskMetrics(
-            portfolio=book.held.name,
-            portfolio_version=book.held.version,
-            positions=len(book.held),
-            faults=[
-                RowFault(row=row, symbol=symbol, status=ROW_STATUS_INVALID_INPUT)
-                for row, symbol in enumerate(book.held.symbols)
-            ],
-            historical=[self._no_tail(why)],
-            timing=TickTiming(
-                source_time_ns=market.clocks.source_time_ns,
-                normalized_time_ns=market.clocks.normalized_time_ns,
-            ),
-        )
-        self._add_provenance(metrics, market, np.zeros(0, np.int64))
-        return metrics
-
     def _no_tail(self, why: str) -> TailRisk:
         return TailRisk(level=self.level, value_at_risk=math.nan, expected_shortfall=math.nan, warnings=[why])
 
@@ -167,7 +148,7 @@ class RiskCalculator:
         count = len(book.held.underlyings)
         greeks = GreeksByUnderlying(underlying=book.held.underlyings)
         packing.write(greeks, "spot", valuation.spots)
-        for name in _GREEKS:
+        for name in GREEKS:
             by_underlying = _sums(portfolio.underlying, size * getattr(result, name), count)
             if name == "delta":
                 by_underlying += _sums(linear.underlying, linear_size, count)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from risk_service.market_state import MarketState
-from risk_service.valuation import Book, Valuation
+from risk_service.valuation import Book, Valuation, value
 from risk_service.vol_marks import VolMarks
 from service_kit.errors import QuotaExceeded, Unavailable
 
@@ -20,16 +20,25 @@ from service_kit.errors import QuotaExceeded, Unavailable
 RETRY_AFTER_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Measured:
     """What the loop last worked out for a portfolio. None of its underlyings has ticked since."""
 
+    engine: gk.Engine
     book: Book
-    valuation: Valuation
+    marks: VolMarks
     scenarios: gk.Scenarios  # historical, without the stresses
     pnl: NDArray[np.float64]  # one per scenario
     market: MarketState  # as it was measured at: the snapshot's prices, its own moment
     snapshot_id: str
+    _valuation: Valuation | None = None
+
+    @property
+    def valuation(self) -> Valuation:
+        """The positions with their inputs, collected when first asked for: most never are."""
+        if self._valuation is None:
+            self._valuation = value(self.engine, self.market, self.book, self.marks.copy())
+        return self._valuation
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,10 @@ from risk_service.market_events import MarketEvents
 UNTRUSTED = EVENT_FLAG_CROSSED | EVENT_FLAG_OUT_OF_BAND | EVENT_FLAG_STALE
 MISSING = -1  # no slot
 
+# Time to expiry is that of the last whole second: so a book's number is a function of the log, whichever
+# of its underlyings ticked last, and one that did not tick since is not worked out again.
+VALUATION_STEP_NS = 1_000_000_000
+
 _FIRST_CAPACITY = 256
 
 
@@ -91,6 +95,11 @@ class MarketState:
         return ",".join(
             f"{partition}:{self._next_offsets[partition]}" for partition in sorted(self._next_offsets)
         )
+
+    @property
+    def valuation_time_ns(self) -> int:
+        """The moment from which time to expiry counts."""
+        return self.clocks.source_time_ns // VALUATION_STEP_NS * VALUATION_STEP_NS
 
     def slots(self, symbols: Iterable[str]) -> NDArray[np.int64]:
         """Slots of the symbols, made where nothing was said of one yet; MISSING for the empty name."""

@@ -120,7 +120,7 @@ def _options(
     return gk.Options(
         spot=spots[priced],
         strike=contracts.strike[priced],
-        expiry=years_between(market.clocks.source_time_ns, contracts.expiry_time_ns[priced]),
+        expiry=years_between(market.valuation_time_ns, contracts.expiry_time_ns[priced]),
         vol=vols[priced],
         rate=market.column("rate", underlying),
         dividend_yield=market.column("dividend_yield", underlying),

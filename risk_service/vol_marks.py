@@ -137,7 +137,7 @@ def _solve(
 def _sides(market: MarketState, contracts: Contracts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Slots of the quote out of the money and of the one in the money, at each contract's strike."""
     underlying = contracts.underlying
-    years = years_between(market.clocks.source_time_ns, contracts.expiry_time_ns)
+    years = years_between(market.valuation_time_ns, contracts.expiry_time_ns)
     carry = market.column("rate", underlying) - market.column("dividend_yield", underlying)
     puts_first = contracts.strike < market.spots(underlying) * np.exp(carry * years)
     return (

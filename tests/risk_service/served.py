@@ -22,9 +22,13 @@ from protos.risk.v1.risk_pb2_grpc import add_RiskServiceServicer_to_server
 from risk_service.alerts import AlertBook
 from risk_service.api.servicer import RiskServicer
 from risk_service.board import RiskBoard
+from risk_service.desk_books import DeskBooks
+from risk_service.desk_premiums import DeskPremiums
+from risk_service.desk_risk import DeskRisk
 from risk_service.engines import Engines
 from risk_service.live_loop import LiveLoop
-from risk_service.live_risk import RiskCalculator, ScenarioSource
+from risk_service.live_metrics import MetricsWriter
+from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import SnapshotDesk
 from risk_service.market_events import MarketEvents
 from risk_service.portfolios import PortfolioStore
@@ -150,7 +154,8 @@ class Service:
             producer=producer,
             store=PortfolioStore(),
             board=RiskBoard(self.risk.watchers_max),
-            calculator=RiskCalculator(serving, source, self.risk.es_level),
+            desk_books=DeskBooks(DeskRisk(serving, source, DeskPremiums(gk.engine("cpu")))),
+            writer=MetricsWriter(serving, self.risk.es_level),
             alerts=AlertBook(round(self.risk.stale_after_s * 1e9)),
             metrics=ServiceMetrics.on(CollectorRegistry()),
             desk=SnapshotDesk(self.risk.snapshots_waiting_max),

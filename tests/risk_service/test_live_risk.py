@@ -22,6 +22,7 @@ from worlds import (
 
 import gpu_kernels as gk
 from protos.risk.v1 import risk_pb2 as risk
+from risk_service.live_metrics import MetricsWriter
 from risk_service.live_risk import STRESSES, RiskCalculator, ScenarioSource
 from risk_service.portfolios import check
 from risk_service.price_history import PriceHistory
@@ -172,9 +173,9 @@ def test_portfolios_that_disagree_on_a_symbols_terms_do_not_mark_each_other(engi
 
 
 def test_a_book_that_the_engine_refuses_is_reported_whole(engine):
-    calculator = RiskCalculator(engine, ScenarioSource(None, 500), 0.975)
+    writer = MetricsWriter(engine, 0.975)
     market = priced_market()
-    metrics = calculator.unmeasured(market, Book.of(check(portfolio(rows=ROWS)), market), "not measured: x")
+    metrics = writer.unmeasured(market, Book.of(check(portfolio(rows=ROWS)), market), "not measured: x")
     assert len(metrics.faults) == metrics.positions == len(ROWS)
     assert math.isnan(metrics.historical[0].expected_shortfall)
     assert list(metrics.historical[0].warnings) == ["not measured: x"]

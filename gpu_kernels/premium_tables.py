@@ -1,0 +1,235 @@
+"""Early exercise premiums of many options on one underlying, tabulated around today's market.
+
+What the right of early exercise is worth, today and in every scenario, is a smooth function of today's
+spot and vol. So it is tabulated once, at a few spots and vols around an anchor; afterwards an American
+value is the European value, always worked out in full, plus the premium read from the table. The error of
+reading, and of the interpolants from which the table is made, is measured off the nodes and kept beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_kernels.american_book import AmericanBook
+from gpu_kernels.engines.engine import Engine
+from gpu_kernels.options import Options
+from gpu_kernels.portfolio import Portfolio
+from gpu_kernels.revaluation import position_pnl
+from gpu_kernels.scenarios import VOL_FLOOR, Scenarios
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+# Log spots around the anchor that a table covers, and the places at which it has premiums.
+SPOT_RANGE = 0.01
+SPOT_NODES = 5
+# Vols around each option's own that a table covers, absolute; one whose premium hardly knows the vol may
+# go as far as the wide range, and counts as if it were at the end of the narrow one.
+VOL_RANGE = 0.02
+WIDE_VOL_RANGE = 0.25
+# Error of the American interpolants that a table is made from, as a part of the spot.
+TOLERANCE = 1e-4
+# Value and Greeks for which a table has premiums, in this order.
+POINT_FIELDS = ("price", "delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
+# Where the error is measured: places in -1..1 of the ranges of spot and vol, off the nodes, an edge too.
+_CHECKS = ((0.85, 0.7), (-0.45, -0.9), (0.3, 1.0), (-1.0, 0.5))
+
+
+@dataclass(frozen=True)
+class PremiumTable:
+    """Premiums of C options in S scenarios around one spot and each option's vol."""
+
+    spot: float
+    vol: Floats  # (C,)
+    rate: float
+    dividend_yield: float
+    spot_range: float  # log
+    vol_range: Floats  # (C,)
+    nodes: Floats  # (N,) log spots less the anchor's
+    in_scenarios: Singles  # (N, C, S)
+    by_vol: Singles  # (3, C, S): slope in vol, its change with log spot, half the curvature in vol
+    today: Floats  # (N, 3, C, 9): at each spot and at vol less range, vol, vol plus range
+    error: float  # largest found, as a part of the spot
+
+    def strain(self, spot: float, vol: Floats, rate: float, dividend_yield: float) -> float:
+        """How far the market is from the anchor, as a part of the range; above 1 nothing may be read."""
+        if rate != self.rate or dividend_yield != self.dividend_yield or not spot > 0.0:
+            return np.inf
+        along = abs(np.log(spot / self.spot)) / self.spot_range
+        across = (np.abs(vol - self.vol) / self.vol_range).max(initial=0.0)
+        return float(max(along, across))
+
+    def greeks_today(self, spot: float, vol: Floats) -> Floats:
+        """Premium and its derivatives, (C, 9) in the order of POINT_FIELDS."""
+        along = lagrange(self.nodes, float(np.log(spot / self.spot)))
+        across = _quadratic(self._off(vol) / VOL_RANGE)
+        at_vols = np.tensordot(along, self.today, axes=1)
+        return np.asarray(np.einsum("vc,vcf->cf", across, at_vols))
+
+    def spot_weights(self, spot: float) -> Floats:
+        """Weights (N,) of the nodes at this spot, for sums of ``in_scenarios`` over options."""
+        return lagrange(self.nodes, float(np.log(spot / self.spot)))
+
+    def sums(self, weight: Floats) -> Floats:
+        """Sums over options with weights (B, C), at each node: (N, B, S)."""
+        return np.asarray(np.matmul(weight, self.in_scenarios.astype(np.float64)))
+
+    def vol_sums(self, weight: Floats, vol: Floats) -> tuple[Floats, Floats]:
+        """What moved vols add to the sums at the anchor's spot, and its slope in log spot: (B, S) each."""
+        off = self._off(vol)
+        moved = np.flatnonzero(off)
+        if not moved.size:
+            nothing = np.zeros((len(weight), self.by_vol.shape[2]))
+            return nothing, nothing
+        first, half = weight[:, moved] * off[moved], weight[:, moved] * off[moved] ** 2
+        slope, cross, curve = (self.by_vol[k, moved].astype(np.float64) for k in range(3))
+        return first @ slope + half @ curve, first @ cross
+
+    def in_scenarios_at(self, spot: float, vol: Floats) -> Floats:
+        """Premiums (C, S), option by option."""
+        base = np.tensordot(self.spot_weights(spot), self.in_scenarios.astype(np.float64), axes=1)
+        off, move = self._off(vol)[:, None], float(np.log(spot / self.spot))
+        return np.asarray(
+            base + off * (self.by_vol[0] + move * self.by_vol[1].astype(np.float64) + off * self.by_vol[2])
+        )
+
+    def _off(self, vol: Floats) -> Floats:
+        return np.clip(vol - self.vol, -VOL_RANGE, VOL_RANGE)
+
+
+def build_premium_table(engine: Engine, options: Options, scenarios: Scenarios) -> PremiumTable:
+    """Tabulates American options (C,) on one underlying for scenarios (S, 1); only the cpu engine can.
+
+    The options have one spot, rate and yield. Scenarios may have any number of horizons.
+    """
+    book = Portfolio(options=options, quantity=np.ones(len(options)))
+    nodes = (
+        SPOT_RANGE
+        * np.cos(np.pi * (np.arange(SPOT_NODES) + 0.5) / SPOT_NODES)
+        / np.cos(np.pi / (2 * SPOT_NODES))
+    )
+    nodes[SPOT_NODES // 2] = 0.0
+    in_scenarios = np.empty((SPOT_NODES, len(book), len(scenarios)), np.float32)
+    by_vol = np.empty((3, len(book), len(scenarios)), np.float32)
+    error = 0.0
+    for horizon in np.unique(scenarios.elapsed):
+        columns = np.flatnonzero(scenarios.elapsed == horizon)
+        made = _of_horizon(engine, book, scenarios.select(columns), nodes)
+        in_scenarios[:, :, columns], by_vol[:, :, columns] = made.in_scenarios, made.by_vol
+        error = max(error, made.error)
+    most = np.abs(by_vol).max(axis=2)
+    flat = (most[0] + most[2] * WIDE_VOL_RANGE) * WIDE_VOL_RANGE <= TOLERANCE * book.spot[0]
+    return PremiumTable(
+        spot=float(book.spot[0]),
+        vol=book.vol,
+        rate=float(book.rate[0]),
+        dividend_yield=float(book.dividend_yield[0]),
+        spot_range=SPOT_RANGE,
+        vol_range=np.where(flat, WIDE_VOL_RANGE, VOL_RANGE),
+        nodes=nodes,
+        in_scenarios=in_scenarios,
+        by_vol=by_vol,
+        today=_today(engine, book, nodes),
+        error=error + (TOLERANCE if flat.any() else 0.0),
+    )
+
+
+def lagrange(nodes: Floats, at: float) -> Floats:
+    """Weights with which values at the nodes make the interpolating polynomial's value at a point."""
+    weights = np.ones(len(nodes))
+    for place, node in enumerate(nodes):
+        others = np.delete(nodes, place)
+        weights[place] = np.prod((at - others) / (node - others))
+    return weights
+
+
+def _quadratic(at: Floats) -> Floats:
+    """Weights (3, C) of values at -1, 0 and 1."""
+    return np.stack((0.5 * at * (at - 1.0), 1.0 - at * at, 0.5 * at * (at + 1.0)))
+
+
+@dataclass(frozen=True)
+class _Made:
+    in_scenarios: Floats
+    by_vol: Floats
+    error: float
+
+
+def _of_horizon(engine: Engine, book: Portfolio, scenarios: Scenarios, nodes: Floats) -> _Made:
+    """Tables for scenarios of one horizon, and the error that they show off the nodes."""
+    edge, spread = float(nodes[0]), VOL_RANGE
+    at = [(float(node), 0.0) for node in nodes]
+    at += [(move, sign * spread) for move in (0.0, edge, -edge) for sign in (1.0, -1.0)]
+    at += [(move * SPOT_RANGE, change * spread) for move, change in _CHECKS]
+    found, interpolant_error = _premiums(engine, book, scenarios, at)
+    count = len(nodes)
+    base = found[:count]
+    (up, down), (up_right, down_right), (up_left, down_left) = (
+        found[count + 2 * k : count + 2 * k + 2] for k in range(3)
+    )
+    slope = (up - down) / (2.0 * spread)
+    cross = ((up_right - down_right) - (up_left - down_left)) / (2.0 * spread * 2.0 * edge)
+    curve = (up + down - 2.0 * base[count // 2]) / (2.0 * spread * spread)
+    error = 0.0
+    for (move, change), exact in zip(at[count + 6 :], found[count + 6 :], strict=True):
+        read = np.tensordot(lagrange(nodes, move), base, axes=1)
+        read += change * (slope + move * cross + change * curve)
+        error = max(error, float(np.abs(read - exact).max(initial=0.0)) / float(book.spot[0]))
+    return _Made(base, np.stack((slope, cross, curve)), error + interpolant_error)
+
+
+def _premiums(
+    engine: Engine, book: Portfolio, scenarios: Scenarios, at: list[tuple[float, float]]
+) -> tuple[Floats, float]:
+    """Premiums (A, C, S) with today's spot and vols moved as ``at`` says; error of their interpolants."""
+    moved = [
+        Scenarios(
+            spot_return=scenarios.spot_return + move,
+            vol_change=scenarios.vol_change + change,
+            rate_change=scenarios.rate_change,
+            elapsed=scenarios.elapsed,
+        )
+        for move, change in at
+    ]
+    every = Scenarios.stacked(moved)
+    # The vol is floored after the shock, as it would be had today's vol been the moved one.
+    american = AmericanBook(engine, book, every, tolerance=TOLERANCE)
+    plain = book.europeans()
+    pnl = american.position_pnl(every) - position_pnl(engine, plain, every)
+    both = (
+        _options(book, book.spot, book.vol, american=True),
+        _options(book, book.spot, book.vol, american=False),
+    )
+    now = engine.price(both[0]).price - engine.price(both[1]).price
+    premiums = pnl + now[:, None]
+    return premiums.reshape(len(book), len(at), len(scenarios)).transpose(1, 0, 2), american.error
+
+
+def _today(engine: Engine, book: Portfolio, nodes: Floats) -> Floats:
+    """Premiums of value and Greeks at every node of spot and vol, (N, 3, C, 9)."""
+    count = len(book)
+    spots = np.repeat(book.spot[None] * np.exp(nodes)[:, None], 3, axis=0).reshape(len(nodes), 3, count)
+    vols = np.maximum(book.vol + VOL_RANGE * np.array([-1.0, 0.0, 1.0])[:, None], VOL_FLOOR)
+    vols = np.broadcast_to(vols, (len(nodes), 3, count))
+    american = engine.greeks(_options(book, spots, vols, american=True))
+    european = engine.greeks(_options(book, spots, vols, american=False))
+    columns = [getattr(american, name) - getattr(european, name) for name in POINT_FIELDS]
+    return np.ascontiguousarray(np.stack(columns, axis=-1))
+
+
+def _options(book: Portfolio, spot: Floats, vol: Floats, *, american: bool) -> Options:
+    """The book's options at other spots and vols, of any leading shape."""
+    shape = np.broadcast_shapes(spot.shape, vol.shape)
+    columns = {
+        name: np.ascontiguousarray(np.broadcast_to(getattr(book, name), shape))
+        for name in ("strike", "expiry", "rate", "dividend_yield", "is_call")
+    }
+    return Options(
+        spot=np.ascontiguousarray(np.broadcast_to(spot, shape)),
+        vol=np.ascontiguousarray(np.broadcast_to(vol, shape)),
+        american=american,
+        **columns,
+    )

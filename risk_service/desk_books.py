@@ -1,0 +1,105 @@
+"""Which books are live, what of them must be worked out again, and which of them an engine refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import gpu_kernels as gk
+from risk_service.desk_risk import BookNumbers, DeskRisk
+from risk_service.live_risk import RiskCalculator
+from risk_service.market_state import MarketState
+from risk_service.portfolios import HeldPortfolio
+from risk_service.valuation import Book
+from risk_service.vol_marks import VolMarks
+
+
+@dataclass(slots=True)
+class DeskBooks:
+    """The books of the live loop over one `DeskRisk`. Used by one thread."""
+
+    risk: DeskRisk
+    books: dict[str, Book] = field(default_factory=dict)
+    _dirty: set[str] = field(default_factory=set)  # underlyings
+    _refused: dict[str, str] = field(default_factory=dict)  # books and why
+    _new: set[str] = field(default_factory=set)  # books of which nothing has been told
+    _stale: bool = False  # the desk does not hold the books at hand
+    _second: int = -1
+
+    def touch(self, underlying: str) -> None:
+        """An underlying, or an option on it, has changed."""
+        self._dirty.add(underlying)
+
+    def is_dirty(self, book: Book) -> bool:
+        """Whether its last numbers are not those of the market as it is."""
+        current = self.books.get(book.held.name) is book
+        return not current or self._stale or not self._dirty.isdisjoint(book.held.underlyings)
+
+    def take(self, held: Iterable[HeldPortfolio], market: MarketState) -> list[str]:
+        """These portfolios are the live ones from now on; the names of those that are no more."""
+        now = {portfolio.name: portfolio for portfolio in held}
+        gone = [name for name in self.books if name not in now]
+        for name in gone:
+            del self.books[name]
+            self._refused.pop(name, None)
+            self._stale = True
+        for name, portfolio in now.items():
+            if name not in self.books or self.books[name].held is not portfolio:
+                self.books[name] = Book.of(portfolio, market)
+                self._refused.pop(name, None)
+                self._new.add(name)
+                self._stale = True
+        return gone
+
+    def measure(self, market: MarketState, marks: VolMarks) -> list[tuple[Book, BookNumbers | str]]:
+        """New numbers of every book that something has changed for; a text is why there are none."""
+        if market.valuation_time_ns != self._second:
+            self._dirty = set(self._names())
+        # Books side by side with new ones are laid out anew, but told only when their market has changed.
+        ticked = self._dirty
+        if self._stale:
+            self._hold()
+        if not self._dirty:
+            return []
+        self._second = market.valuation_time_ns
+        try:
+            self.risk.measure(market, marks, self._dirty)
+        except gk.GpuKernelsError:
+            # One book that the engine refuses must not cost the others their numbers.
+            self._find_refused(market, marks)
+            self._hold()
+            self.risk.measure(market, marks, self._dirty)
+        changed: list[tuple[Book, BookNumbers | str]] = [
+            (book, self.risk.numbers(number))
+            for number, book in enumerate(self.risk.desk.books)
+            if self._to_tell(book, ticked)
+        ]
+        changed += [
+            (self.books[name], why)
+            for name, why in sorted(self._refused.items())
+            if self._to_tell(self.books[name], ticked)
+        ]
+        self._dirty = set()
+        self._new.clear()
+        return changed
+
+    def _to_tell(self, book: Book, ticked: set[str]) -> bool:
+        return book.held.name in self._new or not ticked.isdisjoint(book.held.underlyings)
+
+    def _names(self) -> Iterable[str]:
+        return (name for book in self.books.values() for name in book.held.underlyings)
+
+    def _hold(self) -> None:
+        self.risk.hold([book for name, book in sorted(self.books.items()) if name not in self._refused])
+        self._dirty = set(self._names())
+        self._stale = False
+
+    def _find_refused(self, market: MarketState, marks: VolMarks) -> None:
+        alone = RiskCalculator(self.risk.engine, self.risk.scenarios, 0.975)
+        for name, book in self.books.items():
+            if name in self._refused:
+                continue
+            try:
+                alone.measure(market, book, marks)
+            except gk.GpuKernelsError as refusal:
+                self._refused[name] = f"not measured: {refusal}"

@@ -1,0 +1,128 @@
+"""The early exercise premiums of a desk: one table per underlying, made anew before the market leaves it."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gpu_kernels as gk
+from gpu_kernels.premium_tables import PremiumTable, build_premium_table
+from risk_service.desk import Block
+
+Floats = NDArray[np.float64]
+
+# A table is made anew in the background once the market has gone this part of its range, or once it is so
+# old; beyond its range, or when older than the second, nothing is read from it: the loop waits for a new one.
+REFRESH_STRAIN = 0.5
+REFRESH_AGE_NS = 300_000_000_000
+AGE_NS_MAX = 1_800_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PremiumInputs:
+    """The American contracts of a block, `rows` counted from its start, at one moment of the market."""
+
+    rows: NDArray[np.int64]
+    options: gk.Options
+    spot: float
+    vol: Floats
+    rate: float
+    dividend_yield: float
+    time_ns: int
+
+
+@dataclass(slots=True)
+class _Held:
+    """A table and what has been read from it for the weights at hand."""
+
+    table: PremiumTable
+    rows: NDArray[np.int64]
+    time_ns: int
+    weights: Floats | None = None
+    sums: Floats = field(default_factory=lambda: np.zeros(0))
+    vol: Floats = field(default_factory=lambda: np.zeros(0))
+    vol_sums: tuple[Floats, Floats] = field(default_factory=lambda: (np.zeros(0), np.zeros(0)))
+
+    def fits(self, now: PremiumInputs) -> bool:
+        """Whether anything may be read at all."""
+        return np.array_equal(self.rows, now.rows) and abs(now.time_ns - self.time_ns) <= AGE_NS_MAX
+
+    def strain(self, now: PremiumInputs) -> float:
+        return self.table.strain(now.spot, now.vol, now.rate, now.dividend_yield)
+
+
+@dataclass(slots=True)
+class DeskPremiums:
+    """Tables by underlying. Used by one thread; only the making of a table may be another's work."""
+
+    engine: gk.Engine  # one that can make tables: the cpu's
+    background: Executor | None = None  # None: whoever needs a table makes it
+    built: int = 0
+    waited: int = 0  # how many of them somebody had to wait for
+    _held: dict[int, _Held] = field(default_factory=dict)
+    _coming: dict[int, Future[_Held]] = field(default_factory=dict)
+
+    def keep(self, slots: set[int]) -> None:
+        """Drops the tables of underlyings that nobody holds now; the others' weights may have changed."""
+        self._held = {slot: held for slot, held in self._held.items() if slot in slots}
+        for held in self._held.values():
+            held.weights = None
+
+    def today(self, slot: int, now: PremiumInputs, scenarios: gk.Scenarios) -> Floats:
+        """Premiums of value and Greeks, (rows, 9); makes a table where there is none that fits."""
+        held = self._fitting(slot, now, scenarios)
+        return held.table.greeks_today(now.spot, now.vol)
+
+    def in_scenarios(self, block: Block, now: PremiumInputs) -> Floats:
+        """Sums of the premiums over contracts, per cell and scenario; after `today` for the same inputs."""
+        held = self._held[block.slot]
+        if held.weights is None:
+            held.weights = block.weights[:, held.rows]
+            held.sums, held.vol = held.table.sums(held.weights), np.zeros(0)
+        if not np.array_equal(held.vol, now.vol):
+            held.vol, held.vol_sums = now.vol, held.table.vol_sums(held.weights, now.vol)
+        level, slope = held.vol_sums
+        move = float(np.log(now.spot / held.table.spot))
+        base = np.tensordot(held.table.spot_weights(now.spot), held.sums, axes=1)
+        return np.asarray(base + level + move * slope)
+
+    def error(self, slots: set[int]) -> float:
+        """Largest measured error of the tables of these underlyings, as a part of the spot."""
+        return max((held.table.error for slot, held in self._held.items() if slot in slots), default=0.0)
+
+    def oldest_ns(self, slots: set[int]) -> int | None:
+        """Moment of the oldest of these tables; None where there is none."""
+        return min((held.time_ns for slot, held in self._held.items() if slot in slots), default=None)
+
+    def _fitting(self, slot: int, now: PremiumInputs, scenarios: gk.Scenarios) -> _Held:
+        coming = self._coming.get(slot)
+        if coming is not None and coming.done():
+            self._take(slot)
+        held = self._held.get(slot)
+        strain = held.strain(now) if held is not None and held.fits(now) else np.inf
+        if strain > 1.0 and slot in self._coming:
+            held = self._take(slot)
+            strain = held.strain(now) if held.fits(now) else np.inf
+        if held is None or strain > 1.0:
+            self.waited += 1
+            held = self._held[slot] = _made(self.engine, now, scenarios)
+            self.built += 1
+        elif self.background is not None and slot not in self._coming and _worn(held, strain, now):
+            self._coming[slot] = self.background.submit(_made, self.engine, now, scenarios)
+        return held
+
+    def _take(self, slot: int) -> _Held:
+        held = self._held[slot] = self._coming.pop(slot).result()
+        self.built += 1
+        return held
+
+
+def _worn(held: _Held, strain: float, now: PremiumInputs) -> bool:
+    return strain > REFRESH_STRAIN or abs(now.time_ns - held.time_ns) > REFRESH_AGE_NS
+
+
+def _made(engine: gk.Engine, now: PremiumInputs, scenarios: gk.Scenarios) -> _Held:
+    return _Held(build_premium_table(engine, now.options, scenarios), now.rows, now.time_ns)

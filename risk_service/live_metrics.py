@@ -1,0 +1,124 @@
+"""RiskMetrics of the books of a desk: what never changes of a book is written once, the rest at each tick."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gpu_kernels as gk
+from protos import packing
+from protos.risk.v1.risk_pb2 import ROW_STATUS_INVALID_INPUT, RiskMetrics, RowFault, RowStatus, TailRisk
+from risk_service.desk_risk import BookNumbers
+from risk_service.live_risk import GREEKS, STRESSES, limit_usage, tail_message
+from risk_service.market_state import MarketState
+from risk_service.valuation import Book
+
+METHOD = "full revaluation, historical, exact_tail"
+
+
+@dataclass(slots=True)
+class MetricsWriter:
+    """Writes one book's numbers at one snapshot of the market."""
+
+    engine: gk.Engine
+    level: float
+    degraded_reason: str = ""
+    _fixed: dict[str, tuple[Book, bytes]] = field(default_factory=dict)
+
+    def forget(self, name: str) -> None:
+        """Drops what is kept of a book that is no more."""
+        self._fixed.pop(name, None)
+
+    def write(self, market: MarketState, book: Book, numbers: BookNumbers) -> RiskMetrics:
+        """The message, but for what is slower to know (Monte Carlo, positions) and the time of sending."""
+        metrics = RiskMetrics.FromString(self._fixed_part(book))
+        metrics.value, metrics.gross_value = numbers.value, numbers.gross_value
+        times = market.times_ns(book.underlying_slots)
+        ages = market.clocks.source_time_ns - times
+        greeks = metrics.greeks
+        packing.write(greeks, "spot", numbers.spots)
+        columns = np.ascontiguousarray(numbers.greeks.T)
+        for name, column in zip(GREEKS, columns, strict=True):
+            packing.write(greeks, name, column)
+        packing.write(greeks, "age_ns", ages)
+        packing.write(metrics, "hedge_quantity", -columns[0])
+        packing.write(metrics, "stress_pnl", numbers.stress_pnl)
+        metrics.scenarios = len(numbers.historical_pnl) + len(STRESSES)
+        metrics.historical.append(self._tail(numbers))
+        if numbers.faults:
+            metrics.faults.extend(
+                RowFault(row=one.row, symbol=one.symbol, status=RowStatus.ValueType(one.status))
+                for one in numbers.faults
+            )
+        self._add_provenance(metrics, market, ages, _method(market, numbers))
+        metrics.limits.extend(limit_usage(book, metrics))
+        return metrics
+
+    def unmeasured(self, market: MarketState, book: Book, why: str) -> RiskMetrics:
+        """What is said of a book that the engine refuses: every position is left out, with the reason."""
+        metrics = RiskMetrics(
+            portfolio=book.held.name,
+            portfolio_version=book.held.version,
+            positions=len(book.held),
+            faults=[
+                RowFault(row=row, symbol=symbol, status=ROW_STATUS_INVALID_INPUT)
+                for row, symbol in enumerate(book.held.symbols)
+            ],
+            historical=[
+                TailRisk(
+                    level=self.level, value_at_risk=math.nan, expected_shortfall=math.nan, warnings=[why]
+                )
+            ],
+        )
+        metrics.provenance.engine, metrics.provenance.device = self.engine.name, self.engine.device
+        self._add_provenance(metrics, market, np.zeros(0, np.int64), METHOD)
+        return metrics
+
+    def _fixed_part(self, book: Book) -> bytes:
+        known = self._fixed.get(book.held.name)
+        if known is None or known[0] is not book:
+            metrics = RiskMetrics(
+                portfolio=book.held.name,
+                portfolio_version=book.held.version,
+                positions=len(book.held),
+                stress_name=[stress.name for stress in STRESSES],
+                hedge_symbol=book.held.underlyings,
+            )
+            metrics.greeks.underlying.extend(book.held.underlyings)
+            metrics.provenance.engine, metrics.provenance.device = self.engine.name, self.engine.device
+            known = self._fixed[book.held.name] = (book, metrics.SerializeToString())
+        return known[1]
+
+    def _tail(self, numbers: BookNumbers) -> TailRisk:
+        if not numbers.historical_pnl.size:
+            warnings = [numbers.why_no_history]
+            return TailRisk(
+                level=self.level, value_at_risk=math.nan, expected_shortfall=math.nan, warnings=warnings
+            )
+        return tail_message(gk.tail_risk(numbers.historical_pnl, self.level))
+
+    def _add_provenance(
+        self, metrics: RiskMetrics, market: MarketState, ages: NDArray[np.int64], method: str
+    ) -> None:
+        provenance = metrics.provenance
+        provenance.method = method
+        provenance.market_snapshot_id = market.snapshot_id()
+        provenance.data_age_ns = int(ages.max(initial=0))
+        provenance.degraded = bool(self.degraded_reason)
+        provenance.degraded_reason = self.degraded_reason
+        timing = metrics.timing
+        timing.source_time_ns = market.clocks.source_time_ns
+        timing.normalized_time_ns = market.clocks.normalized_time_ns
+
+
+def _method(market: MarketState, numbers: BookNumbers) -> str:
+    if numbers.premium_time_ns is None:
+        return METHOD
+    age_s = (market.valuation_time_ns - numbers.premium_time_ns) / 1e9
+    return (
+        f"{METHOD}; early exercise premiums from tables of error at most "
+        f"{numbers.premium_error:.1e} of spot, {age_s:.0f} s old"
+    )

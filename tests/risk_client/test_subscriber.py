@@ -7,6 +7,7 @@ import re
 import select
 import subprocess
 import sys
+import uuid
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import risk_client
 from protos import topics
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client.kafka import Partition, RiskSubscriber
+from service_kit.kafka.admin import ensure_topics
 from service_kit.kafka.embedded import EmbeddedBroker
+from service_kit.kafka.settings import KafkaSettings
 
 CLIENT_PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
 PATIENCE_S = 60.0
@@ -261,3 +264,23 @@ def test_without_the_extra_it_says_which():
     code = "import sys; sys.modules['confluent_kafka'] = None; import risk_client; import risk_client.kafka"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert "gpu-risk[kafka]" in ended.stderr
+
+
+def test_on_real_kafka_nothing_is_lost_between_two_readers(kafka_broker):
+    settings = KafkaSettings(bootstrap=kafka_broker.bootstrap)
+    ensure_topics(settings, replication=1)
+    ours = f"subscriber-{uuid.uuid4().hex[:8]}"
+    desk = Desk(kafka_broker.bootstrap)
+    with RiskSubscriber(kafka_broker.bootstrap, ours, portfolios=[ours]) as feed:
+        while not feed.positions():
+            feed.poll(0.5)
+        positions = feed.positions()
+    desk.publish(10, portfolio=ours)
+    with RiskSubscriber(kafka_broker.bootstrap, ours, portfolios=[ours]) as feed:
+        assert take(feed, 10) == list(range(10))
+        feed.commit()
+    desk.publish(5, portfolio=ours)
+    with RiskSubscriber(kafka_broker.bootstrap, ours, portfolios=[ours]) as feed:
+        assert take(feed, 5) == list(range(10, 15))
+    with RiskSubscriber(kafka_broker.bootstrap, positions=positions, portfolios=[ours]) as feed:
+        assert take(feed, 15) == list(range(15))

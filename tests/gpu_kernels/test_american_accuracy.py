@@ -11,7 +11,7 @@ import pytest
 import gpu_kernels as gk
 from tests.gpu_kernels.american_cases import GREEKS, TABLES, grid_price, options_of, random_fields, table
 
-ENGINES = ("reference", "cpu")
+ENGINES = ("reference", "cpu", "xla")
 RECORDED = json.loads((TABLES / "recorded_errors.json").read_text())
 
 
@@ -20,10 +20,17 @@ def box() -> dict[str, Any]:
     return table("box.csv")
 
 
+def engine_of(name: str) -> gk.Engine:
+    try:
+        return gk.engine(name)
+    except gk.EngineUnavailable as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("method", ["fast", "accurate"])
 def test_prices_of_the_box(name: str, method: Any, box: dict[str, Any]) -> None:
-    result = gk.engine(name).price(options_of(box), american_method=method)
+    result = engine_of(name).price(options_of(box), american_method=method)
     error = np.abs(result.price - box["price"])
     recorded = RECORDED["price"][method]
     assert (result.status == gk.Status.OK).all()
@@ -50,16 +57,17 @@ def test_fast_is_no_worse_than_quantlib_fast(box: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ENGINES)
 def test_greeks_of_the_table(name: str) -> None:
     rows = table("greeks.csv")
-    result = gk.engine(name).greeks(options_of(rows))
+    result = engine_of(name).greeks(options_of(rows))
     for greek in GREEKS:
         error = np.abs(getattr(result, greek) - rows[greek]).max()
         assert error <= RECORDED["greeks"][greek]["allowed"], greek
 
 
-def test_reference_and_cpu_agree(seed: int) -> None:
+@pytest.mark.parametrize("name", ["cpu", "xla"])
+def test_engines_agree_with_the_reference(name: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     options = gk.Options(**random_fields(rng, 300), american=True)
-    ours, plain = (gk.engine(name).greeks(options) for name in ("cpu", "reference"))
+    ours, plain = (engine.greeks(options) for engine in (engine_of(name), gk.engine("reference")))
     assert np.array_equal(ours.status, plain.status)
     np.testing.assert_allclose(ours.price, plain.price, rtol=0, atol=1e-10)
     np.testing.assert_allclose(ours.delta, plain.delta, rtol=0, atol=1e-9)
@@ -78,7 +86,7 @@ def test_beyond_the_box_against_a_plain_grid(seed: int) -> None:
         assert price == pytest.approx(grid_price(**row), abs=0.03), row
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", ["reference", "cpu"])
 def test_two_boundaries_against_a_plain_grid(name: str) -> None:
     fields = {
         "spot": np.array([90.0, 104.0, 95.0, 111.0]),
@@ -96,3 +104,14 @@ def test_two_boundaries_against_a_plain_grid(name: str) -> None:
     for i, price in enumerate(result.price):
         row = {key: values[i] for key, values in fields.items()}
         assert price == pytest.approx(grid_price(**row), abs=5e-3), row
+
+
+def test_two_boundaries_have_a_status_where_there_is_no_grid() -> None:
+    options = gk.Options(
+        spot=90.0, strike=100.0, expiry=[1.0, 1.0], vol=0.2, rate=[-0.01, 0.01], dividend_yield=-0.04,
+        is_call=False, american=True,
+    )  # fmt: skip
+    engine = engine_of("xla")
+    for result in (engine.price(options), engine.greeks(options)):
+        assert list(result.status) == [gk.Status.NOT_CONVERGED, gk.Status.OK]
+        assert list(np.isnan(result.price)) == [True, False]

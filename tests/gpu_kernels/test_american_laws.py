@@ -13,9 +13,12 @@ from tests.gpu_kernels.american_cases import random_fields
 TOLERANCE = 2e-4  # of the strike of 100: beyond the box the collocation is right to about this
 
 
-@pytest.fixture(params=["reference", "cpu"])
+@pytest.fixture(params=["reference", "cpu", "xla"])
 def engine(request: Any) -> gk.Engine:
-    return gk.engine(request.param)
+    try:
+        return gk.engine(request.param)
+    except gk.EngineUnavailable as error:
+        pytest.skip(str(error))
 
 
 def american(engine: gk.Engine, fields: dict[str, Any], method: Any = "accurate") -> Any:
@@ -84,7 +87,9 @@ def test_no_early_exercise_is_european(
     spot = np.linspace(50.0, 150.0, 21)
     fields = {"spot": spot, "strike": 100.0, "expiry": 1.5, "vol": 0.3}
     fields |= {"rate": rate, "dividend_yield": dividend_yield, "is_call": is_call}
-    assert np.array_equal(american(engine, fields), engine.price(gk.Options(**fields)).price)
+    europe = engine.price(gk.Options(**fields)).price
+    # Of the same formula, but another program may round its last digit differently.
+    np.testing.assert_array_max_ulp(american(engine, fields), europe, 0 if engine.name != "xla" else 4)
 
 
 def test_zero_volatility_takes_the_best_time(engine: gk.Engine) -> None:
@@ -181,13 +186,11 @@ def test_boundaries_serve_other_spots_and_strikes(seed: int) -> None:
     np.testing.assert_allclose(out.price, american(gk.engine("cpu"), again), rtol=1e-12, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["reference", "cpu"])
-def test_implied_vol_comes_back(name: str, seed: int) -> None:
+def test_implied_vol_comes_back(engine: gk.Engine, seed: int) -> None:
     rng = np.random.default_rng(seed)
     fields = random_fields(rng, 80, lowest_rate=0.0)
     fields["vol"] = rng.uniform(0.08, 0.9, len(fields["spot"]))
     fields["spot"] = 100.0 * np.exp(rng.normal(0.0, 0.15, len(fields["spot"])))
-    engine = gk.engine(name)
     options = gk.Options(**fields, american=True)
     vega = engine.greeks(options).vega
     priced = engine.price(options)

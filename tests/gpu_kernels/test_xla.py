@@ -111,6 +111,35 @@ def test_sizes_of_one_bucket_share_a_program(engine: gk.Engine) -> None:
     assert european.price_rows.traces == before + 1
 
 
+def test_american_batches_of_any_size_share_a_few_programs(engine: gk.Engine) -> None:
+    from gpu_kernels.engines.xla import american
+    from gpu_kernels.engines.xla.compile import coarse_bucket
+
+    assert [coarse_bucket(size) for size in (1, 16, 17, 64, 65, 1025, 4096)] == [
+        16,
+        16,
+        64,
+        64,
+        256,
+        4096,
+        4096,
+    ]
+    assert coarse_bucket(american.CHUNK_ROWS) == american.CHUNK_ROWS
+
+    def price(size: int) -> Any:
+        options = gk.Options(
+            spot=np.linspace(90, 110, size), strike=100.0, expiry=1.0, vol=0.2, is_call=False, rate=0.03,
+            american=True,
+        )  # fmt: skip
+        return engine.price(options, american_method="fast").price
+
+    first = price(70)
+    before = american.PRICE_ROWS["fast"].traces
+    for size in (65, 100, 256):
+        assert price(size)[0] == first[0]
+    assert american.PRICE_ROWS["fast"].traces == before
+
+
 def test_buckets_are_few_and_not_much_larger_than_the_batch() -> None:
     from gpu_kernels.engines.xla.compile import CHUNK_ROWS, LEAST_BUCKET, bucket
 

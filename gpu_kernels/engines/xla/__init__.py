@@ -28,7 +28,7 @@ def warm_up() -> None:
     import numpy as np
 
     from gpu_kernels.engines.engine import Columns
-    from gpu_kernels.engines.xla import european, implied_vol
+    from gpu_kernels.engines.xla import american, european, implied_vol
     from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
 
     def ones(*names: str) -> dict[str, Any]:
@@ -39,3 +39,5 @@ def warm_up() -> None:
     european.price(columns, PriceResult(**ones("price"), status=status))
     european.greeks(columns, GreeksResult(**ones(*GreeksResult.COLUMNS[:-1]), status=status))
     implied_vol.implied_vol(columns, np.full(1, 0.5), ImpliedVolResult(**ones("vol"), status=status))
+    american.price(columns, "accurate", PriceResult(**ones("price"), status=status))
+    american.greeks(columns, "accurate", GreeksResult(**ones(*GreeksResult.COLUMNS[:-1]), status=status))

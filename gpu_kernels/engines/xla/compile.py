@@ -31,6 +31,14 @@ def bucket(size: int) -> int:
     return power // 4 * 3 if size <= power // 4 * 3 else power
 
 
+def coarse_bucket(size: int) -> int:
+    """The least power of four not below `size`: few sizes, for programs that take seconds to compile."""
+    width = LEAST_BUCKET
+    while width < size:
+        width *= 4
+    return width
+
+
 class Program:
     """A function of arrays, compiled for each set of shapes; `traces` counts how often."""
 
@@ -48,12 +56,17 @@ class Program:
             return self._compiled(*arguments)
 
 
-def run_rows(program: Program, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+def run_rows(
+    program: Program,
+    inputs: tuple[Any, ...],
+    outputs: tuple[Any, ...],
+    width_of: Callable[[int], int] = bucket,
+) -> None:
     """Fill outputs with the program's results, row by row; inputs have all rows or one that holds for all."""
     size = outputs[0].size
     if size == 0:
         return
-    width = bucket(size)
+    width = width_of(size)
     results = program(*(padded(array, size, width) for array in inputs))
     for target, source in zip(outputs, results, strict=True):
         target[:] = np.asarray(source)[:size]

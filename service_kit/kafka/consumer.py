@@ -222,31 +222,36 @@ class Consumer(Generic[T]):
 
     def _config(self) -> dict[str, Any]:
         settings = self._settings
-        return client_config(settings) | {
-            "group.id": self._group,
-            "auto.offset.reset": self._start,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "isolation.level": "read_committed" if self._read_committed else "read_uncommitted",
-            # Equal partition numbers of two topics go to the same member: book_service joins by them.
-            "partition.assignment.strategy": "range",
-            # The end of a partition is reported, so that control records do not look like lag.
-            "enable.partition.eof": True,
-            "session.timeout.ms": settings.session_timeout_ms,
-            "heartbeat.interval.ms": min(1_000, settings.session_timeout_ms // 3),
-            "max.poll.interval.ms": settings.poll_interval_ms_max,
-            "fetch.min.bytes": 1,
-            "fetch.wait.max.ms": settings.fetch_wait_ms_max,
-            "fetch.max.bytes": max(settings.fetch_bytes_max, settings.record_bytes_max + 65_536),
-            "message.max.bytes": settings.record_bytes_max + 65_536,
-            "queued.max.messages.kbytes": settings.fetch_queue_kbytes_max,
-            # Records are large batches: a few thousand in the queue are plenty, and when the queue is
-            # full a fetch is tried again soon instead of after the default second.
-            "queued.min.messages": 2_000,
-            "fetch.queue.backoff.ms": 5,
-            "fetch.error.backoff.ms": 50,
-            "error_cb": self._watch.on_error,
-        }
+        named = {"group.instance.id": settings.group_instance_id} if settings.group_instance_id else {}
+        return (
+            client_config(settings)
+            | named
+            | {
+                "group.id": self._group,
+                "auto.offset.reset": self._start,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "isolation.level": "read_committed" if self._read_committed else "read_uncommitted",
+                # Equal partition numbers of two topics go to the same member: book_service joins by them.
+                "partition.assignment.strategy": "range",
+                # The end of a partition is reported, so that control records do not look like lag.
+                "enable.partition.eof": True,
+                "session.timeout.ms": settings.session_timeout_ms,
+                "heartbeat.interval.ms": min(1_000, settings.session_timeout_ms // 3),
+                "max.poll.interval.ms": settings.poll_interval_ms_max,
+                "fetch.min.bytes": 1,
+                "fetch.wait.max.ms": settings.fetch_wait_ms_max,
+                "fetch.max.bytes": max(settings.fetch_bytes_max, settings.record_bytes_max + 65_536),
+                "message.max.bytes": settings.record_bytes_max + 65_536,
+                "queued.max.messages.kbytes": settings.fetch_queue_kbytes_max,
+                # Records are large batches: a few thousand in the queue are plenty, and when the queue is
+                # full a fetch is tried again soon instead of after the default second.
+                "queued.min.messages": 2_000,
+                "fetch.queue.backoff.ms": 5,
+                "fetch.error.backoff.ms": 50,
+                "error_cb": self._watch.on_error,
+            }
+        )
 
     def _fetch(self, client: confluent_kafka.Consumer, max_records: int, timeout_s: float) -> list[_Raw]:
         # `consume(n)` waits for n records; so wait for one, then take what has arrived with it.

@@ -24,8 +24,8 @@ class LogLookup:
     """Reads what is committed; a client of its own, not to be shared between threads."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._reader = Consumer(settings, (), "lookup", bytes)
-        self._reader.assign(())
+        self._settings = settings
+        self._reader = self._new_reader()
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
         """The first offset that the partition still holds and its end."""
@@ -34,10 +34,18 @@ class LogLookup:
             try:
                 return self._reader.bounds([partition])[partition]
             except ConsumerFailed:
-                # A partition whose leader has just gone has none for seconds.
+                # A partition whose leader has just gone has none for seconds. A client that a broker, just
+                # started, has told of no such partition believes it for minutes, so a new one asks.
                 if time.monotonic() > deadline:
                     raise
                 self._reader.poll(timeout_s=_POLL_S)
+                self._reader.close()
+                self._reader = self._new_reader()
+
+    def _new_reader(self) -> Consumer[bytes]:
+        reader = Consumer(self._settings, (), "lookup", bytes)
+        reader.assign(())
+        return reader
 
     def record_at(self, partition: Partition, offset: int) -> Record | None:
         """The record at exactly that offset, if there is one."""

@@ -43,6 +43,9 @@ class KafkaSettings:
     fetch_queue_kbytes_max: int = limited(65_536, at_least=1, at_most=2_097_151)
     # Brokers refuse less than 6 s unless told otherwise; the embedded one does not.
     session_timeout_ms: int = limited(10_000, at_least=1_000, at_most=1_800_000)
+    # A process that is restarted under the same name takes its partitions back at once, instead of after the
+    # session timeout; two at a time must not share one. Empty: members come and go without a name.
+    group_instance_id: str = ""
     poll_interval_ms_max: int = limited(300_000, at_least=10_000, at_most=86_400_000)
     # Below a broker's usual limit of 1 MiB, so that a dead letter itself always fits.
     dead_letter_value_bytes_max: int = limited(900_000, at_least=0, at_most=100_000_000)

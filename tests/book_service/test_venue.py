@@ -199,14 +199,14 @@ def test_kill_of_one_account_leaves_the_others():
     assert list(venue.book("AAA", 5).bid_price_ticks) == [99]
 
 
-def loop_on(broker, group="venue", **book):
+def loop_on(broker, group="venue", listed_more=(), controls=False, **book):
     """A venue's loop as the service makes it."""
-    instruments = tuple(f"{symbol}:{tick}" for symbol, tick in TICKS.items())
+    instruments = (*(f"{symbol}:{tick}" for symbol, tick in TICKS.items()), *listed_more)
     settings = BookServiceSettings(
         kafka=broker.settings(),
         book=BookSettings(
             instruments=instruments,
-            controls=False,
+            controls=controls,
             group=group,
             poll_records_max=100,
             commit_every_s=0.0,

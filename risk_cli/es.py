@@ -13,7 +13,7 @@ from risk_cli.progress_bar import progress_bar
 from risk_cli.refusals import DONE, BadInput
 from risk_cli.stress.command import SAMPLES
 from risk_cli.stress.in_process import run_in_process
-from risk_cli.stress.market_file import Market, read_market
+from risk_cli.stress.market_file import read_market
 from risk_cli.stress.outcome import Outcome
 from risk_cli.stress.portfolio_file import read_portfolio
 from risk_cli.stress.scenario_file import DISTRIBUTIONS, WEIGHTINGS, Past, Plan, Simulation
@@ -35,19 +35,40 @@ class Request:
     seed: int
     distribution: str
     vol_beta: float
+    server: str = ""
 
 
 def run_es(request: Request, form: Callable[[], Form]) -> int:
     """Runs it; the exit status."""
     shape = form()
+    outcome = _of_server(request) if request.server else _of_this_machine(request)
+    show(shape, "es", es_tables(outcome), _body(outcome), _rows(outcome))
+    return DONE
+
+
+def _of_this_machine(request: Request) -> Outcome:
     portfolio, market_file = _files(request)
     positions = read_portfolio(portfolio, "es")
     market = read_market(market_file)
-    plan = Plan(file="", distributions=(_wanted(request, market),))
+    if not request.monte_carlo and market.history is None:
+        raise BadInput(f"{market.file}: has no history; give one, or --monte-carlo N")
+    plan = Plan(file="", distributions=(_wanted(request),))
     with progress_bar("revaluing") as progress:
-        outcome = run_in_process(positions, plan, market, chosen_engine(request.engine), progress)
-    show(shape, "es", es_tables(outcome), _body(outcome), _rows(outcome))
-    return DONE
+        return run_in_process(positions, plan, market, chosen_engine(request.engine), progress)
+
+
+def _of_server(request: Request) -> Outcome:
+    """At the server's live market and history; the portfolio goes along."""
+    if request.market is not None:
+        raise BadInput("--market: the server has its own")
+    if request.portfolio is None and not request.sample:
+        raise BadInput("--portfolio: is missing (or try --sample)")
+    positions = read_portfolio(request.portfolio or SAMPLES / "desk.csv", "es")
+    plan = Plan(file="", distributions=(_wanted(request),))
+    from risk_cli.stress.through_server import run_through_server
+
+    with progress_bar("asking the server") as progress:
+        return run_through_server(positions, plan, request.server, request.engine, progress)
 
 
 def _files(request: Request) -> tuple[Path, Path]:
@@ -61,7 +82,7 @@ def _files(request: Request) -> tuple[Path, Path]:
     return request.portfolio, request.market
 
 
-def _wanted(request: Request, market: Market) -> Past | Simulation:
+def _wanted(request: Request) -> Past | Simulation:
     if request.weighting not in WEIGHTINGS:
         raise BadInput(f"--weighting: {request.weighting!r} is none of {', '.join(WEIGHTINGS)}")
     if request.distribution not in DISTRIBUTIONS:
@@ -76,8 +97,6 @@ def _wanted(request: Request, market: Market) -> Past | Simulation:
             distribution=request.distribution,
             vol_beta=request.vol_beta,
         )
-    if market.history is None:
-        raise BadInput(f"{market.file}: has no history; give one, or --monte-carlo N")
     return Past(
         None,
         "history",

@@ -117,6 +117,7 @@ def es(
     seed: Annotated[int, typer.Option(help="Of the simulation.", min=0)] = 1,
     distribution: Annotated[str, typer.Option(help="normal, student_t or jump.")] = "normal",
     vol_beta: Annotated[float, typer.Option(help="Simulated vol change per log return.")] = 0.0,
+    server: OtherServer = "",
     engine: Engine = "auto",
     sample: Annotated[bool, typer.Option("--sample", help="The sample desk instead of files.")] = False,
     json: Json = False,
@@ -132,7 +133,7 @@ def es(
 
         request = Request(
             portfolio, market, engine, sample, window_days, horizon_days, weighting,
-            monte_carlo, seed, distribution, vol_beta,
+            monte_carlo, seed, distribution, vol_beta, server,
         )  # fmt: skip
         return run_es(request, lambda: Form(json, csv, parquet))
 
@@ -150,6 +151,7 @@ def price(
     dividend_yield: Annotated[float | None, typer.Option(help="Continuous, per year.")] = None,
     put: Annotated[bool, typer.Option("--put", help="A put; else a call.")] = False,
     american: Annotated[bool, typer.Option("--american", help="Exercise at any time.")] = False,
+    server: OtherServer = "",
     engine: Engine = "auto",
     json: Json = False,
     csv: Csv = False,
@@ -161,7 +163,8 @@ def price(
     from risk_cli.refusals import exit_status
 
     quote = Quote(spot, strike, expiry, vol, rate, dividend_yield, put, american)
-    raise typer.Exit(exit_status(lambda: run_price(quote, options, engine, lambda: Form(json, csv, parquet))))
+    form = partial(Form, json, csv, parquet)
+    raise typer.Exit(exit_status(lambda: run_price(quote, options, engine, form, server)))
 
 
 @app.command()
@@ -175,6 +178,7 @@ def iv(
     dividend_yield: Annotated[float | None, typer.Option(help="Continuous, per year.")] = None,
     put: Annotated[bool, typer.Option("--put", help="A put; else a call.")] = False,
     american: Annotated[bool, typer.Option("--american", help="Exercise at any time.")] = False,
+    server: OtherServer = "",
     engine: Engine = "auto",
     json: Json = False,
     csv: Csv = False,
@@ -187,7 +191,27 @@ def iv(
 
     quote = Quote(spot, strike, expiry, None, rate, dividend_yield, put, american, price)
     form = partial(Form, json, csv, parquet)
-    raise typer.Exit(exit_status(lambda: run_implied_vol(quote, options, engine, form)))
+    raise typer.Exit(exit_status(lambda: run_implied_vol(quote, options, engine, form, server)))
+
+
+@app.command()
+def bench(
+    engine: Engine = "auto",
+    options: Annotated[int, typer.Option(help="Options at once.")] = 100_000,
+    json: Json = False,
+    csv: Csv = False,
+    parquet: Parquet = None,
+) -> None:
+    """How much an engine does per second on this machine, in some seconds; its answers are checked."""
+    from risk_cli.refusals import exit_status
+
+    def work() -> int:
+        from risk_cli.answers import Form
+        from risk_cli.bench import run_bench
+
+        return run_bench(engine, options, lambda: Form(json, csv, parquet))
+
+    raise typer.Exit(exit_status(work))
 
 
 def main() -> None:

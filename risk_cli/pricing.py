@@ -14,6 +14,7 @@ import gpu_kernels as gk
 from risk_cli.answers import Form, plain_table, show
 from risk_cli.engine_choice import chosen_engine
 from risk_cli.refusals import DONE, FAILED, BadInput
+from risk_cli.servers import named_engine, risk_server
 from risk_cli.sheets import Sheet, read_sheet
 
 GREEKS = ("price", "delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
@@ -45,22 +46,42 @@ class _Asked:
     price: NDArray[np.float64]
 
 
-def run_price(quote: Quote, file: Path | None, engine: str, form: Callable[[], Form]) -> int:
-    """Prices and Greeks; the exit status."""
+def run_price(
+    quote: Quote, file: Path | None, engine: str, form: Callable[[], Form], server: str = ""
+) -> int:
+    """Prices and Greeks, of this machine or of a server; the exit status."""
     shape = form()
     asked = _asked(quote, file, ("spot", "strike", "expiry", "vol"), "price")
-    answer = chosen_engine(engine).greeks(asked.options)
-    columns = {name: np.asarray(getattr(answer, name)) for name in GREEKS}
-    return _answered(asked, columns, np.asarray(answer.status), shape, "price")
+    if server:
+        with risk_server(server) as client:
+            came = client.greeks(engine=named_engine(engine), **_columns(asked.options))
+        columns, status = {name: np.asarray(came[name]) for name in GREEKS}, came.status
+    else:
+        answer = chosen_engine(engine).greeks(asked.options)
+        columns, status = {name: np.asarray(getattr(answer, name)) for name in GREEKS}, answer.status
+    return _answered(asked, columns, np.asarray(status), shape, "price")
 
 
-def run_implied_vol(quote: Quote, file: Path | None, engine: str, form: Callable[[], Form]) -> int:
-    """Implied vols; the exit status."""
+def run_implied_vol(
+    quote: Quote, file: Path | None, engine: str, form: Callable[[], Form], server: str = ""
+) -> int:
+    """Implied vols, of this machine or of a server; the exit status."""
     shape = form()
     asked = _asked(quote, file, ("spot", "strike", "expiry", "price"), "iv")
-    answer = chosen_engine(engine).implied_vol(asked.options, asked.price)
-    columns = {"price": asked.price, "vol": np.asarray(answer.vol)}
-    return _answered(asked, columns, np.asarray(answer.status), shape, "iv")
+    if server:
+        given = _columns(asked.options)
+        del given["vol"]
+        with risk_server(server) as client:
+            came = client.implied_volatility(asked.price, engine=named_engine(engine), **given)
+        vol, status = np.asarray(came["vol"]), came.status
+    else:
+        answer = chosen_engine(engine).implied_vol(asked.options, asked.price)
+        vol, status = np.asarray(answer.vol), answer.status
+    return _answered(asked, {"price": asked.price, "vol": vol}, np.asarray(status), shape, "iv")
+
+
+def _columns(options: gk.Options) -> dict[str, Any]:
+    return {name: np.asarray(getattr(options, name)) for name in (*_NUMBERS, "is_call", "american")}
 
 
 def _asked(quote: Quote, file: Path | None, needed: Sequence[str], command: str) -> _Asked:

@@ -1,0 +1,79 @@
+"""`risk price|iv|es --server`, against a real service: the same numbers as on this machine."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from desk_files import run
+from test_stress_server import _files, address  # noqa: F401 - the fixture of a service with a market
+
+OPTIONS = """label,spot,strike,expiry,vol,price,right,exercise
+a,100,110,0.5,0.25,3.5,C,E
+b,100,90,1.5,0.30,,P,A
+c,100,-1,1.0,0.20,,C,E
+"""
+
+
+def _rows(*words: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(run(*words, "--csv").stdout)))
+
+
+def test_prices_and_greeks_are_those_of_this_machine(address: str, tmp_path: Path) -> None:  # noqa: F811
+    path = tmp_path / "options.csv"
+    path.write_text(OPTIONS)
+    words = ("price", "--options", str(path), "--rate", "0.03")
+    here, there = _rows(*words, "--engine", "reference"), _rows(*words, "--server", address)
+    assert [row["status"] for row in there] == ["OK", "OK", "INVALID_INPUT"]
+    for one, other in zip(here[:2], there[:2], strict=True):
+        for name in ("price", "delta", "gamma", "vega", "theta", "rho"):
+            assert float(other[name]) == pytest.approx(float(one[name]), rel=1e-6)
+    assert run(*words, "--server", address).exit_code == 1  # a row has no price
+
+
+def test_implied_vols_are_those_of_this_machine(address: str) -> None:  # noqa: F811
+    words = ("iv", "--price", "10.45", "--spot", "100", "--strike", "100", "--expiry", "1", "--rate", "0.05")
+    here, there = _rows(*words, "--engine", "reference"), _rows(*words, "--server", address)
+    assert float(there[0]["vol"]) == pytest.approx(float(here[0]["vol"]), rel=1e-9)
+
+
+def test_expected_shortfall_at_the_servers_history(address: str, tmp_path: Path) -> None:  # noqa: F811
+    files = _files(tmp_path)
+    words = ("es", *files[:2], "--server", address)
+    answer = json.loads(run(*words, "--json").stdout)
+    tail = answer["tail"][0]
+    assert 0 < tail["var"] <= tail["es"]
+    assert address in answer["made_with"]["market"]
+    stressed = json.loads(run("stress", *files, "--server", address, "--json").stdout)
+    assert tail == stressed["distributions"][0]["tail"][0]
+    simulated = json.loads(run(*words, "--monte-carlo", "512", "--seed", "3", "--json").stdout)
+    assert simulated["scenarios"] == 512
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (("es", "--sample", "--server", "127.0.0.1:1"), 1, "127.0.0.1:1"),
+        (("es", "--server", "127.0.0.1:1"), 2, "--portfolio"),
+        (
+            (
+                "price",
+                *["--spot", "1", "--strike", "1", "--expiry", "1", "--vol", "1", "--server", "127.0.0.1:1"],
+            ),
+            1,
+            "127.0.0.1:1",
+        ),
+    ],
+)
+def test_no_server(words: tuple[str, ...], status: int, says: str) -> None:
+    done = run(*words)
+    assert (done.exit_code, says in done.stderr) == (status, True), done.stderr
+
+
+def test_an_engine_that_the_server_has_not_is_refused(address: str) -> None:  # noqa: F811
+    words = ["--spot", "1", "--strike", "1", "--expiry", "1", "--vol", "1", "--engine", "abacus"]
+    done = run("price", *words, "--server", address)
+    assert (done.exit_code, "abacus" in done.stderr) == (2, True), done.stderr

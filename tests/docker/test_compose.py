@@ -19,7 +19,9 @@ from service_kit.settings import load
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
-DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
+OURS = ("topics", "book_service", "risk_service")
+DOCKERFILES = ("Dockerfile", "Dockerfile.cuda")
+CUDA = yaml.safe_load((ROOT / "docker" / "compose.cuda.yaml").read_text())["services"]
 
 
 def environment(name):
@@ -68,9 +70,8 @@ def test_the_services_are_given_settings_that_they_take(name, settings):
 def test_the_commands_exist():
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}
     commands |= {group.name for group in app.registered_groups}
-    for name, service in SERVICES.items():
-        if name not in BROKERS:
-            assert service["command"][0] in commands
+    for name in OURS:
+        assert SERVICES[name]["command"][0] in commands
 
 
 def test_no_host_port_is_given_twice():
@@ -78,10 +79,60 @@ def test_no_host_port_is_given_twice():
     assert len(set(published)) == len(published)
 
 
-def test_the_image_has_every_package_and_no_root():
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_image_has_every_package_and_no_root(name):
+    dockerfile = (ROOT / "docker" / name).read_text()
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
     for pattern in wanted["include"]:
         package = pattern.rstrip("*")
-        assert f"COPY {package} {package}" in DOCKERFILE
-    assert re.search(r"^USER \d+$", DOCKERFILE, re.M)
-    assert re.search(r"^HEALTHCHECK ", DOCKERFILE, re.M)
+        assert f"COPY {package} {package}" in dockerfile
+    assert re.search(r"^USER \d+$", dockerfile, re.M)
+    assert re.search(r"^HEALTHCHECK ", dockerfile, re.M)
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_image_is_built_in_stages_of_pinned_versions(name):
+    dockerfile = (ROOT / "docker" / name).read_text()
+    bases = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", dockerfile, re.M)
+    assert len(bases) == 2
+    assert {image for image, _ in bases} == {"python:3.11.13-slim-bookworm"}
+    # What the build needs stays in the build.
+    assert "pip install" not in dockerfile.split("FROM")[-1]
+    assert "--constraint constraints.txt" in dockerfile
+
+
+def test_extras_and_wheels_of_the_images_are_there_and_pinned():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    for name in DOCKERFILES:
+        dockerfile = (ROOT / "docker" / name).read_text()
+        [asked] = re.findall(r"'\.\[([\w,]+)\]'", dockerfile)
+        assert set(asked.split(",")) <= set(extras)
+        assert set(re.findall(r"\bnvidia-\w+-\w+", dockerfile)) <= pinned
+    assert "cupy-cuda13x" in pinned
+
+
+def test_every_image_that_is_not_built_here_has_a_version():
+    for name, service in SERVICES.items():
+        if name not in OURS:
+            assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
+
+
+def test_the_gpu_overlay_asks_for_the_gpu_and_for_no_other_engine():
+    both = environment("risk_service") | CUDA["risk_service"]["environment"]
+    assert load(RiskServiceSettings, env=both, beside=EVERY_PROCESS).validate().risk.engine == "cuda"
+    assert (ROOT / CUDA["risk_service"]["build"]["dockerfile"]).is_file()
+    [device] = CUDA["risk_service"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    assert set(CUDA) <= set(SERVICES)
+
+
+def test_mounted_files_are_there():
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert (
+                (ROOT / "docker" / source).exists()
+                if source.startswith(".")
+                else source in COMPOSE["volumes"]
+            ), name

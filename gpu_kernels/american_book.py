@@ -21,10 +21,13 @@ Floats = NDArray[np.float64]
 
 # Places along spot, vols and rates at which a position is priced; a side that does not move has one.
 NODES = (32, 8, 4)
-# Points per position at which the interpolant is checked.
+# Points per position at which the interpolant is checked; the first few are corners of its ranges.
 CHECKS = 12
+CORNERS = 4
 # A position whose measured error is larger, as a part of its spot, is priced exactly instead.
 TOLERANCE = 1e-5
+# Coefficients are left out as long as all that is left out stays below this part of the tolerance.
+LEFT_OUT = 0.1
 # Bytes of (position, scenario) numbers held at once: 32 MiB.
 BLOCK_NUMBERS = 1 << 22
 
@@ -34,9 +37,9 @@ class AmericanBook:
 
     Built for the ranges of spot, vol and rate that ``scenarios`` span, at their one horizon, and good for
     any scenarios within them. ``error`` is the largest deviation from exact prices found at CHECKS random
-    points of every position, or the size of its last coefficients if that is more, as a part of its spot;
-    positions beyond ``tolerance`` are priced exactly (``exact`` holds their rows), so that no interpolated
-    row was seen to be worse. Only the cpu engine has this.
+    points of every position, or the size of its last coefficients and of those left out if that is more, as
+    a part of its spot; positions beyond ``tolerance`` are priced exactly (``exact`` holds their rows), so
+    that no interpolated row was seen to be worse. Only the cpu engine has this.
     """
 
     def __init__(
@@ -59,7 +62,8 @@ class AmericanBook:
         american = np.flatnonzero(portfolio.american)
         self._rows = portfolio.rows(american).ungrouped()
         self._build(self._rows, scenarios, nodes)
-        errors = np.maximum(self._measured_errors(seed), self._left_out())
+        bound = self._shorten(LEFT_OUT * tolerance)
+        errors = np.maximum(self._measured_errors(seed), bound)
         good = (errors <= tolerance) & ~self._kinked()
         self.error = float(errors[good].max(initial=0.0))
         self.exact = american[~good]
@@ -78,11 +82,12 @@ class AmericanBook:
         if not self._rows.options:
             return total
         self._check_within(scenarios)
-        count = self._rows.options
-        step = max(1, BLOCK_NUMBERS // count)
+        step = max(1, BLOCK_NUMBERS // self._rows.options)
         for start in range(0, len(scenarios), step):
-            part = scenarios.select(slice(start, start + step))
-            total[start : start + len(part)] += self._pnl(part).sum(axis=0)
+            part = scenarios.select(slice(start, start + step)) if len(scenarios) > step else scenarios
+            prepared, market, flags = self._prepared(self._rows, part)
+            pnl = self._kernel.pnl_sum(prepared, market, self._tensor, flags)
+            total[start : start + len(part)] += pnl[: len(part)]
         return total
 
     def position_pnl(self, scenarios: Scenarios) -> Floats:
@@ -97,19 +102,19 @@ class AmericanBook:
     def _build(self, rows: Portfolio, scenarios: Scenarios, nodes: tuple[int, int, int]) -> None:
         low, high = scenarios.spot_return.min(axis=0), scenarios.spot_return.max(axis=0)
         self._return_low, self._return_high = low, high
-        change = vol_changes(rows, shocks(rows, scenarios))
-        self._vol_low = np.maximum(rows.vol + change.min(axis=1, initial=np.inf), VOL_FLOOR)
-        self._vol_high = np.maximum(rows.vol + change.max(axis=1, initial=-np.inf), VOL_FLOOR)
+        self._vol_low, self._vol_high = self._vol_span(scenarios)
         self._rate_low, self._rate_high = (
             float(scenarios.rate_change.min()),
             float(scenarios.rate_change.max()),
         )
         sign = np.where(rows.is_call, -1.0, 1.0)
-        furthest = np.where(rows.is_call, low[rows.underlying], high[rows.underlying])
-        with np.errstate(divide="ignore"):
-            reach = sign * (np.log(rows.spot) - np.log(rows.strike) + furthest)
+        ends = low[rows.underlying], high[rows.underlying]
+        furthest, nearest = np.where(rows.is_call, ends, ends[::-1])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            now = np.log(rows.spot) - np.log(rows.strike)
         ranges = self._kernel.Ranges(
-            reach=reach,
+            nearest=sign * (now + nearest),
+            reach=sign * (now + furthest),
             vol_low=self._vol_low,
             vol_high=self._vol_high,
             rate_low=rows.rate + self._rate_low,
@@ -132,17 +137,18 @@ class AmericanBook:
         self._tensor = self._kernel.build(columns, ranges, self._engine, counts)
         self._today = self._engine.price(options_of(rows)).price if rows.options else np.empty(0)
 
-    def _left_out(self) -> Floats:
-        """What the last coefficients say about those left out, per row and as a part of its spot."""
+    def _shorten(self, share: float) -> Floats:
+        """Leave out coefficients up to ``share`` of each spot; bound on them and the rest."""
         rows, tensor = self._rows, self._tensor
-        size = np.abs(tensor.premium.reshape(*tensor.premium.shape[:2], tensor.vols, tensor.rates))
-        left = size[:, -3:].sum(axis=(2, 3)).max(axis=1, initial=0.0)
-        if tensor.vols > 1:
-            left = np.maximum(left, size[:, :, -1].sum(axis=(1, 2)))
-        if tensor.rates > 1:
-            left = np.maximum(left, size[:, :, :, -1].sum(axis=(1, 2)))
+        size = np.abs(tensor.premium)
+        missing = size[:, -3:].sum(axis=2).max(axis=1, initial=0.0)
+        for order in tensor.orders:
+            if order.any():
+                missing = np.maximum(missing, size[:, :, order == order.max()].sum(axis=(1, 2)))
+        # From units of the tensor to parts of the spot.
         scale = np.where(rows.is_call, 1.0, np.divide(rows.strike, np.maximum(rows.spot, 1e-290)))
-        return np.asarray(np.where(np.isnan(left), np.inf, left * scale))
+        self._tensor = self._kernel.shortened(tensor, share / np.maximum(scale, 1e-290))
+        return np.asarray(np.where(np.isnan(missing), np.inf, missing * scale + share))
 
     def _kinked(self) -> NDArray[np.bool_]:
         """Rows whose boundary is not smooth in the rate: where it crosses the yield, or 0 under a put."""
@@ -161,6 +167,7 @@ class AmericanBook:
             return worst
         for number in range(CHECKS):
             at = philox_uniforms(seed, 0, self._return_low.size + 2, 1, stream=number)
+            at = np.rint(at) if number < CORNERS else at
             spread = at[:-2, 0] * (self._return_high - self._return_low) + self._return_low
             vol_at, rate_at = at[-2, 0], at[-1, 0]
             rate_change = self._rate_low + rate_at * (self._rate_high - self._rate_low)
@@ -181,18 +188,24 @@ class AmericanBook:
     def _pnl(self, scenarios: Scenarios, rows: Portfolio | None = None) -> Floats:
         """P&L per American row and scenario."""
         book = self._rows if rows is None else rows
+        prepared, market, flags = self._prepared(book, scenarios)
+        out = np.empty((book.options, market.spot_return.shape[1]))
+        self._kernel.pnl_rows(prepared, market, self._tensor, flags, out)
+        return out[:, : len(scenarios)]
+
+    def _prepared(self, book: Portfolio, scenarios: Scenarios) -> tuple[Any, Any, tuple[bool, bool, bool]]:
+        """What the kernels take: rows with today's American values, the market, which of it moves."""
         moves = shocks(book, scenarios)
         market = self._plain._market(moves)
-        prepared = self._plain._rows(self._engine, book.europeans(), moves, None)._replace(today=self._today)
-        out = np.empty((book.options, market.spot_return.shape[1]))
-        self._kernel.pnl_rows(prepared, market, self._tensor, self._plain._flags(market), out)
-        return out[:, : len(scenarios)]
+        rows = self._plain._rows(self._engine, book.europeans(), moves, None)._replace(today=self._today)
+        return rows, market, self._plain._flags(market)
 
     def _keep(self, good: NDArray[np.bool_]) -> None:
         def kept(value: Any) -> Any:
-            return np.ascontiguousarray(value[good]) if isinstance(value, np.ndarray) else value
+            return np.ascontiguousarray(value[good])
 
-        self._tensor = type(self._tensor)(*(kept(value) for value in self._tensor))
+        orders = self._tensor.orders
+        self._tensor = type(self._tensor)(*(kept(value) for value in self._tensor[:-1]), orders)
         self._today, self._vol_low, self._vol_high = (
             kept(column) for column in (self._today, self._vol_low, self._vol_high)
         )
@@ -210,11 +223,21 @@ class AmericanBook:
             raise InvalidInput("rate_change", "is outside the range built for", int(wild[0]))
         if (scenarios.elapsed != self.elapsed).any():
             raise InvalidInput("elapsed", f"must be {self.elapsed}, for which the book was built")
-        step = max(1, BLOCK_NUMBERS // self._rows.options)
-        for start in range(0, len(scenarios), step):
-            part = scenarios.select(slice(start, start + step))
-            change = vol_changes(self._rows, shocks(self._rows, part))
-            low = np.maximum(self._rows.vol + change.min(axis=1), VOL_FLOOR)
-            high = np.maximum(self._rows.vol + change.max(axis=1), VOL_FLOOR)
-            if (low < self._vol_low - slack).any() or (high > self._vol_high + slack).any():
-                raise InvalidInput("vol_change", "is outside the range built for")
+        low, high = self._vol_span(scenarios)
+        if (low < self._vol_low - slack).any() or (high > self._vol_high + slack).any():
+            raise InvalidInput("vol_change", "is outside the range built for")
+
+    def _vol_span(self, scenarios: Scenarios) -> tuple[Floats, Floats]:
+        """Lowest and highest vol of every row under the scenarios."""
+        rows = self._rows
+        if scenarios.vol_shock_surface is None:
+            change = scenarios.vol_change
+            own = rows.underlying if change.shape[1] > 1 else np.zeros_like(rows.underlying)
+            low, high = change.min(axis=0)[own], change.max(axis=0)[own]
+        else:
+            low, high = np.full(rows.options, np.inf), np.full(rows.options, -np.inf)
+            step = max(1, BLOCK_NUMBERS // max(1, rows.options))
+            for start in range(0, len(scenarios), step):
+                moved = vol_changes(rows, shocks(rows, scenarios.select(slice(start, start + step))))
+                low, high = np.minimum(low, moved.min(axis=1)), np.maximum(high, moved.max(axis=1))
+        return np.maximum(rows.vol + low, VOL_FLOOR), np.maximum(rows.vol + high, VOL_FLOOR)

@@ -130,6 +130,36 @@ def test_interpolated_book_is_as_close_as_it_says(rng: np.random.Generator, move
     # The error is an estimate, per row a part of its own spot; the sum of all is held against the tolerance.
     bound = 1e-5 * spots
     assert np.abs(held.revalue(sc) - engine.revalue(book, sc)).max() <= bound
+    # And at points that it has not seen, position by position.
+    shape = (150, sc.underlyings)
+    fresh = gk.Scenarios(
+        rng.uniform(sc.spot_return.min(axis=0), sc.spot_return.max(axis=0), shape),
+        vol_change=rng.uniform(sc.vol_change.min(axis=0), sc.vol_change.max(axis=0), shape),
+        rate_change=rng.uniform(sc.rate_change.min(), sc.rate_change.max(), 150),
+        elapsed=1 / 252,
+    )
+    rows = held.position_pnl(fresh)
+    exact = position_pnl(engine, book, fresh)
+    size = (np.abs(book.quantity * book.multiplier) * book.spot)[:, None]
+    assert (np.abs(rows - exact)[: len(size)] <= 1e-5 * size).all()
+    assert (np.abs(rows - exact)[: len(size)] <= 2.0 * held.error * size + 1e-12).all()
+    gross = np.abs(rows).sum(axis=0).max()
+    total = held.revalue(fresh)
+    assert np.abs(total - rows.sum(axis=0)).max() <= 1e-12 * gross
+    assert np.array_equal(held.revalue(fresh), total)
+
+
+def test_a_tighter_tolerance_keeps_more_of_the_interpolant(rng: np.random.Generator) -> None:
+    engine = _cpu()
+    book = gk.Portfolio(mixed_options(rng, 20), 1.0, underlying=0)
+    sc = gk.Scenarios([[-0.2], [0.2]], vol_change=[[-0.02], [0.03]])
+    loose, tight = (AmericanBook(engine, book, sc, tolerance=size) for size in (1e-4, 1e-6))
+    assert tight.error <= 1e-6
+    assert loose.error <= 1e-4
+    wanted = engine.revalue(book, sc)
+    spots = (book.spot * book.american).sum()
+    assert np.abs(tight.revalue(sc) - wanted).max() <= 1e-6 * spots
+    assert np.abs(loose.revalue(sc) - wanted).max() <= 1e-4 * spots
 
 
 def test_interpolated_book_refuses_what_it_was_not_built_for(rng: np.random.Generator) -> None:

@@ -150,6 +150,18 @@ class Engines:
         """The supervisor of the engine of that name, if it has a process of its own."""
         return self._workers.get(name)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the serving engine answers itself: its process, if it has one, is there."""
+        supervisor = self._workers.get(self.serving.name)
+        return supervisor is None or supervisor.ready
+
+    @property
+    def starts(self) -> int:
+        """How often the serving engine's process has been started; 0 without one."""
+        supervisor = self._workers.get(self.serving.name)
+        return 0 if supervisor is None else supervisor.starts
+
     def close(self) -> None:
         """Ends the worker processes."""
         for supervisor in tuple(self._workers.values()):

@@ -11,7 +11,7 @@ import gpu_kernels as gk
 from protos import topics
 from protos.risk.v1.risk_pb2 import DESCRIPTOR as RISK
 from protos.risk.v1.risk_pb2_grpc import add_RiskServiceServicer_to_server
-from risk_service import market_events, price_history
+from risk_service import engine_metrics, market_events, price_history
 from risk_service.admission import Admission
 from risk_service.alerts import AlertBook
 from risk_service.api.access import Access
@@ -25,6 +25,7 @@ from risk_service.board import RiskBoard
 from risk_service.desk_books import DeskBooks
 from risk_service.desk_premiums import DeskPremiums
 from risk_service.desk_risk import DeskRisk
+from risk_service.device_health import DeviceCollector, DeviceWatch
 from risk_service.engines import Engines
 from risk_service.live_loop import LiveLoop, decode_portfolio
 from risk_service.live_metrics import MetricsWriter
@@ -92,7 +93,11 @@ async def serve(
         thread = _start(loop, stop)
         resources.add("live loop", thread.join)
         log = KafkaPortfolioLog(appender)
-        servicer = risk_servicer(settings, engines, loop, log, executor, history)
+        devices = DeviceWatch().start()
+        resources.add("device health", devices.close)
+        DeviceCollector(devices).register(registry)
+        servicer = risk_servicer(settings, engines, loop, log, executor, history, devices)
+        engine_metrics.export(registry, engines, servicer.options.work.admission)
         server = GrpcServer(
             settings.grpc,
             [(add_RiskServiceServicer_to_server, servicer, SERVICE)],
@@ -114,6 +119,7 @@ def risk_servicer(
     log: PortfolioLog,
     executor: Executor,
     history: price_history.PriceHistory | None,
+    devices: DeviceWatch | None = None,
 ) -> RiskServicer:
     """The servicer over a live loop; call from the event loop that serves it."""
     risk = settings.risk
@@ -132,6 +138,7 @@ def risk_servicer(
     portfolios = PortfolioRpcs(loop.store, loop.board, log, access, work)
     return RiskServicer(
         engines=engines,
+        devices=devices or DeviceWatch(),
         options=OptionRpcs(engines, work, risk.rows_per_request_max),
         portfolios=portfolios,
         on_demand=OnDemandRpcs(

@@ -12,7 +12,8 @@ from protos.risk.v1.risk_pb2_grpc import RiskServiceServicer
 from risk_service.api.on_demand_rpcs import OnDemandRpcs
 from risk_service.api.option_rpcs import OptionRpcs
 from risk_service.api.portfolio_rpcs import PortfolioRpcs
-from risk_service.engines import Engines
+from risk_service.device_health import Device, DeviceWatch
+from risk_service.engines import DEVICE_ENGINES, Engines
 
 
 @dataclass(slots=True)
@@ -23,6 +24,7 @@ class RiskServicer(RiskServiceServicer):
     options: OptionRpcs
     portfolios: PortfolioRpcs
     on_demand: OnDemandRpcs
+    devices: DeviceWatch
 
     async def Price(self, request: wire.PriceRequest, context: Any) -> wire.PriceResponse:
         """Prices of options in columns."""
@@ -110,13 +112,27 @@ class RiskServicer(RiskServiceServicer):
     async def ListEngines(self, request: wire.ListEnginesRequest, context: Any) -> wire.ListEnginesResponse:
         """Every engine, there or not, and why."""
         response = wire.ListEnginesResponse(serving=self.engines.serving.name)
+        reading = self.devices.latest()
         for one in await self.options.work.thread(lambda: self.engines.all):
-            response.engines.add(
+            row = response.engines.add(
                 name=one.name,
                 device=one.device,
                 available=one.available,
                 reason=self.engines.chosen_because
                 if one.available and one.name == response.serving
                 else one.reason,
+                own_process=self.engines.supervisor(one.name) is not None,
             )
+            if one.name in DEVICE_ENGINES:
+                row.device_health = reading.words or "well"
+                if reading.devices and one.available:
+                    _write_device(row, reading.devices[0])
         return response
+
+
+def _write_device(row: wire.Engine, device: Device) -> None:
+    row.memory_used_bytes, row.memory_total_bytes = device.memory_used_bytes, device.memory_total_bytes
+    row.utilisation, row.temperature_celsius = device.utilisation, device.temperature_celsius
+    row.last_xid = device.last_xid
+    if device.last_xid:
+        row.device_health = f"the driver has reported fault {device.last_xid} (Xid)"

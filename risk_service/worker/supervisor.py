@@ -189,6 +189,8 @@ class Supervisor:
         try:
             worker = self._spawn()
         except EngineLost as fault:
+            if self._stopping.is_set():
+                return
             self._log.error("worker does not start", engine=self._wanted, why=str(fault))
             return
         if not worker.found.name:

@@ -138,7 +138,7 @@ def _options(engine: gk.Engine, task: OptionTask) -> tuple[Any, ...]:
 
     if len(options.shape) != 1:
         return whole()
-    done = in_parts(options.size, ROWS_MIN, rows, whole)
+    done = in_parts(options.size, ROWS_MIN, rows, whole, freeing(engine))
     return done[0] if len(done) == 1 else tuple(map(np.concatenate, zip(*done, strict=True)))
 
 
@@ -159,18 +159,25 @@ def _book(engine: gk.Engine, kept: Kept, task: BookTask) -> Answer:
         SCENARIOS_MIN,
         lambda start, stop: part(scenarios.select(slice(start, stop))),
         lambda: part(scenarios),
+        freeing(engine),
     )
     return Answer(Ended.DONE, done[0] if len(done) == 1 else np.concatenate(done, axis=-1))
 
 
-def in_parts(count: int, least: int, part: Callable[[int, int], Any], whole: Callable[[], Any]) -> list[Any]:
+def in_parts(
+    count: int,
+    least: int,
+    part: Callable[[int, int], Any],
+    whole: Callable[[], Any],
+    free: Callable[[], None],
+) -> list[Any]:
     """The whole at once; where memory gives out the pool is freed and parts are halved, to `least`."""
     try:
         return [whole()]
     except Exception as fault:
         if not out_of_memory(fault):
             raise
-    free_memory()
+    free()
     step = -(-count // 2)
     done: list[Any] = []
     start = 0
@@ -181,7 +188,7 @@ def in_parts(count: int, least: int, part: Callable[[int, int], Any], whole: Cal
         except Exception as fault:
             if not out_of_memory(fault) or step <= least:
                 raise
-            free_memory()
+            free()
             step = max(least, step // 2)
     return done
 
@@ -197,9 +204,16 @@ def of_the_device(fault: Exception) -> bool:
     return bool(names & {"CUDARuntimeError", "CUDADriverError", "XlaRuntimeError", "JaxRuntimeError"})
 
 
-def free_memory() -> None:
-    """Gives back what CuPy's pools keep; without CuPy in this process there is nothing to give back."""
-    cupy = sys.modules.get("cupy")
-    if cupy is not None:
-        cupy.get_default_memory_pool().free_all_blocks()
-        cupy.get_default_pinned_memory_pool().free_all_blocks()
+def freeing(engine: gk.Engine) -> Callable[[], None]:
+    """What gives back the memory that the engine's library keeps for itself."""
+    return _free_cuda if engine.name == "cuda" else _nothing
+
+
+def _free_cuda() -> None:
+    cupy = sys.modules["cupy"]
+    cupy.get_default_memory_pool().free_all_blocks()
+    cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+
+def _nothing() -> None:
+    """Engines without a pool of their own have nothing to give back."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from book_service.order_events import OrderEvents
 from book_service.service_metrics import BookMetrics
@@ -57,18 +58,20 @@ class VenueLoop:
     def taken(self, partitions: list[Partition]) -> Mapping[Partition, int]:
         """New partitions: where each is to be read from."""
         self._close(list(self._venues))
-        committed = self.consumer.committed(partitions)
         starts: dict[Partition, int] = {}
         for one in partitions:
             venue = self.make(one)
             try:
-                starts[one] = venue.open(committed.get(one, 0))
+                starts[one] = venue.open(partial(self._committed, one))
             except BaseException:
                 venue.close()
                 raise
             with self._lock:
                 self._venues[one.partition] = venue
         return starts
+
+    def _committed(self, partition: Partition) -> int:
+        return self.consumer.committed([partition]).get(partition, 0)
 
     def given_up(self, partitions: list[Partition], lost: bool) -> None:
         """Partitions that another takes over, or (`lost`) has taken over already."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
@@ -100,10 +100,12 @@ class VenuePartition:
     _last_value: bytes = b""
     _snapshot_at: int = 0
 
-    def open(self, committed: int = 0) -> int:
-        """Where to read on; `committed`: an offset before which everything is known to be published."""
+    def open(self, committed: Callable[[], int] = lambda: 0) -> int:
+        """Where to read on. `committed`, asked only if the output is empty: an offset before which everything
+        is known to have been published.
+        """
         published = self._published = self.output.open()
-        self._published_to = max(committed, 0 if published is None else published.offset + 1)
+        self._published_to = committed() if published is None else published.offset + 1
         low, end = self.log.bounds()
         if self._published_to > end:
             last = self._published_to - 1

@@ -95,6 +95,8 @@ class Campaign:
     folder: Path
     seed: int
     starts: int = 0
+    exits: int = 0  # of the service by itself, as when no broker answered for too long; it is started again
+    service: Service = field(init=False)
 
     def run(self) -> Findings:
         """Sends, kills, waits until all is executed, checks."""
@@ -107,17 +109,17 @@ class Campaign:
         faults = ["kill"] * self.plan.kills + ["stop"] * self.plan.stops
         draw.shuffle(faults)
         with LogLookup(settings) as look, contextlib.ExitStack() as stack:
-            service = self._start(stack)
+            self.service = self._start(stack)
             done = _executed(look)
             for place, fault in enumerate(faults):
                 sender.allow(self.plan.orders * (place + 1) // (len(faults) + 1))
                 # Not before it works again, then at a random moment of its work.
-                done = self._wait_beyond(look, done, service, sender)
+                done = self._wait_beyond(look, done, sender, stack)
                 time.sleep(draw.random() * 0.3)
                 if fault == "kill":
-                    service.process.kill()
-                    service.process.wait()
-                    service = self._start(stack)
+                    self.service.process.kill()
+                    self.service.process.wait()
+                    self.service = self._start(stack)
                 else:
                     broker = draw.randint(1, 3)
                     self.kafka.kill(broker)
@@ -127,8 +129,8 @@ class Campaign:
             thread.join(PATIENCE_S)
             if sender.failure is not None:
                 raise sender.failure
-            self._wait_for_all(look, service)
-            assert service.stop() == 0, service.err.read_text()[-2000:]
+            self._wait_for_all(look, stack)
+            assert self.service.stop() == 0, self.service.err.read_text()[-2000:]
         return check_topics(self.kafka.bootstrap, INSTRUMENTS)
 
     def _start(self, stack: contextlib.ExitStack) -> Service:
@@ -149,25 +151,32 @@ class Campaign:
         }
         return stack.enter_context(Service(folder, "book", settings=environment))
 
-    def _wait_beyond(self, look: LogLookup, before: int, service: Service, sender: Sender) -> int:
+    def _wait_beyond(self, look: LogLookup, before: int, sender: Sender, stack: contextlib.ExitStack) -> int:
         """Until something more is executed, or all that may be sent is."""
         deadline = time.monotonic() + PATIENCE_S
         while (now := _executed(look)) <= before and not _all_executed(look):
-            self._expect_alive(service, deadline)
+            self._keep_alive(stack, deadline)
             if sender.failure is not None:
                 raise sender.failure
             time.sleep(0.02)
         return now
 
-    def _wait_for_all(self, look: LogLookup, service: Service) -> None:
+    def _wait_for_all(self, look: LogLookup, stack: contextlib.ExitStack) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not _all_executed(look):
-            self._expect_alive(service, deadline)
+            self._keep_alive(stack, deadline)
             time.sleep(0.1)
 
-    def _expect_alive(self, service: Service, deadline: float) -> None:
-        assert service.process.poll() is None, f"ended: {service.err.read_text()[-3000:]}"
-        assert time.monotonic() < deadline, f"nothing more is executed: {service.err.read_text()[-3000:]}"
+    def _keep_alive(self, stack: contextlib.ExitStack, deadline: float) -> None:
+        """As a supervisor does."""
+        said = self.service.err.read_text()[-3000:]
+        assert time.monotonic() < deadline, f"nothing more is executed: {said}"
+        if self.service.process.poll() is not None:
+            assert "VenueUnrecoverable" not in said, said
+            assert self.exits < 10, said
+            print(f"the service ended by itself: {said[-300:]}")
+            self.exits += 1
+            self.service = self._start(stack)
 
 
 def _executed(look: LogLookup) -> int:
@@ -200,7 +209,8 @@ def main() -> None:
     begun = time.monotonic()
     with find_kafka(3, to_kill=True) as kafka, _folder() as folder:
         plan = Plan(given.orders, given.kills, given.stops, given.transactions)
-        print(Campaign(kafka, plan, folder, given.seed).run(), f"{time.monotonic() - begun:.0f} s")
+        campaign = Campaign(kafka, plan, folder, given.seed)
+        print(campaign.run(), f"exits {campaign.exits}", f"{time.monotonic() - begun:.0f} s")
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ class World:
 
     def work(self, partition: VenuePartition, step: Steps) -> None:
         """What the service's loop does, in rounds of a few records."""
-        at = partition.open(self.topic.committed)
+        at = partition.open(lambda: self.topic.committed)
         while at < len(self.log.values):
             for _ in range(self.draw.randint(1, 4)):
                 if at < len(self.log.values):

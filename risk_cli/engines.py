@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+
+from risk_cli.answers import Form, show
+from risk_cli.refusals import DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,16 +20,18 @@ class _Row:
     reason: str
 
 
-def run_engines(server: str) -> int:
-    """Prints the table; the exit status."""
-    rows, serving = _of_server(server) if server else _of_this_machine()
-    table = Table("engine", "there", "device", "why")
-    for row in rows:
+def run_engines(server: str, form: Callable[[], Form]) -> int:
+    """Shows them; the exit status."""
+    shape = form()
+    found, serving = _of_server(server) if server else _of_this_machine()
+    rows = [{**asdict(one), "serving": one.name == serving} for one in found]
+    table = Table("engine", "there", "device", "why", box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for row in found:
         name = f"[bold]{row.name}[/bold] ◀" if row.name == serving else row.name
         there = "[green]yes[/green]" if row.available else "[red]no[/red]"
         table.add_row(name, there, row.device, row.reason)
-    Console().print(table)
-    return 0
+    show(shape, "engines", [table], {"serving": serving, "engines": rows}, rows)
+    return DONE
 
 
 def _of_this_machine() -> tuple[list[_Row], str]:
@@ -40,9 +46,9 @@ def _of_this_machine() -> tuple[list[_Row], str]:
 
 
 def _of_server(server: str) -> tuple[list[_Row], str]:
-    from risk_client import RiskClient
+    from risk_cli.servers import risk_server
 
-    with RiskClient(server) as client:
+    with risk_server(server) as client:
         answer = client.list_engines()
     rows = [_Row(one.name, one.available, one.device, one.reason) for one in answer.engines]
     return rows, answer.serving

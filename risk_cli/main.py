@@ -75,11 +75,17 @@ def watch(
 
 
 @app.command()
-def engines(server: OtherServer = "") -> None:
+def engines(server: OtherServer = "", json: Json = False, csv: Csv = False, parquet: Parquet = None) -> None:
     """Lists the engines: which are there, why not, and which one answers."""
-    from risk_cli.engines import run_engines
+    from risk_cli.refusals import exit_status
 
-    raise typer.Exit(run_engines(server))
+    def work() -> int:
+        from risk_cli.answers import Form
+        from risk_cli.engines import run_engines
+
+        return run_engines(server, lambda: Form(json, csv, parquet))
+
+    raise typer.Exit(exit_status(work))
 
 
 @app.command()
@@ -192,6 +198,45 @@ def iv(
     quote = Quote(spot, strike, expiry, None, rate, dividend_yield, put, american, price)
     form = partial(Form, json, csv, parquet)
     raise typer.Exit(exit_status(lambda: run_implied_vol(quote, options, engine, form, server)))
+
+
+@app.command()
+def hedge(
+    portfolio: Annotated[Path | None, InFile(help="Positions, CSV or Parquet.")] = None,
+    instruments: Annotated[
+        Path | None, InFile(help="What may be traded; quantity: the largest trade.")
+    ] = None,
+    market: Annotated[Path | None, InFile(help="Spots, vols, rates, TOML.")] = None,
+    objective: Annotated[
+        str, typer.Option(help="delta, delta_gamma_vega or min_expected_shortfall.")
+    ] = "delta",
+    lot_size: Annotated[float, typer.Option(help="Units that are traded at once.")] = 1.0,
+    cost_per_lot: Annotated[float, typer.Option(help="Currency.")] = 0.0,
+    budget: Annotated[float, typer.Option(help="The most that trades may cost; 0: any.")] = 0.0,
+    monte_carlo: Annotated[int, typer.Option(help="Simulate so many moves; 0: history.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the simulation.", min=0)] = 1,
+    server: OtherServer = "",
+    name: Annotated[str, typer.Option(help="A portfolio that the server keeps.")] = "",
+    engine: Engine = "auto",
+    sample: Annotated[bool, typer.Option("--sample", help="The sample desk instead of files.")] = False,
+    json: Json = False,
+    csv: Csv = False,
+    parquet: Parquet = None,
+) -> None:
+    """What to trade against the risk of a portfolio, in whole lots, and what is left of it."""
+    from risk_cli.refusals import exit_status
+
+    def work() -> int:
+        from risk_cli.answers import Form
+        from risk_cli.hedge import Request, run_hedge
+
+        request = Request(
+            portfolio, instruments, market, name, server, engine, objective, lot_size, cost_per_lot, budget,
+            monte_carlo, seed, sample,
+        )  # fmt: skip
+        return run_hedge(request, lambda: Form(json, csv, parquet))
+
+    raise typer.Exit(exit_status(work))
 
 
 @app.command()

@@ -137,13 +137,17 @@ def build_premium_table(engine: Engine, options: Options, scenarios: Scenarios) 
     )
 
 
+# For each node, the places of the others.
+_OTHERS = {
+    count: np.array([[j for j in range(count) if j != i] for i in range(count)]) for count in (SPOT_NODES,)
+}
+
+
 def lagrange(nodes: Floats, at: float) -> Floats:
     """Weights with which values at the nodes make the interpolating polynomial's value at a point."""
-    weights = np.ones(len(nodes))
-    for place, node in enumerate(nodes):
-        others = np.delete(nodes, place)
-        weights[place] = np.prod((at - others) / (node - others))
-    return weights
+    count = len(nodes)
+    others = nodes[_OTHERS[count]]
+    return np.asarray(((at - others) / (nodes[:, None] - others)).prod(axis=1))
 
 
 def _quadratic(at: Floats) -> Floats:

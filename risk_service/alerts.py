@@ -54,8 +54,10 @@ class AlertBook:
     def _stale(self, metrics: RiskMetrics) -> Iterator[RiskAlert | None]:
         greeks = metrics.greeks
         for underlying, age_ns in zip(greeks.underlying, greeks.age_ns, strict=True):
-            text = f"{underlying} has had no good price for {age_ns / 1e9:.1f} s"
             stale = age_ns > self.stale_after_ns
+            if stale == ((metrics.portfolio, ALERT_KIND_STALE_DATA, underlying) in self._standing):
+                continue
+            text = f"{underlying} has had no good price for {age_ns / 1e9:.1f} s"
             yield self._change(metrics, ALERT_KIND_STALE_DATA, underlying, stale, text)
 
     def _degraded(self, metrics: RiskMetrics) -> Iterator[RiskAlert | None]:

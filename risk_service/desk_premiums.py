@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
@@ -26,7 +27,7 @@ class PremiumInputs:
     """The American contracts of a block, `rows` counted from its start, at one moment of the market."""
 
     rows: NDArray[np.int64]
-    options: gk.Options
+    options: Callable[[], gk.Options]
     spot: float
     vol: Floats
     rate: float
@@ -71,7 +72,7 @@ class DeskPremiums:
         for held in self._held.values():
             held.weights = None
 
-    def today(self, slot: int, now: PremiumInputs, scenarios: gk.Scenarios) -> Floats:
+    def today(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> Floats:
         """Premiums of value and Greeks, (rows, 9); makes a table where there is none that fits."""
         held = self._fitting(slot, now, scenarios)
         return held.table.greeks_today(now.spot, now.vol)
@@ -89,15 +90,15 @@ class DeskPremiums:
         base = np.tensordot(held.table.spot_weights(now.spot), held.sums, axes=1)
         return np.asarray(base + level + move * slope)
 
-    def error(self, slots: set[int]) -> float:
+    def error(self, slots: Collection[int]) -> float:
         """Largest measured error of the tables of these underlyings, as a part of the spot."""
         return max((held.table.error for slot, held in self._held.items() if slot in slots), default=0.0)
 
-    def oldest_ns(self, slots: set[int]) -> int | None:
+    def oldest_ns(self, slots: Collection[int]) -> int | None:
         """Moment of the oldest of these tables; None where there is none."""
         return min((held.time_ns for slot, held in self._held.items() if slot in slots), default=None)
 
-    def _fitting(self, slot: int, now: PremiumInputs, scenarios: gk.Scenarios) -> _Held:
+    def _fitting(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> _Held:
         coming = self._coming.get(slot)
         if coming is not None and coming.done():
             self._take(slot)
@@ -108,10 +109,10 @@ class DeskPremiums:
             strain = held.strain(now) if held.fits(now) else np.inf
         if held is None or strain > 1.0:
             self.waited += 1
-            held = self._held[slot] = _made(self.engine, now, scenarios)
+            held = self._held[slot] = _made(self.engine, now, scenarios())
             self.built += 1
         elif self.background is not None and slot not in self._coming and _worn(held, strain, now):
-            self._coming[slot] = self.background.submit(_made, self.engine, now, scenarios)
+            self._coming[slot] = self.background.submit(_made, self.engine, now, scenarios())
         return held
 
     def _take(self, slot: int) -> _Held:
@@ -125,4 +126,4 @@ def _worn(held: _Held, strain: float, now: PremiumInputs) -> bool:
 
 
 def _made(engine: gk.Engine, now: PremiumInputs, scenarios: gk.Scenarios) -> _Held:
-    return _Held(build_premium_table(engine, now.options, scenarios), now.rows, now.time_ns)
+    return _Held(build_premium_table(engine, now.options(), scenarios), now.rows, now.time_ns)

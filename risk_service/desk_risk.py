@@ -7,6 +7,7 @@ what the right of early exercise adds is read from tables of measured error (gpu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,7 @@ class DeskRisk:
     _historical: gk.Scenarios | None = None  # a column per block
     _column: dict[int, int] = field(default_factory=dict)  # of each slot
     _shocks: Floats = field(default_factory=lambda: np.zeros((0, 0)))  # (blocks, scenarios): simple returns
+    _american: list[frozenset[int]] = field(default_factory=list)  # per book, slots with American options
     _faults: dict[int, tuple[Fault, ...]] = field(default_factory=dict)
 
     def hold(self, books: list[Book]) -> None:
@@ -78,6 +80,9 @@ class DeskRisk:
         self._points = np.zeros((self.desk.cells, 10))
         self._pnl = np.zeros((self.desk.cells, self._shocks.shape[1]))
         self._priced = np.zeros(len(self.desk.contracts), np.bool_)
+        self._american = [
+            frozenset(book.contracts.underlying[book.contracts.american].tolist()) for book in books
+        ]
         self._faults.clear()
 
     def measure(self, market: MarketState, marks: VolMarks, names: set[str]) -> None:
@@ -101,7 +106,7 @@ class DeskRisk:
         total = self._pnl[cells].sum(axis=0)
         days = self._pnl.shape[1] - len(STRESSES)
         _, count, why = self.scenarios.of(book.held.underlyings)
-        slots = set(book.contracts.underlying[book.contracts.american].tolist())
+        slots = self._american[number]
         if number not in self._faults:
             self._faults[number] = self._left_out(number)
         return BookNumbers(
@@ -124,7 +129,7 @@ class DeskRisk:
         if self._historical is not None:
             columns = [self._column[block.slot] for block in blocks]
             pnl.append(position_pnl(self.engine, portfolio, _columns(self._historical, columns)))
-        pnl.append(position_pnl(self.engine, portfolio, stress_scenarios(len(blocks))))
+        pnl.append(position_pnl(self.engine, portfolio, _stresses(len(blocks))))
         for place, block in enumerate(blocks):
             part = values.part(place)
             self._note_priced(block, values.priced[part])
@@ -148,7 +153,7 @@ class DeskRisk:
         fields = values.fields[part]
         now = values.american(place, market)
         if now is not None:
-            today = self.premiums.today(block.slot, now, self._own_scenarios(block))
+            today = self.premiums.today(block.slot, now, partial(self._own_scenarios, block))
             fields = fields.copy()
             fields[now.rows] += today
         priced = values.priced[part]
@@ -252,12 +257,18 @@ class _BlockValues:
         if not rows.size:
             return None
         at = rows + part.start
-        columns = {name: np.asarray(self.options.column(name))[at] for name in _OPTION_COLUMNS}
+        # The options are kept by reference: a table is seldom made.
+        given = self.options
+
+        def options() -> gk.Options:
+            columns = {name: np.asarray(given.column(name))[at] for name in _OPTION_COLUMNS}
+            return gk.Options(**columns, american=True)
+
         return PremiumInputs(
             rows=rows,
-            options=gk.Options(**columns, american=True),
+            options=options,
             spot=float(self.spots[place]),
-            vol=columns["vol"],
+            vol=np.asarray(given.column("vol"))[at],
             rate=float(self.rates[place]),
             dividend_yield=float(self.yields[place]),
             time_ns=market.valuation_time_ns,
@@ -265,6 +276,11 @@ class _BlockValues:
 
 
 _OPTION_COLUMNS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_call")
+
+
+@cache
+def _stresses(underlyings: int) -> gk.Scenarios:
+    return stress_scenarios(underlyings)
 
 
 def _contracts_of(desk: Desk, blocks: list[Block]) -> tuple[Contracts, NDArray[np.bool_]]:

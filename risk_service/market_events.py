@@ -51,5 +51,20 @@ def decode(value: bytes) -> MarketEvents:
     batch = NormalizedBatch.FromString(value)
     rows = packing.row_count(batch, COLUMNS)
     packing.names(batch, "symbols", "symbol_index", rows)
-    columns: dict[str, NDArray[Any]] = {name: packing.column(batch, name, rows) for name in COLUMNS}
+    # Most records of a fast feed hold one event.
+    column = _one if rows == 1 else packing.column
+    columns: dict[str, NDArray[Any]] = {name: column(batch, name, rows) for name in COLUMNS}
     return MarketEvents(symbols=tuple(batch.symbols), normalized_time_ns=batch.normalized_time_ns, **columns)
+
+
+_TYPES: dict[str, Any] = {
+    "symbol_index": np.uint32,
+    "kind": np.int32,
+    "source_time_ns": np.int64,
+    "flags": np.uint32,
+}
+
+
+def _one(batch: NormalizedBatch, name: str, rows: int) -> NDArray[Any]:
+    """The column of a batch of one row, which has one entry or none."""
+    return np.array(getattr(batch, name)[:rows] or (0,), _TYPES.get(name, np.float64))

@@ -1545,6 +1545,8 @@ class RiskMetrics(_message.Message):
     SCENARIOS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    COMPONENT_ES_BY_UNDERLYING_FIELD_NUMBER: _builtins.int
+    FILLED_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     portfolio_version: _builtins.int
     value: _builtins.float
@@ -1584,6 +1586,14 @@ class RiskMetrics(_message.Message):
     def provenance(self) -> Global___Provenance: ...
     @_builtins.property
     def timing(self) -> Global___TickTiming: ...
+    @_builtins.property
+    def component_es_by_underlying(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """of the Monte-Carlo ES, in the order of greeks.underlying"""
+
+    @_builtins.property
+    def filled(self) -> Global___FilledPositions:
+        """positions made of fills; their quantities are in the numbers above"""
+
     def __init__(
         self,
         *,
@@ -1608,14 +1618,68 @@ class RiskMetrics(_message.Message):
         scenarios: _builtins.int = ...,
         provenance: Global___Provenance | None = ...,
         timing: Global___TickTiming | None = ...,
+        component_es_by_underlying: _abc.Iterable[_builtins.float] | None = ...,
+        filled: Global___FilledPositions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["greeks", b"greeks", "provenance", b"provenance", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filled", b"filled", "greeks", b"greeks", "provenance", b"provenance", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_es_by_group", b"component_es_by_group", "faults", b"faults", "greeks", b"greeks", "gross_value", b"gross_value", "hedge_quantity", b"hedge_quantity", "hedge_symbol", b"hedge_symbol", "historical", b"historical", "limits", b"limits", "monte_carlo", b"monte_carlo", "monte_carlo_age_ns", b"monte_carlo_age_ns", "pnl_realised", b"pnl_realised", "pnl_unrealised", b"pnl_unrealised", "portfolio", b"portfolio", "portfolio_version", b"portfolio_version", "positions", b"positions", "provenance", b"provenance", "scenarios", b"scenarios", "stress_name", b"stress_name", "stress_pnl", b"stress_pnl", "timing", b"timing", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_es_by_group", b"component_es_by_group", "component_es_by_underlying", b"component_es_by_underlying", "faults", b"faults", "filled", b"filled", "greeks", b"greeks", "gross_value", b"gross_value", "hedge_quantity", b"hedge_quantity", "hedge_symbol", b"hedge_symbol", "historical", b"historical", "limits", b"limits", "monte_carlo", b"monte_carlo", "monte_carlo_age_ns", b"monte_carlo_age_ns", "pnl_realised", b"pnl_realised", "pnl_unrealised", b"pnl_unrealised", "portfolio", b"portfolio", "portfolio_version", b"portfolio_version", "positions", b"positions", "provenance", b"provenance", "scenarios", b"scenarios", "stress_name", b"stress_name", "stress_pnl", b"stress_pnl", "timing", b"timing", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RiskMetrics: _TypeAlias = RiskMetrics  # noqa: Y015
+
+@_typing.final
+class FilledPositions(_message.Message):
+    """What accounts of the portfolio hold through fills on orders.executed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    AVERAGE_PRICE_FIELD_NUMBER: _builtins.int
+    REALISED_FIELD_NUMBER: _builtins.int
+    UNREALISED_FIELD_NUMBER: _builtins.int
+    EXECUTIONS_SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    executions_snapshot_id: _builtins.str
+    """the prefix of orders.executed: partition and next offset of each"""
+    @_builtins.property
+    def account(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def symbol(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def quantity(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """negative: short"""
+
+    @_builtins.property
+    def average_price(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def realised(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """currency"""
+
+    @_builtins.property
+    def unrealised(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """currency; NaN where the symbol has no price"""
+
+    def __init__(
+        self,
+        *,
+        account: _abc.Iterable[_builtins.int] | None = ...,
+        symbol: _abc.Iterable[_builtins.str] | None = ...,
+        quantity: _abc.Iterable[_builtins.float] | None = ...,
+        average_price: _abc.Iterable[_builtins.float] | None = ...,
+        realised: _abc.Iterable[_builtins.float] | None = ...,
+        unrealised: _abc.Iterable[_builtins.float] | None = ...,
+        executions_snapshot_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "average_price", b"average_price", "executions_snapshot_id", b"executions_snapshot_id", "quantity", b"quantity", "realised", b"realised", "symbol", b"symbol", "unrealised", b"unrealised"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilledPositions: _TypeAlias = FilledPositions  # noqa: Y015
 
 @_typing.final
 class RiskAlert(_message.Message):

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 # Modules that benchmarks are made of, not benchmarks themselves.
-SUPPORT = frozenset({"__main__", "measure"})
+SUPPORT = frozenset({"__main__", "measure", "risk_world"})
 
 
 def names() -> list[str]:

@@ -35,6 +35,7 @@ class Admission:
     _in: float = 0.0
     _by_principal: dict[str, tuple[int, float]] = field(default_factory=dict)  # requests and their cost
     _busy_since: float = 0.0
+    _done: float = 0.0  # cost of work that ended since the rate was last worked out
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -83,6 +84,8 @@ class Admission:
         now = self.clock()
         # Work side by side shares the time since the last of it ended.
         seconds, self._busy_since = now - self._busy_since, now
+        self._done += cost if done else 0.0
         if done and seconds > 0.0:
             weight = min(1.0, seconds / MEMORY_S)
-            self.rate = max(RATE_MIN, (1.0 - weight) * self.rate + weight * cost / seconds)
+            self.rate = max(RATE_MIN, (1.0 - weight) * self.rate + weight * self._done / seconds)
+            self._done = 0.0

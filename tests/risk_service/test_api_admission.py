@@ -1,0 +1,146 @@
+"""Work is let in by its cost: what does not fit is refused at once, with the time to come again."""
+
+from __future__ import annotations
+
+import time
+
+import grpc
+import numpy as np
+import pytest
+from served import PATIENCE_S, Service, price_history, serving
+from test_api_worker import retry_delay_s
+from worlds import option, portfolio
+
+import gpu_kernels as gk
+from protos import packing
+from protos.risk.v1 import risk_pb2 as wire
+from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
+from risk_service.admission import RATE_AT_FIRST, Admission
+from risk_service.api import costs
+from risk_service.api.scenario_requests import ScenarioReader
+from risk_service.on_demand.blocks import AMERICAN_COST
+from risk_service.on_demand.option_blocks import BLOCK_COST, cost_of, in_blocks
+from risk_service.on_demand.patience import Patience
+from risk_service.portfolios import check
+from risk_service.settings import RiskSettings
+from service_kit.errors import DeadlinePassed, QuotaExceeded
+from service_kit.grpc_server import GrpcSettings
+
+
+class Clock:
+    """Seconds as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_one_request_is_let_in_whatever_it_costs_the_next_when_it_fits():
+    admission = Admission(backlog_s_max=1.0, clock=Clock())
+    whole = RATE_AT_FIRST  # one second of it
+    with admission.admitted("a", 10.0 * whole):
+        with pytest.raises(QuotaExceeded) as full, admission.admitted("b", 1.0):
+            pass
+        assert full.value.retry_after_s == pytest.approx(9.5)
+    with admission.admitted("a", 0.6 * whole), admission.admitted("b", 0.3 * whole):
+        assert admission.backlog_s == pytest.approx(0.9)
+        with pytest.raises(QuotaExceeded), admission.admitted("a", 0.6 * whole):
+            pass
+        with admission.admitted("c", 0.1):
+            pass
+    assert admission.backlog_s == 0.0
+    assert admission.refused == 2
+
+
+def test_nobody_takes_more_than_his_share():
+    admission = Admission(backlog_s_max=1.0, share_max=0.5, clock=Clock())
+    with admission.admitted("heavy", 0.4 * RATE_AT_FIRST):
+        with pytest.raises(QuotaExceeded) as mine, admission.admitted("heavy", 0.2 * RATE_AT_FIRST):
+            pass
+        assert "of this principal" in str(mine.value)
+        with admission.admitted("other", 0.5 * RATE_AT_FIRST):
+            pass
+
+
+def test_the_rate_is_measured_on_work_that_was_done():
+    clock = Clock()
+    admission = Admission(backlog_s_max=1.0, clock=clock)
+    for _ in range(60):
+        with admission.admitted("a", 1_000_000.0), admission.admitted("b", 1_000_000.0):
+            clock.now += 0.2  # two side by side: ten million a second
+    assert admission.rate == pytest.approx(10e6, rel=0.01)
+    with pytest.raises(ValueError, match="broken"), admission.admitted("a", 1e12):
+        raise ValueError("broken")
+    assert admission.rate == pytest.approx(10e6, rel=0.01)  # nothing was done
+
+
+def test_what_a_request_will_cost():
+    history = price_history()
+    reader = ScenarioReader(history, 500, 16_000_000)
+    rows = [option(100.0, True), option(90.0, False)]
+    message = portfolio(rows=rows)
+    held = check(message)
+    inline = wire.ExpectedShortfallRequest(
+        inline_portfolio=message, historical=wire.HistoricalScenarios(window_days=300)
+    )
+    drawn = wire.ExpectedShortfallRequest(
+        portfolio="p", monte_carlo=wire.MonteCarloScenarios(scenarios=1_000)
+    )
+    assert costs.expected_shortfall(inline, None, reader, False) == 2 * 310
+    assert costs.expected_shortfall(drawn, held, reader, False) == 2 * 1_010
+    assert costs.expected_shortfall(inline, held, reader, True) == 300
+    message.positions.american.extend([True, False])
+    assert costs.expected_shortfall(inline, None, reader, False) == 2 * 310
+    marked = wire.ExpectedShortfallRequest(inline_portfolio=message, historical=inline.historical)
+    assert costs.expected_shortfall(marked, None, reader, False) == (2 + AMERICAN_COST) * 310
+    named = wire.StressTestRequest(portfolio="p", named=["2020-03"], by_group=True)
+    assert costs.stress_test(named, held) == 2 * 12
+
+
+def test_long_columns_are_cut_and_no_bit_changes(seed):
+    random, engine = np.random.default_rng(seed), gk.engine("cpu")
+    rows = 2 * BLOCK_COST + 17
+    options = gk.Options(spot=100.0, strike=random.uniform(50.0, 150.0, rows), expiry=1.0, vol=0.2)
+    sizes = []
+
+    def call(part, _):
+        sizes.append(part.size)
+        return engine.price(part)
+
+    got = in_blocks(call, options, None, Patience(PATIENCE_S))
+    np.testing.assert_array_equal(got.price, engine.price(options).price)
+    assert len(sizes) == 3
+    with pytest.raises(DeadlinePassed):
+        in_blocks(call, options, None, Patience(0.0))
+    american = gk.Options(spot=100.0, strike=options.strike[:10], expiry=1.0, vol=0.2, american=True)
+    assert cost_of(american) == 10 + 10 * AMERICAN_COST
+
+
+def test_over_grpc_a_refusal_is_quick_and_says_when(seed):
+    risk = RiskSettings(backlog_s_max=0.01, poll_wait_s=0.05)
+    random = np.random.default_rng(seed)
+    columns = wire.OptionColumns(spot=[100.0], expiry=[1.0], vol=[0.2])
+    packing.write(columns, "strike", random.uniform(50.0, 150.0, 400_000))
+    heavy = wire.PriceRequest(options=columns)
+    light = wire.PriceRequest(options=wire.OptionColumns(spot=[1], strike=[1], expiry=[1], vol=[0.2]))
+    with Service(price_history(), risk=risk) as service:
+        settings = GrpcSettings(port=0)
+        with (
+            serving(lambda: service.server(settings)) as server,
+            grpc.insecure_channel(
+                f"127.0.0.1:{server.port}", [("grpc.max_receive_message_length", 1 << 28)]
+            ) as channel,
+        ):
+            stub = RiskServiceStub(channel)
+            refused, ends = [], time.monotonic() + PATIENCE_S
+            while not refused:
+                calls = [stub.Price.future(heavy, timeout=PATIENCE_S) for _ in range(8)]
+                assert stub.Price(light, timeout=PATIENCE_S).price  # never waits behind them
+                refused = [call for call in calls if call.exception() is not None]
+                assert len(refused) < len(calls)
+                assert time.monotonic() < ends
+            for call in refused:
+                assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                assert 0 < retry_delay_s(call) <= 30

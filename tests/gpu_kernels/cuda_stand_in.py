@@ -158,6 +158,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, StandIn]:
     for module in (rows, revaluation):
         monkeypatch.setattr(module, "cupy", stand_in)
     monkeypatch.setattr(rows, "_pipelines", rows._Pipelines())
+    monkeypatch.setattr(rows, "_tables", rows._Tables())
     monkeypatch.setattr(revaluation, "_books", revaluation._Books())
     monkeypatch.setattr(revaluation, "_shock_arrays", revaluation._ShockArrays())
     return Engine("cuda", "stand-in", cuda), stand_in

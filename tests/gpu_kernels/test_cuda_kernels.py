@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ import accuracy
 import cuda_stand_in
 import cuda_toolchain
 import grids
+from american_cases import random_fields
 from cuda_on_host import HostKernel
 from cupyx import jit
 from scenario_books import fresh_rng, random_book, random_scenarios, scipy_pnl
@@ -59,7 +62,15 @@ def test_compiles_for_hopper_and_stays_in_registers(kernel: cuda_compile.Kernel)
 
 def test_the_kernels_that_the_engine_needs_are_among_them() -> None:
     names = {kernel.name for kernel in KERNELS}
-    assert names >= {"price_rows", "greeks_rows", "implied_vol_rows", "strip_pnl", "add_strips"}
+    assert names >= {
+        "price_rows",
+        "greeks_rows",
+        "implied_vol_rows",
+        "american_price_rows",
+        "american_slopes_rows",
+        "strip_pnl",
+        "add_strips",
+    }
 
 
 def test_two_kernels_of_one_name_are_refused() -> None:
@@ -324,7 +335,90 @@ def test_a_tick_sends_spots_only(
     assert np.abs(found - wanted).max() <= 1e-11 * np.abs(book.quantity * book.multiplier * 101.0).sum()
 
 
-def test_american_options_are_refused_not_mispriced(engine: gk.Engine) -> None:
+def american_rows(rng: np.random.Generator, size: int) -> gk.Options:
+    # Rows with two boundaries are left out, so that more must be drawn.
+    return gk.Options(**random_fields(rng, 2 * size), american=True).rows(np.arange(size))
+
+
+@pytest.mark.parametrize("method", ["fast", "accurate"])
+def test_american_prices_agree_with_the_reference(
+    engine: gk.Engine, rng: np.random.Generator, method: Any
+) -> None:
+    options = american_rows(rng, 101)
+    found = engine.price(options, american_method=method)
+    wanted = gk.engine("reference").price(options, american_method=method)
+    np.testing.assert_array_equal(found.status, wanted.status)
+    np.testing.assert_allclose(found.price, wanted.price, rtol=0, atol=1e-10)
+    # A row's place in its block does not matter, nor what else is in it.
+    some = np.array([7, 50, 51, 96])
+    np.testing.assert_array_equal(
+        engine.price(options.rows(some), american_method=method).price, found.price[some]
+    )
+
+
+def test_american_greeks_and_implied_vol_agree_with_the_reference(
+    engine: gk.Engine, rng: np.random.Generator
+) -> None:
+    options = american_rows(rng, 21).replace(vol=0.3)
+    found = engine.greeks(options, american_method="fast")
+    wanted = gk.engine("reference").greeks(options, american_method="fast")
+    np.testing.assert_array_equal(found.status, wanted.status)
+    for name in found.COLUMNS[:-1]:
+        # Second differences of the premium magnify rounding errors.
+        size = 1.0 + np.abs(getattr(wanted, name))
+        assert (np.abs(getattr(found, name) - getattr(wanted, name)) <= 1e-6 * size).all(), name
+    few = options.rows(np.arange(4)).replace(spot=np.array([92.0, 97.0, 102.0, 108.0]))
+    priced = gk.engine("reference").price(few, american_method="fast").price
+    vols = engine.implied_vol(few, priced, american_method="fast")
+    again = gk.engine("reference").implied_vol(few, priced, american_method="fast")
+    np.testing.assert_array_equal(vols.status, again.status)
+    np.testing.assert_allclose(vols.vol, again.vol, rtol=0, atol=1e-7)
+
+
+def test_american_rows_that_have_no_collocation(engine: gk.Engine) -> None:
+    nan = float("nan")
+    options = gk.Options(
+        spot=[90.0, 90.0, nan, 90.0, 0.0, 90.0, 50.0],
+        strike=100.0,
+        expiry=[1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+        vol=[0.2, 0.2, 0.2, 0.0, 0.2, 0.2, 0.2],
+        rate=[-0.01, 0.05, 0.05, 0.05, 0.05, 0.0, 0.05],
+        dividend_yield=[-0.04, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        is_call=False,
+        american=True,
+    )
+    for result in (engine.price(options, american_method="fast"), engine.greeks(options)):
+        # Two boundaries: no value, and it says so.
+        assert list(result.status[:3]) == [5, 1, 2]
+        assert np.isnan(result.price[[0, 2]]).all()
+        plain = gk.engine("reference").price(options, american_method="fast")
+        np.testing.assert_array_equal(result.status[1:], plain.status[1:])
+        np.testing.assert_allclose(result.price[1:], plain.price[1:], rtol=0, atol=1e-5)
+
+
+def test_american_columns_on_the_device(
+    installed: tuple[gk.Engine, cuda_stand_in.StandIn], rng: np.random.Generator
+) -> None:
+    engine, device = installed
+    options = american_rows(rng, 9)
+    wanted = engine.price(options, american_method="fast")
+    names = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_call")
+    there = gk.Options(
+        **{name: cuda_stand_in.on_device(getattr(options, name)) for name in names}, american=True
+    )
+    device.uploads = 0
+    out = gk.PriceResult(device.empty(9), device.empty(9, np.uint8))
+    engine.price(there, american_method="fast", out=out)
+    assert device.uploads == 0
+    np.testing.assert_array_equal(np.asarray(out.price), wanted.price)
+    nine = gk.GreeksResult(*(device.empty(9) for _ in range(9)), device.empty(9, np.uint8))
+    engine.greeks(there, american_method="fast", out=nine)
+    np.testing.assert_array_equal(
+        np.asarray(nine.delta), engine.greeks(options, american_method="fast").delta
+    )
+
+
+def test_american_books_are_refused_not_mispriced(engine: gk.Engine) -> None:
     options = gk.Options(spot=100.0, strike=100.0, expiry=1.0, vol=0.2, american=True)
     with pytest.raises(gk.EngineUnavailable, match="American"):
         engine.revalue(gk.Portfolio(options, quantity=1.0), gk.Scenarios(spot_return=[[0.1]]))

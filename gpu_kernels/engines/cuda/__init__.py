@@ -43,7 +43,7 @@ def warm_up() -> None:
     """Compile every kernel, or load it from CuPy's disk cache, and make a first call of each function."""
     import numpy as np
 
-    from gpu_kernels.engines.cuda import european, implied_vol
+    from gpu_kernels.engines.cuda import american, european, implied_vol
     from gpu_kernels.engines.cuda.compile import every_kernel
     from gpu_kernels.engines.engine import Columns
     from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
@@ -59,3 +59,5 @@ def warm_up() -> None:
     european.price(columns, PriceResult(**ones("price"), status=status))
     european.greeks(columns, GreeksResult(**ones(*GreeksResult.COLUMNS[:-1]), status=status))
     implied_vol.implied_vol(columns, np.full(1, 0.5), ImpliedVolResult(**ones("vol"), status=status))
+    american.price(columns, "accurate", PriceResult(**ones("price"), status=status))
+    american.greeks(columns, "accurate", GreeksResult(**ones(*GreeksResult.COLUMNS[:-1]), status=status))

@@ -99,6 +99,8 @@ where = _Where()
 not_a_number = _Primitive("not_a_number()")
 # Of integers that are not negative; Python's own // is not among the functions of the prelude.
 quotient = _Primitive("({0} / {1})", _cuda_types.Scalar(np.dtype(np.int64)))
+# Shared memory as what a device function can take.
+as_pointer = _Primitive("((double*)({0}))", _cuda_types.Ptr(NUMBER))
 as_byte = _Primitive("(unsigned char)({0})", _cuda_types.Scalar(np.dtype(np.uint8)))
 
 

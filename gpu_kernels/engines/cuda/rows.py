@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -30,20 +30,38 @@ BLOCKS_MAX = 1 << 20
 ALIGNMENT = 256
 
 
-def run_rows(kernel: Kernel, inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
-    """Launch kernel(size, varies, *columns, *scalars, *outputs); inputs have all rows, or one for all."""
+class Launch(NamedTuple):
+    """What a kernel takes besides rows, between `varies` and its columns; and how many rows a block has."""
+
+    numbers: tuple[Any, ...] = ()
+    tables: tuple[Any, ...] = ()  # host arrays; their copies on the device are kept
+    rows_per_block: int = 0  # 0: as many as it has threads
+
+
+PLAIN = Launch()
+
+
+def run_rows(
+    kernel: Kernel, inputs: tuple[Any, ...], outputs: tuple[Any, ...], launch: Launch = PLAIN
+) -> None:
+    """Launch kernel(size, varies, *more, *columns, *scalars, *outputs) on all rows.
+
+    Inputs have all rows, or one that holds for all.
+    """
     size = outputs[0].size
     on_device = [is_on_device(array) for array in outputs]
     if size == 0:
         return
+    if launch.tables:
+        launch = launch._replace(tables=_tables.on_device(launch.tables))
     if all(on_device):
         columns = tuple(_for_device(array, size) for array in inputs)
-        _launch(kernel, size, columns, outputs)
+        _launch(kernel, size, columns, outputs, launch)
     elif any(on_device):
         raise InvalidInput("out", "columns must be all on the device or all in host memory")
     else:
         columns = tuple(_spread(array, size) if is_on_device(array) else array for array in inputs)
-        _run_in_chunks(kernel, size, columns, outputs)
+        _run_in_chunks(kernel, size, columns, outputs, launch)
 
 
 def is_on_device(array: Any) -> bool:
@@ -54,6 +72,17 @@ def is_on_device(array: Any) -> bool:
 def empty_on_device(shape: Any, dtype: Any) -> Any:
     """An array on the current device, its contents undefined."""
     return cupy.empty(shape, dtype)
+
+
+def on_host(array: Any) -> Any:
+    """The array in host memory."""
+    return array.get() if is_on_device(array) else array
+
+
+def store(targets: tuple[Any, ...], sources: tuple[Any, ...]) -> None:
+    """Copy host arrays into arrays that may be on the device."""
+    for target, source in zip(targets, sources, strict=True):
+        target[:] = cupy.asarray(source) if is_on_device(target) else source
 
 
 def _for_device(array: Any, size: int) -> Any:
@@ -68,18 +97,23 @@ def _spread(array: Any, size: int) -> Any:
     return array if array.size == size else cupy.full(size, array[0], array.dtype)
 
 
-def _launch(kernel: Kernel, size: int, columns: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+def _launch(
+    kernel: Kernel, size: int, columns: tuple[Any, ...], outputs: tuple[Any, ...], more: Launch
+) -> None:
     varies = sum(1 << bit for bit, array in enumerate(columns) if is_on_device(array))
     pointers = (array if is_on_device(array) else np.intp(0) for array in columns)
     scalars = (np.float64(0.0 if is_on_device(array) else array[0]) for array in columns)
-    blocks = min(-(-size // kernel.threads), BLOCKS_MAX)
-    kernel.launch(blocks, (np.int64(size), np.int64(varies), *pointers, *scalars, *outputs))
+    blocks = min(-(-size // (more.rows_per_block or kernel.threads)), BLOCKS_MAX)
+    first = (np.int64(size), np.int64(varies), *more.numbers, *more.tables)
+    kernel.launch(blocks, (*first, *pointers, *scalars, *outputs))
 
 
-def _run_in_chunks(kernel: Kernel, size: int, columns: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+def _run_in_chunks(
+    kernel: Kernel, size: int, columns: tuple[Any, ...], outputs: tuple[Any, ...], more: Launch
+) -> None:
     pipeline = _pipelines.take()
     try:
-        pipeline.run(kernel, size, columns, outputs)
+        pipeline.run(kernel, size, columns, outputs, more)
     except BaseException:
         # What the device still has to do with the buffers is not known: they are not used again.
         pipeline.abandon()
@@ -107,7 +141,7 @@ class _Slot:
                 self._host[side] = cupy.cuda.alloc_pinned_memory(room)
                 self._capacity = (room, self._capacity[1]) if side == 0 else (self._capacity[0], room)
 
-    def begin(self, kernel: Kernel, columns: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+    def begin(self, kernel: Kernel, columns: tuple[Any, ...], outputs: tuple[Any, ...], more: Launch) -> None:
         """Start a chunk: inputs to the device, the kernel, results back to this slot's host buffer."""
         moved = [array for array in columns if not is_on_device(array) and array.size > 1]
         ins, in_bytes = _places(moved)
@@ -122,7 +156,7 @@ class _Slot:
             arrived = iter([self._device_view(0, *pair) for pair in zip(moved, ins, strict=True)])
             given = tuple(next(arrived) if any(one is m for m in moved) else one for one in columns)
             results = tuple(self._device_view(1, *pair) for pair in zip(outputs, outs, strict=True))
-            _launch(kernel, outputs[0].size, given, results)
+            _launch(kernel, outputs[0].size, given, results, more)
             target = ctypes.c_void_p(self._host[1].ptr)
             self._device[1].copy_to_host_async(target, out_bytes, self.stream)
         pairs = zip(outputs, outs, strict=True)
@@ -149,7 +183,9 @@ class _Pipeline:
         self.device = cupy.cuda.runtime.getDevice()
         self._slots = [_Slot() for _ in range(SLOTS)]
 
-    def run(self, kernel: Kernel, size: int, columns: tuple[Any, ...], outputs: tuple[Any, ...]) -> None:
+    def run(
+        self, kernel: Kernel, size: int, columns: tuple[Any, ...], outputs: tuple[Any, ...], more: Launch
+    ) -> None:
         """All rows, in chunks; when the device has no room, in smaller ones."""
         step = min(CHUNK_ROWS, size)
         while not self._has_room(step, columns, outputs):
@@ -167,7 +203,7 @@ class _Pipeline:
             slot.finish()
             rows = slice(start, min(start + step, size))
             part = tuple(array if array.size == 1 else array[rows] for array in columns)
-            slot.begin(kernel, part, tuple(array[rows] for array in outputs))
+            slot.begin(kernel, part, tuple(array[rows] for array in outputs), more)
         for slot in self._slots:
             slot.finish()
 
@@ -213,6 +249,29 @@ class _Pipelines:
 
 
 _pipelines = _Pipelines()
+
+
+class _Tables:
+    """Copies of host arrays on each device, kept for good: a few tens of kilobytes in all."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, tuple[int, ...]], tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
+        self._lock = threading.Lock()
+
+    def on_device(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arrays on the current device; they must never change."""
+        key = cupy.cuda.runtime.getDevice(), tuple(map(id, arrays))
+        with self._lock:
+            if key not in self._kept:
+                copies = tuple(cupy.asarray(array) for array in arrays)
+                # Whoever uses them next may do so on another stream.
+                cupy.cuda.get_current_stream().synchronize()
+                # The originals are kept too, so that no other array gets their identity.
+                self._kept[key] = arrays, copies
+            return self._kept[key][1]
+
+
+_tables = _Tables()
 
 
 def _places(arrays: Any) -> tuple[list[int], int]:

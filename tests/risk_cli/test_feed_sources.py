@@ -19,6 +19,7 @@ from desk_files import run
 from protos import packing, topics
 from protos.market.v1 import market_pb2 as market
 from protos.orders.v1.orders_pb2 import OrderBatch
+from risk_cli.feed.sources_file import feed_of_file
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.embedded import EmbeddedBroker
 from service_kit.kafka.producer import Producer
@@ -320,6 +321,16 @@ def test_a_file_of_sources_that_is_wrong_is_refused_by_its_line(tmp_path: Path, 
     (tmp_path / "feed.toml").write_text(text)
     done = run("feed", "--sources", str(tmp_path / "feed.toml"))
     assert (done.exit_code, says in done.stderr) == (2, True), done.stderr
+
+
+def test_the_example_of_the_docs_can_be_read(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "market_data.md"
+    example = page.read_text().split("```toml\n", 1)[1].split("```", 1)[0]
+    (tmp_path / "feed.toml").write_text(example)
+    plan = feed_of_file(tmp_path / "feed.toml", None, None)
+    assert [one.format for one in plan.sources] == ["itch", "csv", "websocket", "venue"]
+    assert plan.sources[0].terms.tick_size == {"BRK.A": 0.05}
+    assert plan.sources[0].where == str(tmp_path / "01302020.NASDAQ_ITCH50.gz")
 
 
 def test_a_file_that_is_bad_within_says_where(tmp_path: Path) -> None:

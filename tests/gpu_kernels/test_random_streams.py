@@ -1,4 +1,4 @@
-"""Random streams: known answers, the same bits everywhere, normals to 6 ulp, the nets of Sobol points."""
+"""Random streams: known answers, the same bits everywhere, normals to 4 ulp, the nets of Sobol points."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_scrambled_point_is_uniform(seed: int) -> None:
         assert stats.kstest(column, "uniform").pvalue > 1e-5
 
 
-def test_normals_to_6_ulp(seed: int) -> None:
+def test_normals_to_4_ulp(seed: int) -> None:
     bits = np.random.default_rng(seed).integers(0, 1 << 52, 600)
     bits = np.concatenate([bits, [0, 1, 2, (1 << 52) - 1, 1 << 51, (1 << 51) + 1, 10**6, 10**10]])
     edges = np.array([0.075, 0.925]) * 2**52
@@ -116,8 +116,8 @@ def test_normals_to_6_ulp(seed: int) -> None:
             start = mpmath.mpf(float(x))
             lower = mpmath.mpf(float(u))
             exact = start - (mpmath.ncdf(start) - lower) / mpmath.npdf(start)
-            # The worst of 20,000 drawn was 4.6; nearly all are within 4.
-            assert abs(exact - start) <= 6 * np.spacing(abs(float(x)))
+            # The worst of 40,000 drawn was 2.9.
+            assert abs(exact - start) <= 4 * np.spacing(abs(float(x)))
 
 
 def test_bad_input_is_named() -> None:

@@ -8,16 +8,6 @@ import sys
 import pytest
 
 HEAVY = ("numpy", "numba", "scipy", "jax", "grpc", "google.protobuf", "confluent_kafka", "gpu_kernels")
-    "numpy",
-    "numba",
-    "scipy",
-    "jax",
-    "grpc",
-    "google.protobuf",
-    "confluent_kafka",
-    "matplotlib",
-    "gpu_kernels",
-)
 
 
 @pytest.mark.parametrize("words", [("--help",), ("book", "--help"), ("feed", "--help"), ("stress", "--help")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from itertools import pairwise
 
 import numpy as np
@@ -388,3 +389,22 @@ def test_well_framed_nonsense_is_refused_or_gives_events_of_the_topic(messages):
     if len(events):
         raw_events.decode(events.batch().SerializeToString())
     assert (feed._orders.levels()[3] > 0).all()
+
+
+def test_a_packed_file_is_unpacked_and_one_that_is_damaged_is_refused(tmp_path):
+    session = Session()
+    for ref in range(1, 400):
+        session.add(ref, b"B", ref, 1_000_000 + ref)
+    plain, packed = tmp_path / "day.itch", tmp_path / "day.itch.gz"
+    plain.write_bytes(session.bytes())
+    packed.write_bytes(gzip.compress(session.bytes()))
+    events = [
+        [events.columns["price"].tolist() for events in replay(path, ItchAdapter("x", MIDNIGHT_NS))]
+        for path in (plain, packed)
+    ]
+    assert events[0] == events[1]
+    whole = packed.read_bytes()
+    for damaged in (whole[:-20], whole[:100] + b"\xff" * 50 + whole[150:], b"not packed"):
+        packed.write_bytes(damaged)
+        with pytest.raises(ItchError, match="packed file breaks off or is damaged"):
+            list(replay(packed, ItchAdapter("x", MIDNIGHT_NS)))

@@ -12,6 +12,8 @@ from book_service.matching import ORDER_DTYPE
 from protos import packing
 from protos.orders.v1.orders_pb2 import OrderBatch
 
+SYMBOL_CHARACTERS_MAX = 256  # a report names its symbol, and must fit into a record
+
 # Column of the message by field of ORDER_DTYPE.
 COLUMNS = {
     "action": "action",
@@ -43,6 +45,12 @@ def decode(value: bytes) -> OrderEvents:
     batch = OrderBatch.FromString(value)
     if len(set(batch.symbols)) != len(batch.symbols):
         raise packing.PackingError("symbols", "names a symbol twice")
+    longest = max(batch.symbols, key=len, default="")
+    if len(longest) > SYMBOL_CHARACTERS_MAX:
+        raise packing.PackingError(
+            "symbols",
+            f"{longest[:40]}... has {len(longest)} characters, {SYMBOL_CHARACTERS_MAX} are the most",
+        )
     count = packing.row_count(batch, ("symbol_index", *COLUMNS.values()))
     if count == 0:
         raise packing.PackingError("action", "the batch has no orders")

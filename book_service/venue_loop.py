@@ -133,7 +133,7 @@ class VenueLoop:
             if (message.value.rows["action"] == ACTION_CONTROL).any():
                 self._note_command(record.partition, record.offset, executions)
         if not held.is_new(record.offset):
-            held.publish(record, executions)
+            self._unless_fenced(held, lambda: held.publish(record, executions))
             return
         self.metrics.orders.inc(len(message.value.rows))
         self.metrics.reports.inc(len(executions.kind))

@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
 
 from book_service.audit import AuditLog
+from book_service.execution_parts import PART_BYTES_MAX, serialized
 from book_service.matching import Controls
 from book_service.order_events import OrderEvents
 from book_service.restore import start_of
@@ -41,7 +42,7 @@ class VenueUnrecoverable(ServiceKitError):
 
 
 class Published(NamedTuple):
-    """The last batch of the output: the offset of the orders that caused it, and its bytes."""
+    """The last record of the output: the offset of the orders that caused it, and its bytes."""
 
     offset: int
     value: bytes
@@ -91,6 +92,7 @@ class VenuePartition:
     output: Output
     snapshots: SnapshotFolder | None = None
     audit: AuditLog | None = None
+    part_bytes_max: int = PART_BYTES_MAX
     venue: Venue = field(init=False)
     _published: Published | None = None
     _published_to: int = 0  # one past the last offset whose executions the output has
@@ -154,20 +156,26 @@ class VenuePartition:
 
     def publish(self, record: Record, executions: ExecutionBatch, headers: Headers = ()) -> None:
         """Sends the executions that `apply` gave, unless they are published already."""
+        if self.audit is not None and record.offset >= self.audit.next_offset:
+            whole = executions.SerializeToString()
+            self.audit.append(record.offset, self.venue.time_ns, record.value, whole)
         last = self._published
-        audited = self.audit is None or record.offset < self.audit.next_offset
-        if not self.is_new(record.offset) and audited and (last is None or record.offset != last.offset):
+        if not self.is_new(record.offset) and (last is None or record.offset != last.offset):
             return
-        value = executions.SerializeToString()
-        if self.audit is not None:
-            self.audit.append(record.offset, self.venue.time_ns, record.value, value)
-        if self.is_new(record.offset):
+        parts = serialized(executions, self.part_bytes_max)
+        if last is not None and record.offset == last.offset:
+            parts = self._after(last, parts)
+        for value in parts:
             self._send(_Sent(record.offset, record.key, value, headers))
-        elif last is not None and record.offset == last.offset and value != last.value:
+
+    def _after(self, last: Published, parts: list[bytes]) -> list[bytes]:
+        """The parts that the output has not: a crash may have come between two."""
+        if last.value not in parts:
             raise VenueUnrecoverable(
-                f"{self._name}: offset {record.offset} gives other executions than those that were published:"
+                f"{self._name}: offset {last.offset} gives other executions than those that were published:"
                 " the venue's instruments, controls or version have changed since"
             )
+        return parts[parts.index(last.value) + 1 :]
 
     def settle(self) -> None:
         """Returns when the output and the audit log have everything; repeats what was refused."""
@@ -179,8 +187,11 @@ class VenuePartition:
             if tries > TRIES:
                 raise OutputFailed(f"{self._name}: executions could not be published in {TRIES} tries")
             self._send_again()
-        self._published_to = self._unsettled[-1].offset + 1 if self._unsettled else self._published_to
-        self._unsettled.clear()
+        if self._unsettled:
+            last = self._unsettled[-1]
+            self._published = Published(last.offset, last.value)
+            self._unsettled.clear()
+        self._published_to = self.venue.next_offset
         if self.audit is not None:
             self.audit.flush()
 
@@ -238,14 +249,18 @@ class VenuePartition:
         except OutputFailed as fault:
             self._note(fault)
             return
-        there = 0 if published is None else published.offset + 1
-        if there < self._published_to and published is not None:
-            raise VenueUnrecoverable(f"{self._name}: the output has lost what it had acknowledged")
-        self._failed = False
-        again = [one for one in self._unsettled if one.offset >= there]
-        self._published_to = max(self._published_to, there)
+        sent, self._failed = list(self._unsettled), False
         self._unsettled.clear()
-        for one in again:
+        values = [one.value for one in sent]
+        if published is not None and published.value in values:
+            sent = sent[values.index(published.value) + 1 :]
+            self._published = published
+        elif published != self._published:
+            end = "nothing" if published is None else f"executions of offset {published.offset}"
+            raise VenueUnrecoverable(
+                f"{self._name}: the output ends with {end}: that is not what was last published here"
+            )
+        for one in sent:
             self._send(one)
 
     def _note(self, fault: OutputFailed) -> None:

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from book_service import order_events
 from book_service.audit import AuditLog
+from book_service.execution_parts import serialized
 from book_service.matching import Controls
 from book_service.snapshots import Snapshot, SnapshotFolder, fingerprint
 from book_service.venue import Listed, Venue
@@ -28,6 +29,7 @@ from service_kit.kafka.records import Partition, Record
 HOME = Partition("orders.incoming", 1)
 LISTED = (Listed("AAA", 0.01, 1.0), Listed("BBB", 0.5, 50.0))
 CONTROLS = Controls()
+PART_BYTES_MAX = 700  # so small that the executions of many records come in parts
 
 
 class Crash(Exception):
@@ -90,7 +92,7 @@ class MemoryOutput:
         offset = offset_of(value)
         self._under_way.append((offset, value))
         self.step()
-        if self.fails():
+        if self.draw.random() < 0.1 and self.fails():
             raise OutputFailed("the queue is full")
         if not self.transactional and self.draw.random() < 0.5:
             self._deliver(self.draw.randint(0, len(self._under_way)))
@@ -196,7 +198,8 @@ class World:
             self.log,
             output,
             CrashingSnapshots(self.folder / "snapshots", name, step),
-            AuditLog(self.folder / "audit", HOME.topic, HOME.partition, file_bytes_max=20_000),
+            audit=AuditLog(self.folder / "audit", HOME.topic, HOME.partition, file_bytes_max=20_000),
+            part_bytes_max=PART_BYTES_MAX,
         )
         return partition, output
 
@@ -255,7 +258,9 @@ def take(partition: VenuePartition, record: Record, step: Steps) -> None:
     step()
 
 
-def truth(values: Sequence[bytes]) -> tuple[list[tuple[int, bytes]], Venue]:
+def truth(
+    values: Sequence[bytes], part_bytes_max: int = PART_BYTES_MAX
+) -> tuple[list[tuple[int, bytes]], Venue]:
     """What the output must hold, from a venue that nothing ever happened to."""
     venue, found = Venue(LISTED, CONTROLS), []
     for offset, value in enumerate(values):
@@ -264,5 +269,6 @@ def truth(values: Sequence[bytes]) -> tuple[list[tuple[int, bytes]], Venue]:
         except (ValueError, DecodeError):
             continue
         origin = Origin(topic=HOME.topic, partition=HOME.partition, offset=offset)
-        found.append((offset, venue.apply(events, origin).SerializeToString()))
+        parts = serialized(venue.apply(events, origin), part_bytes_max)
+        found += [(offset, part) for part in parts]
     return found, venue

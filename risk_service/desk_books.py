@@ -10,6 +10,7 @@ from risk_service.desk_risk import BookNumbers, DeskRisk
 from risk_service.live_risk import RiskCalculator
 from risk_service.market_state import MarketState
 from risk_service.portfolios import HeldPortfolio
+from risk_service.positions import Positions, with_fills
 from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
 
@@ -20,6 +21,8 @@ class DeskBooks:
 
     risk: DeskRisk
     books: dict[str, Book] = field(default_factory=dict)
+    _put: dict[str, HeldPortfolio] = field(default_factory=dict)  # as it was put, without fills
+    _filled: set[str] = field(default_factory=set)
     _dirty: set[str] = field(default_factory=set)  # underlyings
     _refused: dict[str, str] = field(default_factory=dict)  # books and why
     _new: set[str] = field(default_factory=set)  # books of which nothing has been told
@@ -35,21 +38,30 @@ class DeskBooks:
         current = self.books.get(book.held.name) is book
         return not current or self._stale or not self._dirty.isdisjoint(book.held.underlyings)
 
-    def take(self, held: Iterable[HeldPortfolio], market: MarketState) -> list[str]:
-        """These portfolios are the live ones from now on; the names of those that are no more."""
+    def take(self, held: Iterable[HeldPortfolio], positions: Positions, market: MarketState) -> list[str]:
+        """These portfolios and their fills are the live ones from now on; names of those that are gone."""
         now = {portfolio.name: portfolio for portfolio in held}
         gone = [name for name in self.books if name not in now]
         for name in gone:
-            del self.books[name]
+            del self.books[name], self._put[name]
             self._refused.pop(name, None)
             self._stale = True
         for name, portfolio in now.items():
-            if name not in self.books or self.books[name].held is not portfolio:
-                self.books[name] = Book.of(portfolio, market)
+            if self._put.get(name) is not portfolio or name in self._filled:
+                quantities = positions.quantities(name)
+                self._put[name] = portfolio
+                self.books[name] = Book.of(
+                    with_fills(portfolio, quantities) if quantities else portfolio, market
+                )
                 self._refused.pop(name, None)
                 self._new.add(name)
                 self._stale = True
+        self._filled.clear()
         return gone
+
+    def filled(self, names: Iterable[str]) -> None:
+        """Fills have changed what these portfolios hold; `take` takes that in."""
+        self._filled.update(names)
 
     def measure(self, market: MarketState, marks: VolMarks) -> list[tuple[Book, BookNumbers | str]]:
         """New numbers of every book that something has changed for; a text is why there are none."""

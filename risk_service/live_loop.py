@@ -21,6 +21,7 @@ from risk_service.live_snapshot import LiveSnapshot, Measured, SnapshotDesk
 from risk_service.market_events import MarketEvents
 from risk_service.market_state import Clocks, MarketState
 from risk_service.portfolios import PortfolioStore, check
+from risk_service.positions import Fill, Positions
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
@@ -62,11 +63,13 @@ class LiveLoop:
 
     market_consumer: Consumer[MarketEvents]
     portfolio_consumer: Consumer[Portfolio | None]
+    fill_consumer: Consumer[tuple[Fill, ...]]
     producer: Producer
     store: PortfolioStore
     board: RiskBoard
     desk_books: DeskBooks
     writer: MetricsWriter
+    positions: Positions
     alerts: AlertBook
     metrics: ServiceMetrics
     desk: SnapshotDesk
@@ -99,6 +102,7 @@ class LiveLoop:
             self._apply(message)
         self.metrics.ticks.inc(self._ticks)
         self._ticks = 0
+        self._take_fills()
         self._take_portfolios()
         # A full batch means that more is waiting: an answer now would be old before it is sent.
         # Before the first tick there is nothing to say.
@@ -140,6 +144,11 @@ class LiveLoop:
         if changed:
             self.desk_books.touch(record.key)
 
+    def _take_fills(self) -> None:
+        for message in self.fill_consumer.poll(self.poll_records_max, 0.0):
+            record = message.record
+            self.desk_books.filled(self.positions.apply(message.value, record.partition, record.offset))
+
     def _take_portfolios(self) -> None:
         messages = self.portfolio_consumer.poll(self.poll_records_max, 0.0)
         for message in messages:
@@ -147,7 +156,7 @@ class LiveLoop:
                 self.store.apply_delete(message.record.key, message.record.offset)
             else:
                 self.store.apply(message.value, message.record.offset)
-        for name in self.desk_books.take(self.store.all(), self.market):
+        for name in self.desk_books.take(self.store.all(), self.positions, self.market):
             self._last.pop(name, None)
             self.board.remove(name)
             self.alerts.forget(name)
@@ -164,7 +173,7 @@ class LiveLoop:
                 self._publish(self.writer.unmeasured(self.market, book, numbers), 0.0)
                 continue
             try:
-                metrics = self.writer.write(self.market, book, numbers)
+                metrics = self.writer.write(self.market, book, numbers, self.positions)
             except gk.GpuKernelsError as refusal:
                 self._last.pop(book.held.name, None)
                 self._publish(self.writer.unmeasured(self.market, book, f"not measured: {refusal}"), 0.0)

@@ -14,6 +14,7 @@ from protos.risk.v1.risk_pb2 import ROW_STATUS_INVALID_INPUT, RiskMetrics, RowFa
 from risk_service.desk_risk import BookNumbers
 from risk_service.live_risk import GREEKS, STRESSES, limit_usage, tail_message
 from risk_service.market_state import MarketState
+from risk_service.positions import Positions
 from risk_service.valuation import Book
 
 METHOD = "full revaluation, historical, exact_tail"
@@ -32,7 +33,9 @@ class MetricsWriter:
         """Drops what is kept of a book that is no more."""
         self._fixed.pop(name, None)
 
-    def write(self, market: MarketState, book: Book, numbers: BookNumbers) -> RiskMetrics:
+    def write(
+        self, market: MarketState, book: Book, numbers: BookNumbers, positions: Positions | None = None
+    ) -> RiskMetrics:
         """The message, but for what is slower to know (Monte Carlo, positions) and the time of sending."""
         metrics = RiskMetrics.FromString(self._fixed_part(book))
         metrics.value, metrics.gross_value = numbers.value, numbers.gross_value
@@ -55,6 +58,8 @@ class MetricsWriter:
             )
         self._add_provenance(metrics, market, ages, _method(market, numbers))
         metrics.limits.extend(limit_usage(book, metrics))
+        if positions is not None:
+            _add_filled(metrics, market, book, positions)
         return metrics
 
     def unmeasured(self, market: MarketState, book: Book, why: str) -> RiskMetrics:
@@ -112,6 +117,36 @@ class MetricsWriter:
         timing = metrics.timing
         timing.source_time_ns = market.clocks.source_time_ns
         timing.normalized_time_ns = market.clocks.normalized_time_ns
+
+
+def _add_filled(metrics: RiskMetrics, market: MarketState, book: Book, positions: Positions) -> None:
+    """Positions made of fills, and what they have earned and would earn at the market's prices."""
+    held = positions.of(book.held.name)
+    if not held:
+        return
+    filled, symbols = metrics.filled, [symbol for _, symbol, _ in held]
+    multiplier = np.array([_multiplier(book, symbol) for symbol in symbols])
+    quantity, average, realised = (
+        np.array([getattr(one, name) for _, _, one in held])
+        for name in ("quantity", "average_price", "realised")
+    )
+    prices = market.spots(market.find(symbols))
+    realised *= multiplier
+    unrealised = np.where(quantity != 0.0, quantity * (prices - average) * multiplier, 0.0)
+    filled.symbol.extend(symbols)
+    packing.write(filled, "account", [account for account, _, _ in held])
+    packing.write(filled, "quantity", quantity)
+    packing.write(filled, "average_price", average)
+    packing.write(filled, "realised", realised)
+    packing.write(filled, "unrealised", unrealised)
+    filled.executions_snapshot_id = positions.snapshot_id()
+    metrics.pnl_realised, metrics.pnl_unrealised = float(realised.sum()), float(unrealised.sum())
+
+
+def _multiplier(book: Book, symbol: str) -> float:
+    """The position's in that symbol; 1 where the portfolio has none, as of an underlying."""
+    rows = book.held.symbols
+    return float(book.held.multiplier[rows.index(symbol)]) if symbol in rows else 1.0
 
 
 def _method(market: MarketState, numbers: BookNumbers) -> str:

@@ -35,6 +35,10 @@ class RiskSettings:
     # Principals that may see, or see and change, every portfolio; others only their own.
     readers: tuple[str, ...] = ()
     writers: tuple[str, ...] = ()
+    # Whose fills are whose: "ACCOUNT=PORTFOLIO" each; any other account belongs to the portfolio named by the
+    # prefix and its number, or to none where the prefix is empty.
+    accounts: tuple[str, ...] = ()
+    account_prefix: str = ""
     # What one request may ask for. A revaluation is one European option under one scenario.
     # Work let in at once, in seconds that it takes; what does not fit is refused with a delay.
     backlog_s_max: float = limited(2.0, at_least=0.01, at_most=600.0)

@@ -34,6 +34,7 @@ from risk_service.live_snapshot import SnapshotDesk
 from risk_service.on_demand.blocks import Limits
 from risk_service.portfolio_log import KafkaPortfolioLog
 from risk_service.portfolios import PortfolioStore
+from risk_service.positions import AccountRule, Positions, decode_fills
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.settings import RiskServiceSettings
 from service_kit.closing import Resources
@@ -90,6 +91,7 @@ async def serve(
         loop.traces = traces
         resources.add("market consumer", loop.market_consumer.close)
         resources.add("portfolio consumer", loop.portfolio_consumer.close)
+        resources.add("fill consumer", loop.fill_consumer.close)
         thread = _start(loop, stop)
         resources.add("live loop", thread.join)
         log = KafkaPortfolioLog(appender)
@@ -175,6 +177,10 @@ def _live_loop(
     # From the beginning at every start: the state is a function of the whole log that the broker keeps.
     market.assign(_whole(topics.MARKET_DATA_NORMALIZED))
     portfolios.assign(_whole(topics.RISK_PORTFOLIOS))
+    fills = Consumer(
+        settings.kafka, [topics.ORDERS_EXECUTED], GROUP, decode_fills, producer, metrics=kafka_metrics
+    )
+    fills.assign(_whole(topics.ORDERS_EXECUTED))
     # Tables are made on the CPU whatever engine serves: only it has the interpolants.
     background = ThreadPoolExecutor(1, thread_name_prefix="premium tables")
     premiums = DeskPremiums(gk.engine("cpu"), background)
@@ -182,6 +188,8 @@ def _live_loop(
         market_consumer=market,
         portfolio_consumer=portfolios,
         producer=producer,
+        fill_consumer=fills,
+        positions=Positions(AccountRule.of(risk.accounts, risk.account_prefix)),
         store=PortfolioStore(),
         board=RiskBoard(risk.watchers_max),
         desk_books=DeskBooks(DeskRisk(engine, ScenarioSource(history, risk.history_days_max), premiums)),

@@ -32,6 +32,7 @@ from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import SnapshotDesk
 from risk_service.market_events import MarketEvents
 from risk_service.portfolios import PortfolioStore
+from risk_service.positions import AccountRule, Positions
 from risk_service.price_history import PriceHistory
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.settings import RiskServiceSettings, RiskSettings
@@ -147,11 +148,15 @@ class Service:
         consumer: Any = self.market
         portfolios: Any = self.portfolios
         producer: Any = self.producer
+        self.fills = TopicInMemory(topics.ORDERS_EXECUTED)
+        fills: Any = self.fills
         source = ScenarioSource(history, self.risk.history_days_max)
         self.loop = LiveLoop(
             market_consumer=consumer,
             portfolio_consumer=portfolios,
             producer=producer,
+            fill_consumer=fills,
+            positions=Positions(AccountRule.of(["7=desk"])),
             store=PortfolioStore(),
             board=RiskBoard(self.risk.watchers_max),
             desk_books=DeskBooks(DeskRisk(serving, source, DeskPremiums(gk.engine("cpu")))),

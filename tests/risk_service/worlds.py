@@ -91,3 +91,6 @@ def priced_market(strikes=(80.0, 90.0, 100.0, 110.0, 120.0), years=0.5, underlyi
         symbols = [osi(underlying, right, strike) for strike in strikes]
         state.apply(quotes(symbols, values), underlying, 0, offset)
     return state
+
+
+ROWS_OF_DESK = (option(90.0, False, 10.0), option(100.0, True, -20.0), spot_position(150.0))

@@ -1,0 +1,107 @@
+"""Positions from fills against a plain recomputation over the whole history."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from worlds import ROWS_OF_DESK, portfolio
+
+from protos import packing
+from protos.orders.v1 import orders_pb2 as orders
+from risk_service.portfolios import check
+from risk_service.positions import AccountRule, Fill, Position, Positions, decode_fills, with_fills
+from service_kit.errors import SettingError
+
+
+def executions(rows, symbols=("IDX", "ABC"), tick_size=(0.01, 0.5)) -> bytes:
+    """A record; each row is (kind, symbol index, taker, maker, side, ticks, quantity)."""
+    batch = orders.ExecutionBatch(symbols=symbols, tick_size=tick_size)
+    names = ("kind", "symbol_index", "account", "maker_account", "side", "price_ticks", "quantity")
+    for name, values in zip(names, zip(*rows, strict=True), strict=True):
+        packing.write(batch, name, np.array(values, np.int64).astype(packing.read(batch, name).dtype))
+    return batch.SerializeToString()
+
+
+def test_a_trade_fills_both_sides_and_nothing_else_does():
+    rows = [
+        (orders.REPORT_KIND_ACCEPTED, 0, 7, 0, 0, 10_000, 5),
+        (orders.REPORT_KIND_TRADE, 0, 7, 8, 0, 10_050, 3),
+        (orders.REPORT_KIND_TRADE, 1, 8, 9, 1, 41, 2),
+        (orders.REPORT_KIND_CANCELLED, 0, 7, 0, 0, 10_000, 2),
+    ]
+    assert decode_fills(executions(rows)) == (
+        Fill(7, "IDX", 3.0, 100.5),
+        Fill(8, "IDX", -3.0, 100.5),
+        Fill(8, "ABC", -2.0, 20.5),
+        Fill(9, "ABC", 2.0, 20.5),
+    )
+
+
+def test_what_is_no_batch_is_refused():
+    with pytest.raises(ValueError, match="tick_size"):
+        decode_fills(executions([(1, 0, 7, 8, 0, 1, 1)], tick_size=(0.01,)))
+    with pytest.raises(ValueError, match="symbol_index"):
+        decode_fills(executions([(1, 5, 7, 8, 0, 1, 1)]))
+
+
+def test_position_and_earnings_are_those_of_the_whole_history(seed):
+    random = np.random.default_rng(seed)
+    position, cash, held = Position(), Fraction(0), Fraction(0)
+    for _ in range(400):
+        quantity, price = float(random.integers(-9, 10)), float(random.integers(9_000, 11_000)) / 100.0
+        position = position.after(quantity, price)
+        cash -= Fraction(quantity) * Fraction(price)
+        held += Fraction(quantity)
+        # What was paid and received, and what is left at any price: realised plus unrealised.
+        mark = Fraction(10_123, 100)
+        unrealised = position.quantity * (float(mark) - position.average_price)
+        assert position.quantity == float(held)
+        assert position.realised + unrealised == pytest.approx(float(cash + held * mark), abs=1e-7)
+
+
+def test_average_price_moves_with_more_and_stays_with_less():
+    position = Position().after(10.0, 100.0).after(10.0, 110.0)
+    assert (position.quantity, position.average_price, position.realised) == (20.0, 105.0, 0.0)
+    position = position.after(-5.0, 120.0)
+    assert (position.quantity, position.average_price, position.realised) == (15.0, 105.0, 75.0)
+    position = position.after(-20.0, 100.0)
+    assert (position.quantity, position.average_price, position.realised) == (-5.0, 100.0, 0.0)
+    position = position.after(5.0, 90.0)
+    assert (position.quantity, position.average_price, position.realised) == (0.0, 0.0, 50.0)
+
+
+def test_the_same_log_gives_the_same_positions_and_a_record_counts_once():
+    rule = AccountRule.of(["7=desk", "8 = desk"], "account-")
+    once, again = Positions(rule), Positions(rule)
+    records = [[Fill(7, "IDX", 3.0, 100.1)], [Fill(8, "IDX", -1.0, 99.7), Fill(12, "ABC", 1.0, 20.0)]]
+    for offset, fills in enumerate(records):
+        once.apply(fills, 2, offset)
+        assert again.apply(fills, 2, offset)
+        assert not again.apply(fills, 2, offset)
+    assert once.of("desk") == again.of("desk")
+    assert once.quantities("desk") == {"IDX": 2.0}
+    assert once.quantities("account-12") == {"ABC": 1.0}
+    assert once.snapshot_id() == "2:2"
+
+
+def test_an_account_without_a_portfolio_changes_none():
+    positions = Positions(AccountRule.of(["7=desk"]))
+    assert positions.apply([Fill(9, "IDX", 1.0, 1.0)], 0, 0) == set()
+    for wrong in ("7", "x=desk", "7="):
+        with pytest.raises(SettingError, match="ACCOUNT=PORTFOLIO"):
+            AccountRule.of([wrong])
+
+
+def test_fills_join_the_portfolio():
+    held = check(portfolio(rows=ROWS_OF_DESK, underlyings=("IDX", "ABC")))
+    option, spot = held.symbols[0], held.symbols.index("IDX")
+    joined = with_fills(held, {option: 4.0, "IDX": -2.0, "ABC": 3.0, "ZZZ": 9.0})
+    assert joined.quantity[0] == held.quantity[0] + 4.0
+    assert joined.quantity[spot] == held.quantity[spot] - 2.0
+    assert joined.symbols[-1] == "ABC"
+    assert joined.quantity[-1] == 3.0
+    assert len(joined) == len(held) + 1
+    assert (joined.underlying_index[-1], joined.multiplier[-1]) == (1, 1.0)
+    assert held.quantity[0] == ROWS_OF_DESK[0][2]

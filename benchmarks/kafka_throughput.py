@@ -6,7 +6,8 @@ Everything shares the machine: the broker (Apache Kafka, KRaft), the service, an
 and reads. Capacity: all records at once, from the first send to the last execution read. Latency: records
 sent at a steady rate, from the moment that one was due to be sent until its executions are read here; what
 the sender is late by counts. Orders are new ones, changes and cancels, as in `benchmarks.matching`, without
-controls. The number of reports is checked against the matching core in this process.
+controls. With transactions (`book.transactions`) executions are read when they are committed. The number of
+reports is checked against the matching core in this process.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ FLOW = "normal"
 ORDERS_OF_ROUND = 500_000  # new ones, over all symbols; about twice as many messages
 ROWS, ROWS_PACED = 5_000, 1_000
 LOADS = (25_000, 50_000, 100_000, 200_000, 400_000, 600_000, 800_000)  # orders a second
+LOADS_TRANSACTIONAL = (50_000, 200_000, 400_000)
+PLAIN, TRANSACTIONAL = "idempotent sends", "transactions"
 SECONDS_OF_A_LOAD = 3.0
 PATIENCE_S = 60.0
 TICK = 0.01
@@ -182,7 +185,7 @@ def latency(sender: Sender, reader: Reader, records: list[tuple[int, bytes]], lo
     }
 
 
-def service(settings: KafkaSettings, log: Path) -> subprocess.Popen[bytes]:
+def service(settings: KafkaSettings, log: Path, transactions: bool) -> subprocess.Popen[bytes]:
     """A `risk book` as a user starts it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GPU_RISK_")}
     environment |= {
@@ -190,6 +193,7 @@ def service(settings: KafkaSettings, log: Path) -> subprocess.Popen[bytes]:
         "GPU_RISK_GRPC_PORT": "0",
         "GPU_RISK_BOOK_INSTRUMENTS": ",".join(f"{symbol}:{TICK}" for symbol in SYMBOLS),
         "GPU_RISK_BOOK_CONTROLS": "false",
+        "GPU_RISK_BOOK_TRANSACTIONS": str(transactions).lower(),
     }
     with log.open("wb") as out:
         return subprocess.Popen(
@@ -197,13 +201,13 @@ def service(settings: KafkaSettings, log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def run(rounds: int, log: Path) -> dict[str, Any]:
-    """The whole benchmark on a broker of its own."""
+def run(rounds: int, log: Path, transactions: bool, all_loads: tuple[int, ...]) -> dict[str, Any]:
+    """Capacity and latency, on a broker of its own."""
     every: list[tuple[int, bytes]] = []
     with find_kafka(1, to_kill=True) as kafka:
         settings = KafkaSettings(bootstrap=kafka.bootstrap)
         ensure_topics(settings)
-        reader, process = Reader(settings), service(settings, log)
+        reader, process = Reader(settings), service(settings, log, transactions)
         reader.start()
         try:
             with Producer(settings) as producer:
@@ -217,7 +221,7 @@ def run(rounds: int, log: Path) -> dict[str, Any]:
                     every += records
                     rates.append(capacity(sender, reader, records))
                 loads = []
-                for number, load in enumerate(LOADS):
+                for number, load in enumerate(all_loads):
                     wanted = int(load * SECONDS_OF_A_LOAD / ROWS_PACED)
                     records = in_turn(100 + number, max(2_000, int(wanted * ROWS_PACED / 7)), ROWS_PACED)
                     records = records[:wanted]
@@ -232,9 +236,7 @@ def run(rounds: int, log: Path) -> dict[str, Any]:
     wanted = expected_reports(every)
     assert reader.reports == wanted, f"{reader.reports:,} reports, the core gives {wanted:,}"
     return {
-        "machine": measure.machine(),
         "broker": origin,
-        "rows_of_a_record": {"capacity": ROWS, "latency": ROWS_PACED},
         "orders_per_second": rates,
         "latency": loads,
         "reports_checked": wanted,
@@ -243,21 +245,28 @@ def run(rounds: int, log: Path) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The results to read."""
-    rates = result["orders_per_second"]
-    median = statistics.median(rates) / 1e3
     lines = [
         "### Kafka to Kafka: orders.incoming to orders.executed, one real broker on the same cores",
         "",
-        f"All at once, records of {ROWS:,} orders: **{median:,.0f} k orders/s** "
-        f"({min(rates) / 1e3:,.0f}–{max(rates) / 1e3:,.0f}). At a steady rate, records of {ROWS_PACED:,}:",
+        f"Orders a second, all sent at once in records of {ROWS:,}:",
         "",
-        "| offered, k orders/s | done | p50 ms | p90 ms | p99 ms | most ms |",
-        "|---|---|---|---|---|---|",
     ]
-    for one in result["latency"]:
-        numbers = " | ".join(f"{one[name]:.1f}" for name in ("p50_ms", "p90_ms", "p99_ms", "most_ms"))
-        offered, done = one["offered_per_second"] / 1e3, one["done_per_second"] / 1e3
-        lines.append(f"| {offered:,.0f} | {done:,.0f} | {numbers} |")
+    for name, found in result["modes"].items():
+        rates = found["orders_per_second"]
+        median, least, most = (value / 1e3 for value in (statistics.median(rates), min(rates), max(rates)))
+        lines.append(f"- {name}: **{median:,.0f} k/s** ({least:,.0f}–{most:,.0f})")
+    lines += [
+        "",
+        f"Milliseconds at a steady rate, records of {ROWS_PACED:,}:",
+        "",
+        "| | offered, k orders/s | done | p50 | p90 | p99 | most |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in result["modes"].items():
+        for one in found["latency"]:
+            numbers = " | ".join(f"{one[key]:.1f}" for key in ("p50_ms", "p90_ms", "p99_ms", "most_ms"))
+            offered, done = one["offered_per_second"] / 1e3, one["done_per_second"] / 1e3
+            lines.append(f"| {name} | {offered:,.0f} | {done:,.0f} | {numbers} |")
     return "\n".join([*lines, ""])
 
 
@@ -267,11 +276,12 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(7.5, 4.5), dpi=110, layout="constrained")
     axes: Any = figure.add_subplot()
-    loads = [one["done_per_second"] / 1e3 for one in result["latency"]]
+    plain = result["modes"][PLAIN]
+    loads = [one["done_per_second"] / 1e3 for one in plain["latency"]]
     for name, colour in (("p99", "#c0392b"), ("p90", "#d68910"), ("p50", "#1a7f4b")):
-        values = [one[f"{name}_ms"] for one in result["latency"]]
+        values = [one[f"{name}_ms"] for one in plain["latency"]]
         axes.plot(loads, values, marker="o", color=colour, label=name)
-    median = statistics.median(result["orders_per_second"]) / 1e3
+    median = statistics.median(plain["orders_per_second"]) / 1e3
     axes.axvline(median, color="#2c3e50", linestyle=(0, (4, 4)), linewidth=1)
     label = f"all at once, records of {ROWS:,}: {median:,.0f} k/s"
     axes.annotate(label, (median, 0.97), xycoords=("data", "axes fraction"), ha="right", va="top",
@@ -291,7 +301,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--log", type=Path, default=Path(os.devnull), help="of the service")
     options = parser.parse_args()
-    result = run(options.rounds, options.log)
+    modes = {
+        PLAIN: run(options.rounds, options.log, False, LOADS),
+        TRANSACTIONAL: run(options.rounds, options.log, True, LOADS_TRANSACTIONAL),
+    }
+    result = {
+        "machine": measure.machine(),
+        "rows_of_a_record": {"capacity": ROWS, "latency": ROWS_PACED},
+        "modes": modes,
+    }
     measure.write("kafka_throughput", result, table(result))
     plot(result, measure.RESULTS / "kafka_throughput.png")
 

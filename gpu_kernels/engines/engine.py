@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 AmericanMethod = Literal["accurate", "fast"]
 AMERICAN_METHODS = ("accurate", "fast")
+FIELDS = (*NUMERIC_FIELDS, *FLAG_FIELDS)
 
 ResultT = TypeVar("ResultT", bound=Result)
 
@@ -169,8 +170,9 @@ class Engine:
 
     def _buffers(self, options: Options, *more: Any) -> Callable[[Any, Any], Any]:
         """What makes arrays for results: on the device where a column is, else in host memory."""
-        for name in (*NUMERIC_FIELDS, *FLAG_FIELDS):
-            if hasattr(getattr(options, name), "__cuda_array_interface__"):
+        for name in FIELDS:
+            array = getattr(options, name)
+            if type(array) is not np.ndarray and hasattr(array, "__cuda_array_interface__"):
                 return self._device_buffers(name)
         if any(hasattr(array, "__cuda_array_interface__") for array in more):
             return self._device_buffers("price")

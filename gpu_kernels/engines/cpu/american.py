@@ -78,16 +78,18 @@ def block_state(part: tuple[Any, ...], method: str, premium: tuple[int, int]) ->
 
 def price(columns: Columns, method: str, out: PriceResult) -> None:
     """Write value and status of each row."""
-    full = full_columns(columns, out.status.size)
+    size = out.status.size
+    full = full_columns(columns, size)
     rule = (SCHEMES[method].premium, 1)
+    legs = _premium(rule)
 
     def work(start: int, stop: int) -> None:
-        part = tuple(full.slice(start, stop))
+        part = tuple(full.slice(start, stop)) if stop - start < size else tuple(full)
         state = block_state(part, method, rule)
         lanes = lanes_for(stop - start)
-        price_rows(part, state, _premium(rule), lanes, out.price[start:stop], out.status[start:stop])
+        price_rows(part, state, legs, lanes, out.price[start:stop], out.status[start:stop])
 
-    workers().run(out.status.size, work, BLOCK_ROWS)
+    workers().run(size, work, BLOCK_ROWS)
     american_fallback.price(full, out, cash_dividends.solve)
 
 
@@ -169,6 +171,7 @@ def implied_vol(columns: Columns, prices: Any, method: str, out: ImpliedVolResul
     american_implied_vol.implied_vol(full_columns(columns, out.status.size), prices, method, out, price)
 
 
+@cache
 def _premium(premium: tuple[int, int]) -> Any:
     rule = angles(*premium)
     return (rule.cosine, rule.inv_cosine, rule.weight)

@@ -13,14 +13,21 @@ from typing import Any
 import numpy as np
 
 from gpu_kernels.engines.cpu import ops
-from gpu_kernels.engines.cpu.american_solver import LANES, boundary_solver, carray, compiled, stack
+from gpu_kernels.engines.cpu.american_solver import (
+    LANES,
+    boundary_solver,
+    carray,
+    compiled,
+    sizes_at,
+    stack,
+)
 from gpu_kernels.engines.cpu.compile import kernel
 from gpu_kernels.formulas.american import american
 from gpu_kernels.formulas.american_tables import SCHEMES
 from gpu_kernels.formulas.black_scholes import black_scholes
 
-put_frame, perpetual, bend, shape, seed, _, _, premium_term, premium_slopes, unscaled, certain_value = (
-    american(ops)
+put_frame, perpetual, bend, _, seed, _, _, premium_term, premium_slopes, unscaled, certain_value = american(
+    ops
 )
 european_price, _, row_status = black_scholes(ops)
 exp = ops.exp
@@ -93,6 +100,8 @@ def seed_block(state, at, h, lanes):  # type: ignore[no-untyped-def]
 @compiled
 def interpolate(matrix, places, g, one, lanes):  # type: ignore[no-untyped-def]
     """h at the angles of the premium integral, into the block's state."""
+    size = carray(h_rows(), (MOST_NODES, LANES))
+    sizes_at(places, one[GAP], one[LOG_RT], size, lanes)
     for k in range(matrix.shape[0]):
         for a in range(lanes):
             one[STATE + k, a] = 0.0
@@ -100,10 +109,8 @@ def interpolate(matrix, places, g, one, lanes):  # type: ignore[no-untyped-def]
             weight = matrix[k, j]
             for a in range(lanes):
                 one[STATE + k, a] += weight * g[j, a]
-        place, inv_place, log_square, curve = places[k, 0], places[k, 1], places[k, 2], places[k, 3]
         for a in range(lanes):
-            size = shape(place, inv_place, log_square, curve, one[GAP, a], one[LOG_RT, a])
-            one[STATE + k, a] = max(one[STATE + k, a] * size, 1e-14)
+            one[STATE + k, a] = max(one[STATE + k, a] * size[k, a], 1e-14)
 
 
 def boundary_kernel(solver: Any) -> Any:
@@ -125,9 +132,9 @@ def boundary_kernel(solver: Any) -> Any:
                 at, places, cosine, inv_cosine, weight, matrix, lanes,
             )  # fmt: skip
             interpolate(to_premium, sines, h, one, lanes)
+            sizes_at(at[:1], one[GAP], one[LOG_RT], put, lanes)
             for a in range(lanes):
-                edge = shape(at[0, 0], at[0, 1], at[0, 2], at[0, 3], one[GAP, a], one[LOG_RT, a])
-                one[EDGE, a] = one[LOG_X, a] - h[0, a] * edge
+                one[EDGE, a] = one[LOG_X, a] - h[0, a] * put[0, a]
 
     return rows
 

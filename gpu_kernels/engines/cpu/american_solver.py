@@ -50,16 +50,23 @@ def compiled(function: Any) -> Any:
     return numba.njit(nogil=True, fastmath=set(FASTMATH), error_model="numpy")(function)
 
 
-@ops.function
+@compiled
 def sizes_at(places, gap, log_rt, size, lanes):  # type: ignore[no-untyped-def]
-    """`shape` at each row of places."""
+    """`shape` at each row of places; only where the yield exceeds the rate is it more than a product."""
+    bent = 0.0
+    for a in range(lanes):
+        bent = max(bent, gap[a])
     for k in range(places.shape[0]):
         place = places[k, 0]
         inv_place = places[k, 1]
         log_square = places[k, 2]
         curve = places[k, 3]
-        for a in range(lanes):
-            size[k, a] = shape(place, inv_place, log_square, curve, gap[a], log_rt[a])
+        if bent > 0.0:
+            for a in range(lanes):
+                size[k, a] = shape(place, inv_place, log_square, curve, gap[a], log_rt[a])
+        else:
+            for a in range(lanes):
+                size[k, a] = place * curve
 
 
 def boundary_solver(nodes: int, angles: int) -> Any:

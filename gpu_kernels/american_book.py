@@ -12,7 +12,7 @@ from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.random_streams import philox_uniforms
 from gpu_kernels.revaluation import check, shocks
 from gpu_kernels.scenarios import VOL_FLOOR, Scenarios
-from gpu_kernels.shocked_options import options_of, vol_changes
+from gpu_kernels.shocked_options import kinked_in_rate, options_of, vol_changes
 
 if TYPE_CHECKING:
     from gpu_kernels.engines.engine import Engine
@@ -64,7 +64,8 @@ class AmericanBook:
         self._build(self._rows, scenarios, nodes)
         bound = self._shorten(LEFT_OUT * tolerance)
         errors = np.maximum(self._measured_errors(seed), bound)
-        good = (errors <= tolerance) & ~self._kinked()
+        kinked = kinked_in_rate(self._rows, self._rate_low, self._rate_high)
+        good = (errors <= tolerance) & ~kinked
         self.error = float(errors[good].max(initial=0.0))
         self.exact = american[~good]
         self._rows = self._rows.rows(np.flatnonzero(good))
@@ -149,15 +150,6 @@ class AmericanBook:
         scale = np.where(rows.is_call, 1.0, np.divide(rows.strike, np.maximum(rows.spot, 1e-290)))
         self._tensor = self._kernel.shortened(tensor, share / np.maximum(scale, 1e-290))
         return np.asarray(np.where(np.isnan(missing), np.inf, missing * scale + share))
-
-    def _kinked(self) -> NDArray[np.bool_]:
-        """Rows whose boundary is not smooth in the rate: where it crosses the yield, or 0 under a put."""
-        rows = self._rows
-        if self._rate_high <= self._rate_low:
-            return np.zeros(rows.options, dtype=bool)
-        low, high = rows.rate + self._rate_low, rows.rate + self._rate_high
-        crosses = (low <= rows.dividend_yield) & (rows.dividend_yield <= high)
-        return np.asarray(crosses | (~rows.is_call & (low <= 0.0)))
 
     def _measured_errors(self, seed: int) -> Floats:
         """Largest error of each position at random points of its own ranges, as a part of its spot."""

@@ -76,3 +76,15 @@ def vol_changes(portfolio: Portfolio, shocks: Shocks, rows: slice = EVERY_ROW) -
         nodes = shocks.surface[shocks.node[rows]]
         change = change + np.einsum("pk,pks->ps", shocks.node_weight[rows], nodes)
     return change
+
+
+def kinked_in_rate(portfolio: Portfolio, low: float, high: float) -> NDArray[np.bool_]:
+    """Rows whose exercise boundary is not smooth while the rate changes by low to high.
+
+    It has a kink where the rate crosses the yield, and where it crosses 0 under a put.
+    """
+    if high <= low:
+        return np.zeros(portfolio.options, dtype=bool)
+    least, most = portfolio.rate + low, portfolio.rate + high
+    crosses = (least <= portfolio.dividend_yield) & (portfolio.dividend_yield <= most)
+    return np.asarray(crosses | (~portfolio.is_call & (least <= 0.0)))

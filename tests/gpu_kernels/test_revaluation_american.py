@@ -8,7 +8,9 @@ from scenario_books import fresh_rng
 
 import gpu_kernels as gk
 from gpu_kernels.american_book import AmericanBook
-from gpu_kernels.revaluation import position_pnl
+from gpu_kernels.revaluation import position_pnl, shocks
+from gpu_kernels.scenarios import VolShockSurface
+from gpu_kernels.shocked_options import repriced_pnl
 
 
 @pytest.fixture(params=["cpu", "xla", "cuda", "reference"])
@@ -86,6 +88,57 @@ def test_agrees_with_pricing_every_shocked_option(
     for g in range(3):
         assert np.abs(groups[g] - rows[book.group == g].sum(axis=0)).max() <= 1e-11 * gross
     assert np.array_equal(engine.revalue(book, sc), total)
+
+
+@pytest.mark.parametrize("moves", ["vol", "rate", "both", "surface"])
+def test_interpolated_boundaries_are_as_exact_as_stated(rng: np.random.Generator, moves: str) -> None:
+    """Enough scenarios that boundaries are interpolated: 1e-6 of spot for any row, 1e-7 for most."""
+    engine = _cpu()
+    moved_pnl = engine.module("american_revaluation").moved_pnl
+    options = mixed_options(rng, 40)
+    book = gk.Portfolio(options, rng.normal(size=40), 100.0, underlying=rng.integers(0, 2, 40))
+    count = 160
+    surface = VolShockSurface.factors(parallel=rng.normal(0, 0.01, count), skew=rng.normal(0, 0.02, count))
+    sc = gk.Scenarios(
+        rng.normal(0.0, 0.1, (count, 2)),
+        vol_change=rng.normal(0, 0.02, (count, 2)) if moves in ("vol", "both") else 0.0,
+        rate_change=rng.uniform(-0.003, 0.003, count) if moves in ("rate", "both") else 0.0,
+        elapsed=2 / 252,
+        vol_shock_surface=surface if moves == "surface" else None,
+    )
+    moved = shocks(book, sc)
+    wanted, found = np.empty((40, count)), np.empty((40, count))
+    repriced_pnl(engine, book, moved, wanted)
+    some = np.flatnonzero(book.american)
+    lost = moved_pnl(engine, book.rows(some), moved.of_rows(some), found[: len(some)])
+    assert len(lost) < len(some)
+    rows = position_pnl(engine, book, sc)
+    size = (np.abs(book.quantity * book.multiplier) * book.spot)[:, None]
+    error = (np.abs(rows - wanted) / size).max(axis=1)
+    assert error.max() <= 1e-6
+    assert np.median(error) <= 1e-7
+    assert np.array_equal(position_pnl(engine, book, sc), rows)
+    # A row's P&L is its own: the rows beside it do not enter it.
+    alone = np.flatnonzero(book.american)[-3:]
+    assert np.array_equal(position_pnl(engine, book.rows(alone), sc), rows[alone])
+
+
+def test_two_boundaries_are_priced_as_by_themselves() -> None:
+    """Yield below a negative rate: no boundary is reused, every scenario is priced anew."""
+    engine = _cpu()
+    options = gk.Options(
+        spot=100.0,
+        strike=100.0,
+        expiry=1.0,
+        vol=0.1,
+        rate=[0.01, -0.02],
+        dividend_yield=[0.0, -0.04],
+        is_call=False,
+        american=True,
+    )
+    book = gk.Portfolio(options, [1.0, 2.0])
+    sc = gk.Scenarios([[0.0], [0.1]])
+    assert np.abs(position_pnl(engine, book, sc) - plainly(engine, options, book, sc)).max() <= 1e-9
 
 
 def test_an_option_without_a_price_is_named(engine: gk.Engine) -> None:

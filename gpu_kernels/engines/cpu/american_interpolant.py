@@ -16,8 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_kernels.engines.cpu import chebyshev
 from gpu_kernels.engines.cpu.american import block_state
-from gpu_kernels.engines.cpu.american_revaluation import METHOD, PREMIUM, values_at_spots
+from gpu_kernels.engines.cpu.american_moves import METHOD, PREMIUM
+from gpu_kernels.engines.cpu.american_revaluation import values_at_spots
 from gpu_kernels.engines.cpu.american_rows import EDGE, KIND, USABLE
 from gpu_kernels.engines.cpu.compile import kernel
 from gpu_kernels.engines.cpu.revaluation import Market, Rows, _exp, _value
@@ -86,8 +88,8 @@ def build(
     """Interpolants of options given as (spot, strike, expiry, vol, rate, yield, is_call) at the horizon."""
     spot, strike, expiry, _, rate, dividend, is_call = columns
     number, (along, vols, rates) = len(spot), counts
-    vol_nodes = _scaled_nodes(vols, ranges.vol_low, ranges.vol_high)
-    rate_nodes = _scaled_nodes(rates, ranges.rate_low, ranges.rate_high)
+    vol_nodes = chebyshev.scaled_nodes(vols, ranges.vol_low, ranges.vol_high)
+    rate_nodes = chebyshev.scaled_nodes(rates, ranges.rate_low, ranges.rate_high)
     every = vols * rates
     grid = (
         np.repeat(spot, every),
@@ -98,9 +100,9 @@ def build(
         np.repeat(dividend, every),
         np.repeat(is_call, every),
     )
-    transform = _to_coefficients(along)
-    orders = _orders(vols, rates)
-    mixed = np.kron(_to_coefficients(vols), _to_coefficients(rates))[orders[0] * rates + orders[1]]
+    transform = chebyshev.to_coefficients(along)
+    orders = chebyshev.orders(vols, rates)
+    mixed = chebyshev.mixed(vols, rates)
     wide = -(-every // GROUP) * GROUP if every > 1 else 1
     edge, premium = np.zeros((number, wide)), np.zeros((number, along, wide))
     near, length = np.empty(number), np.empty(number)
@@ -125,9 +127,9 @@ def build(
         length=length,
         frame=np.where(is_call, -1.0, 1.0) * np.log(spot / strike),
         vol_centre=(ranges.vol_high + ranges.vol_low) / 2.0,
-        vol_scale=_inverse(ranges.vol_high - ranges.vol_low),
+        vol_scale=chebyshev.inverse_half(ranges.vol_high - ranges.vol_low),
         rate_centre=(ranges.rate_high + ranges.rate_low) / 2.0,
-        rate_scale=_inverse(ranges.rate_high - ranges.rate_low),
+        rate_scale=chebyshev.inverse_half(ranges.rate_high - ranges.rate_low),
         rate=rate,
         spot=spot,
         strike=strike,
@@ -164,12 +166,6 @@ def _needed(coefficients: Floats, allowed: Floats) -> Integers:
     return np.asarray(np.where(count <= 2, count, whole), np.int64)
 
 
-def _orders(vols: int, rates: int) -> Integers:
-    """Powers of vol and rate in every product, (2, M), lowest sums first."""
-    both = np.stack(np.divmod(np.arange(vols * rates), rates))
-    return np.asarray(both[:, np.argsort(both.sum(axis=0), kind="stable")])
-
-
 def _premiums(
     own: tuple[Floats, ...], ranges: Ranges, mixed: Floats, along: int, engine: Engine
 ) -> tuple[Floats, Floats, Floats, Floats]:
@@ -190,7 +186,7 @@ def _premiums(
     # Options that are never exercised early have no boundary to count from.
     near, length = (np.where(np.isfinite(column), column, LEAST_RANGE) for column in (near, length))
     from_edge = np.repeat(near, every)[:, None] + (
-        np.repeat(length, every)[:, None] * (1.0 + _nodes(along)) / 2.0
+        np.repeat(length, every)[:, None] * (1.0 + chebyshev.nodes(along)) / 2.0
     )
     coefficients = np.where(live, edge, np.where(np.isnan(edge), np.nan, NEVER_EXERCISED))
     coefficients = coefficients.reshape(-1, every) @ mixed.T
@@ -215,27 +211,6 @@ def _premiums(
     premium = np.where(live[:, None], (values - european) / scale, 0.0)
     premium = np.where(np.isnan(edge)[:, None], np.nan, premium)
     return coefficients, near, length, premium.reshape(-1, every, along)
-
-
-def _nodes(count: int) -> Floats:
-    """Chebyshev points of the first kind in (−1, 1); one point is the middle."""
-    return np.asarray(np.cos(np.pi * (np.arange(count) + 0.5) / count))
-
-
-def _scaled_nodes(count: int, low: Floats, high: Floats) -> Floats:
-    return np.asarray((low + high)[:, None] / 2.0 + (high - low)[:, None] / 2.0 * _nodes(count))
-
-
-def _to_coefficients(count: int) -> Floats:
-    """Values at the nodes to Chebyshev coefficients."""
-    angle = np.pi * (np.arange(count) + 0.5) / count
-    matrix = np.cos(np.outer(np.arange(count), angle)) * (2.0 / count)
-    matrix[0] /= 2.0
-    return np.asarray(matrix)
-
-
-def _inverse(width: Floats) -> Floats:
-    return np.divide(2.0, width, out=np.zeros_like(width), where=width > 0.0)
 
 
 def pnl_rows(rows: Rows, market: Market, tensor: Tensor, flags: tuple[bool, bool, bool], out: Floats) -> None:

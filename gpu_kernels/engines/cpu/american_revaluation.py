@@ -1,4 +1,7 @@
-"""American rows under scenarios: one boundary per option serves all scenarios that move spot only."""
+"""American rows under scenarios: one boundary per option serves all scenarios that move spot only.
+
+Where vols or rates move too, boundaries come from a few that span those moves, see `american_moves`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_kernels.engines.cpu.american import block_state
+from gpu_kernels.engines.cpu.american_moves import METHOD, PREMIUM, moved_pnl
 from gpu_kernels.engines.cpu.american_rows import (
     EDGE,
     EXPIRY,
@@ -23,7 +27,7 @@ from gpu_kernels.engines.cpu.columns import plain
 from gpu_kernels.engines.cpu.compile import kernel
 from gpu_kernels.engines.cpu.threads import workers
 from gpu_kernels.engines.engine import Engine
-from gpu_kernels.formulas.american_tables import SCHEMES, angles
+from gpu_kernels.formulas.american_tables import angles
 from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.revaluation import Shocks
 from gpu_kernels.scenarios import VOL_FLOOR
@@ -33,17 +37,24 @@ Floats = NDArray[np.float64]
 
 work_rows = stack(16 * LANES)
 WORK_ROWS = 16
-METHOD = "accurate"
-# Angles of the premium integral and their crowding, as in single prices.
-PREMIUM = (SCHEMES[METHOD].premium, 1)
 
 
 def american_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
-    """P&L of American rows per scenario (P, S); boundaries are reused where only spot moves, else solved."""
-    moved = bool(shocks.vol_change.any()) or shocks.surface is not None or shocks.rate_change is not None
-    if moved or not portfolio.options:
-        repriced_pnl(engine, portfolio, shocks, out)
+    """P&L of American rows per scenario (P, S); boundaries are reused, or solved where that is not enough."""
+    if not portfolio.options:
         return
+    if shocks.vol_change.any() or shocks.surface is not None or shocks.rate_change is not None:
+        lost = moved_pnl(engine, portfolio, shocks, out)
+    else:
+        _spot_pnl(engine, portfolio, shocks, out)
+        lost = np.flatnonzero(np.isnan(out).any(axis=1))
+    if lost.size:
+        piece = np.empty((len(lost), shocks.scenarios))
+        repriced_pnl(engine, portfolio.rows(lost), shocks.of_rows(lost), piece)
+        out[lost] = piece
+
+
+def _spot_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
     columns = tuple(
         plain(column)
         for column in (

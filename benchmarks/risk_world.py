@@ -44,8 +44,10 @@ def _serve(control: Connection, rows: int, days: int, process: str, settings: di
 
     from risk_service.engines import Engines
     from risk_service.settings import RiskSettings
+    from risk_service.wiring import SWITCH_S
     from service_kit.grpc_server import GrpcSettings
 
+    sys.setswitchinterval(SWITCH_S)  # as `risk serve` does
     wanted: Any = process
     engines = Engines.start("cpu", wanted)
     engines.warm_up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -51,6 +52,7 @@ from service_kit.telemetry.metrics import MetricsExporter, process_registry
 from service_kit.telemetry.traces import Traces
 
 SERVICE = RISK.services_by_name["RiskService"].full_name
+SWITCH_S = 0.001
 GROUP = "risk-service"  # names the reader in metrics; every instance reads all partitions by itself
 
 
@@ -69,6 +71,9 @@ async def serve(
     """Runs the service until told to stop; `listening` is given the port once calls are answered."""
     check_broker(settings.kafka)
     history = None if settings.risk.history is None else price_history.read(settings.risk.history)
+    # The event loop answers within milliseconds though threads compute: by default each of them may keep the
+    # interpreter for 5 ms before the next has its turn.
+    sys.setswitchinterval(SWITCH_S)
     registry = process_registry()
     kafka_metrics = KafkaMetrics(registry)
     async with Resources() as resources:

@@ -16,6 +16,9 @@ from risk_service.on_demand.option_blocks import cost_of, in_blocks
 from risk_service.on_demand.patience import Patience
 from risk_service.worker.fallback import degraded_reason
 
+# A vol takes about as long as this many prices.
+VOL_COST = 8
+
 ResultT = TypeVar("ResultT", bound=Result)
 
 
@@ -66,7 +69,9 @@ class OptionRpcs:
         def call(engine: gk.Engine, rows: gk.Options, given: Any) -> gk.ImpliedVolResult:
             return engine.implied_vol(rows, given)
 
-        result, came = await self._computed(request.engine, columns, prices, call, "implied volatility")
+        result, came = await self._computed(
+            request.engine, columns, prices, call, "implied volatility", VOL_COST
+        )
         response = options.vol_response(result)
         response.provenance.CopyFrom(came)
         return response
@@ -78,15 +83,16 @@ class OptionRpcs:
         prices: Any,
         call: Callable[[gk.Engine, gk.Options, Any], ResultT],
         words: str,
+        weight: int = 1,
     ) -> tuple[ResultT, wire.Provenance]:
         """The result on the engine asked for, and where it comes from."""
-        cost = cost_of(columns)
+        cost = weight * cost_of(columns)
 
         def work(engine: gk.Engine, patience: Patience) -> tuple[ResultT, gk.Engine]:
             return in_blocks(lambda rows, given: call(engine, rows, given), columns, prices, patience), engine
 
         with self.work.admitted(cost):
-            result, engine = await self.work.on_engine(self.engines, name, cost, work)
+            result, engine = await self.work.on_engine(self.engines, name, cost, work, inline=True)
         return result, provenance(engine, words)
 
 

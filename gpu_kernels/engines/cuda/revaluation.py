@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from gpu_kernels.engines.cuda.revaluation_kernels import WIDTH, add_strips, strip_pnl
 from gpu_kernels.engines.engine import Engine
-from gpu_kernels.errors import EngineUnavailable
 from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.revaluation import Shocks, position_pnl_with, revalue_with
 from gpu_kernels.scenarios import Scenarios
+from gpu_kernels.shocked_options import repriced_pnl
 
 Floats = NDArray[np.float64]
 
@@ -35,12 +35,14 @@ BLOCKS_MAX = 1 << 20
 
 def revalue(engine: Engine, portfolio: Portfolio, scenarios: Scenarios, by: str | None, out: Any) -> Floats:
     """P&L per scenario (S,), or per group and scenario (G, S)."""
-    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out)
+    american = partial(repriced_pnl, engine)
+    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out, american)
 
 
 def position_pnl(engine: Engine, portfolio: Portfolio, scenarios: Scenarios) -> Floats:
     """P&L per position and scenario (P, S)."""
-    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios)
+    american = partial(repriced_pnl, engine)
+    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios, american)
 
 
 def _group_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
@@ -183,8 +185,6 @@ class _Books:
 
     def of(self, engine: Engine, portfolio: Portfolio) -> _Book:
         """The book with the portfolio's underlyings and groups."""
-        if portfolio.american.any():
-            raise EngineUnavailable(f"engine {engine.name!r} does not revalue American options")
         key = (cupy.cuda.runtime.getDevice(), id(portfolio.underlying), id(portfolio.group))
         with self._lock:
             book = self._held.get(key)

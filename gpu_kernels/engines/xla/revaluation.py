@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from gpu_kernels.engines.engine import Engine
 from gpu_kernels.engines.xla import ops
 from gpu_kernels.engines.xla.compile import Program, bucket, float64
-from gpu_kernels.errors import EngineUnavailable
 from gpu_kernels.formulas.black_scholes import black_scholes
 from gpu_kernels.formulas.revaluation import shocked_value
 from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.revaluation import Shocks, position_pnl_with, revalue_with
 from gpu_kernels.scenarios import VOL_FLOOR, Scenarios
+from gpu_kernels.shocked_options import repriced_pnl
 
 Floats = NDArray[np.float64]
 
@@ -86,12 +86,14 @@ class Moves(NamedTuple):
 
 def revalue(engine: Engine, portfolio: Portfolio, scenarios: Scenarios, by: str | None, out: Any) -> Floats:
     """P&L per scenario (S,), or per group and scenario (G, S)."""
-    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out)
+    american = partial(repriced_pnl, engine)
+    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out, american)
 
 
 def position_pnl(engine: Engine, portfolio: Portfolio, scenarios: Scenarios) -> Floats:
     """P&L per position and scenario (P, S)."""
-    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios)
+    american = partial(repriced_pnl, engine)
+    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios, american)
 
 
 def _group_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
@@ -172,8 +174,6 @@ class _Books:
 
     def of(self, engine: Engine, portfolio: Portfolio) -> _Book:
         """The book with the portfolio's underlyings and groups."""
-        if portfolio.american.any():
-            raise EngineUnavailable(f"engine {engine.name!r} does not revalue American options")
         key = (id(portfolio.underlying), id(portfolio.group))
         with self._lock:
             book = self._held.get(key)

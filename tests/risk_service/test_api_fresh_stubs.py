@@ -1,0 +1,115 @@
+"""A client made of the .proto file alone: stubs generated here, in another process, and every RPC called."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from grpc_tools import protoc
+from served import PATIENCE_S, STRIKES, Service, price_history, serving
+
+from protos.risk.v1 import risk_pb2 as wire
+from service_kit.grpc_server import GrpcSettings
+
+# What a stranger writes: plain lists, no import of ours.
+CLIENT = """
+import json, sys
+import grpc
+import risk_pb2 as pb
+import risk_pb2_grpc as rpc
+
+port, now_ns, patience = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+stub = rpc.RiskServiceStub(grpc.insecure_channel("127.0.0.1:" + port))
+said = {}
+
+def call(name, request):
+    answer = getattr(stub, name)(request, timeout=patience)
+    said[name] = True
+    return answer
+
+columns = pb.OptionColumns(spot=[100.0], strike=[90.0, 100.0], expiry=[1.0], vol=[0.2])
+price = call("Price", pb.PriceRequest(options=columns))
+greeks = call("Greeks", pb.GreeksRequest(options=columns))
+assert list(greeks.price) == list(price.price) and greeks.provenance.engine
+vols = call("ImpliedVolatility", pb.ImpliedVolatilityRequest(options=columns, price=price.price))
+assert all(abs(vol - 0.2) < 1e-9 for vol in vols.vol)
+for name, request, one in (
+    ("PriceStream", pb.PriceRequest(options=columns), price),
+    ("GreeksStream", pb.GreeksRequest(options=columns), greeks),
+    ("ImpliedVolatilityStream", pb.ImpliedVolatilityRequest(options=columns, price=price.price), vols),
+):
+    assert list(call(name, iter([request, request]))) == [one, one]
+
+def option(right, strike):
+    return f"IDX   240119{right}{round(strike * 1000):08d}"
+
+book = pb.Portfolio(portfolio="stranger", underlyings=["IDX"], groups=["vol"], positions=pb.Positions(
+    symbol=[option("C", 100.0), option("P", 90.0)], underlying_index=[0, 0], quantity=[10.0, -5.0],
+    kind=[pb.INSTRUMENT_KIND_OPTION], strike=[100.0, 90.0], is_call=[True, False],
+    expiry_time_ns=[now_ns + 365 * 86_400_000_000_000 // 2], group_index=[0]))
+version = call("PutPortfolio", pb.PutPortfolioRequest(portfolio=book)).version
+assert call("GetPortfolio", pb.GetPortfolioRequest(portfolio="stranger")).version == version
+listed = call("ListPortfolios", pb.ListPortfoliosRequest())
+assert [one.portfolio for one in listed.portfolios] == ["stranger"]
+watch = call("WatchRisk", pb.WatchRiskRequest(portfolios=["stranger"]))
+metrics = next(watch)
+watch.cancel()
+assert metrics.value and not metrics.faults, metrics
+
+es = call("ExpectedShortfall", pb.ExpectedShortfallRequest(
+    portfolio="stranger", historical=pb.HistoricalScenarios(), with_components=True))
+assert abs(sum(es.component_by_position) - es.tail[0].expected_shortfall) < 1e-6
+stress = call("StressTest", pb.StressTestRequest(portfolio="stranger", named=["2020-03"], by_group=True))
+assert len(stress.pnl) == 3 or stress.pnl
+trade = pb.Positions(symbol=[option("P", 90.0)], underlying_index=[0], quantity=[5.0], strike=[90.0],
+                     expiry_time_ns=[book.positions.expiry_time_ns[0]], is_call=[False])
+impact = call("WhatIf", pb.WhatIfRequest(portfolio="stranger", trade=trade))
+assert abs(impact.after.expected_shortfall - impact.before.expected_shortfall - impact.incremental) < 1e-9
+hedge = call("Hedge", pb.HedgeRequest(portfolio="stranger"))
+assert hedge.risk_after <= hedge.risk_before and not hedge.warnings
+engines = call("ListEngines", pb.ListEnginesRequest())
+assert engines.serving in {one.name for one in engines.engines if one.available}
+call("DeletePortfolio", pb.DeletePortfolioRequest(portfolio="stranger"))
+print(json.dumps(sorted(said)))
+"""
+
+
+@pytest.fixture
+def stubs(tmp_path):
+    """The .proto alone in a folder of its own, and what the compiler makes of it."""
+    source = Path(str(files("protos"))) / "risk" / "v1" / "risk.proto"
+    (tmp_path / "risk.proto").write_text(source.read_text())
+    told = [
+        "protoc",
+        f"-I{tmp_path}",
+        f"--python_out={tmp_path}",
+        f"--grpc_python_out={tmp_path}",
+        "risk.proto",
+    ]
+    assert protoc.main(told) == 0
+    (tmp_path / "stranger.py").write_text(CLIENT)
+    return tmp_path
+
+
+def test_a_stranger_with_the_proto_can_do_everything(stubs):
+    from worlds import NOW_NS
+
+    assert STRIKES[1] == 90.0
+    with Service(price_history()) as service:
+        service.open_market()
+        with serving(lambda: service.server(GrpcSettings(port=0))) as server:
+            done = subprocess.run(
+                [sys.executable, str(stubs / "stranger.py"), str(server.port), str(NOW_NS), str(PATIENCE_S)],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+                cwd=stubs,
+                check=False,
+            )
+    assert done.returncode == 0, done.stderr
+    called = json.loads(done.stdout)
+    assert called == sorted(one.name for one in wire.DESCRIPTOR.services_by_name["RiskService"].methods)

@@ -19,8 +19,14 @@ import pytest
 from scenario_books import fresh_rng, random_book, random_scenarios
 
 import gpu_kernels as gk
+from gpu_kernels.engines.engine import Columns
 from gpu_kernels.revaluation import position_pnl
 from gpu_kernels.scenarios import VolShockSurface
+
+
+def columns_of(options: gk.Options) -> Columns:
+    """Its columns, full length."""
+    return Columns(*(options.column(name) for name in Columns._fields))
 
 
 def main(sanitizer: str) -> None:
@@ -40,6 +46,14 @@ def main(sanitizer: str) -> None:
     )
     engine.revalue(book, scenarios, by="group")
     position_pnl(engine, book, scenarios)
+    # Blocks of eight and of four options, the last one not full.
+    american = gk.Options(
+        spot=np.linspace(90, 110, 13), strike=100.0, expiry=0.5, vol=0.3, rate=0.03, is_call=False,
+        american=True,
+    )  # fmt: skip
+    engine.price(american, american_method="fast")
+    engine.price(american.rows(np.arange(5)))
+    engine.module("american").slopes(columns_of(american), "fast")
     if sanitizer != "thread":
         # One thread a row: nothing is shared there.
         options = gk.Options(**grids.everything(rng, 1001)._asdict())

@@ -14,6 +14,7 @@ import gpu_kernels as gk
 from protos import topics
 from protos.risk.v1.risk_pb2 import Portfolio, RiskMetrics
 from risk_service.alerts import AlertBook
+from risk_service.analytics import Analytics
 from risk_service.board import RiskBoard
 from risk_service.desk_books import DeskBooks
 from risk_service.live_metrics import MetricsWriter
@@ -78,6 +79,7 @@ class LiveLoop:
     traces: Traces = field(default_factory=Traces.off)
     clock_ns: Callable[[], int] = time.time_ns
     market: MarketState = field(default_factory=MarketState)
+    analytics: Analytics = field(default_factory=Analytics)
     failure: Exception | None = None
     _headers: tuple[tuple[str, bytes], ...] = ()
     _marks: VolMarks = field(default_factory=VolMarks)
@@ -108,6 +110,8 @@ class LiveLoop:
         # Before the first tick there is nothing to say.
         if len(messages) < self.poll_records_max and self.market.clocks.source_time_ns:
             self._measure_dirty()
+            for result in self.analytics.results():
+                self.producer.send(topics.ANALYTICS_RESULTS, result.key, result.SerializeToString())
         self.desk.answer(self._snapshot)
         self.producer.poll()
         if messages:
@@ -141,6 +145,7 @@ class LiveLoop:
         self._headers = record.headers
         changed = self.market.apply(message.value, record.key, record.partition, record.offset)
         self._ticks += len(message.value)
+        self.analytics.take(record.key, message.value)
         if changed:
             self.desk_books.touch(record.key)
 

@@ -16,6 +16,7 @@ from risk_service.live_risk import GREEKS, STRESSES, limit_usage, tail_message
 from risk_service.market_state import MarketState
 from risk_service.positions import Positions
 from risk_service.valuation import Book
+from risk_service.worker.fallback import degraded_reason
 
 METHOD = "full revaluation, historical, exact_tail"
 
@@ -112,8 +113,8 @@ class MetricsWriter:
         provenance.method = method
         provenance.market_snapshot_id = market.snapshot_id()
         provenance.data_age_ns = int(ages.max(initial=0))
-        provenance.degraded = bool(self.degraded_reason)
-        provenance.degraded_reason = self.degraded_reason
+        why = self.degraded_reason or degraded_reason(self.engine)
+        provenance.degraded, provenance.degraded_reason = bool(why), why
         timing = metrics.timing
         timing.source_time_ns = market.clocks.source_time_ns
         timing.normalized_time_ns = market.clocks.normalized_time_ns

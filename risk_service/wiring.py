@@ -53,6 +53,9 @@ from service_kit.telemetry.traces import Traces
 
 SERVICE = RISK.services_by_name["RiskService"].full_name
 SWITCH_S = 0.001
+# What a health check asks for to learn whether the engine itself answers, and how often that is looked at.
+ENGINE_HEALTH = "gpu_risk.engine"
+HEALTH_EVERY_S = 0.5
 GROUP = "risk-service"  # names the reader in metrics; every instance reads all partitions by itself
 
 
@@ -113,10 +116,19 @@ async def serve(
             translate=translate,
         )
         async with server:
+            health = asyncio.create_task(_tell_health(server, engines))
             listening(server.port)
             await stop.wait_async()
+            health.cancel()
     if loop.failure is not None:
         raise loop.failure
+
+
+async def _tell_health(server: GrpcServer, engines: Engines) -> None:
+    """Says in health whether the serving engine answers itself; the service does in either case."""
+    while True:
+        await server.set_serving(ENGINE_HEALTH, engines.ready)
+        await asyncio.sleep(HEALTH_EVERY_S)
 
 
 def risk_servicer(

@@ -18,6 +18,7 @@ from risk_cli.stress.outcome import Distribution, Exposure, Floats, Ladder, Outc
 from risk_cli.stress.portfolio_file import Position
 from risk_cli.stress.scenario_file import LEVELS, Past, Plan, Simulation
 from risk_cli.stress.shocks import Draws, Stresses, build_past, build_simulation, build_stresses
+from risk_cli.stress.wording import scenario_words
 
 Advance = Callable[[int], None]
 # Positions × scenarios between two moves of the progress bar; the sums do not depend on it.
@@ -140,8 +141,10 @@ def _stresses(engine: gk.Engine, book: Book, asked: Stresses, advance: Advance) 
         return ()
     by_cell = _by_cell(engine, book, asked.scenarios, advance)
     return tuple(
-        Stress(kind, name, float(column.sum()), column)
-        for kind, name, column in zip(asked.kinds, asked.names, by_cell.T, strict=True)
+        Stress(kind, name, float(column.sum()), column, what)
+        for kind, name, column, what in zip(
+            asked.kinds, asked.names, by_cell.T, scenario_words(asked.kinds, asked.scenarios), strict=True
+        )
     )
 
 

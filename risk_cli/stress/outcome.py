@@ -22,6 +22,7 @@ class Stress:
     name: str
     pnl: float
     by_cell: Floats  # (C,)
+    what: str = ""  # one line: what moves
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from risk_cli.stress import svg
 from risk_cli.stress.outcome import Distribution, Ladder, Outcome, Stress
 from risk_cli.stress.report_style import STYLE
 from risk_cli.stress.tables import CUTS, cuts_of, limit_title
+from risk_cli.stress.wording import position_words
 
 SCENARIOS_SHOWN = 15
 LADDER_POINTS_SHOWN = 3
@@ -49,11 +50,14 @@ def page(outcome: Outcome, portfolio: str) -> str:
 
 
 def _headline(outcome: Outcome) -> str:
+    positions = outcome.layout.positions
     cards = [
         _card(
             "Value today",
             money(outcome.value_today),
-            "What the positions would fetch now (futures: nought).",
+            "What the positions would fetch if all were closed now"
+            + ("; below zero: what closing them would cost." if outcome.value_today < 0 else ".")
+            + (" Futures count as nought." if any(one.kind == "future" for one in positions) else ""),
         )
     ]
     for one in outcome.distributions[:1]:
@@ -118,7 +122,7 @@ def _limits(outcome: Outcome) -> str:
             money(one.limit),
             svg.gauge(one.used / one.limit, one.breached),
             f'<b class="{"bad" if one.breached else "good"}">{one.used / one.limit:.0%} '
-            f"{'breached' if one.breached else 'kept'}</b>",
+            f"used, {'breached' if one.breached else 'kept'}</b>",
         )
         for one in outcome.usages
     ]
@@ -140,15 +144,16 @@ def _distribution(one: Distribution) -> str:
     days = ", ".join(f"{one.labels[row]} ({svg.short(float(one.pnl[row]))})" for row in worst)
     words = (
         f"{one.what}. Each bar counts outcomes with a P&L in its range; orange ones lie beyond the "
-        "value at risk. Expected shortfall is the average of that orange tail."
+        "value at risk. Expected shortfall is the average of that orange tail; its standard error says how "
+        "far it may be off because the tail has few outcomes."
     )
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in one.notes)
     after = f'<p class="note">Worst outcomes: {escape(days)}.</p>{notes}'
     return _section(f"How large losses are: {one.name}", words, f"{chart}{table}{after}")
 
 
-def _listed(outcome: Outcome) -> list[Stress]:
-    """The worst scenarios; of each ladder only its worst points, which else fill the table."""
+def _listed(outcome: Outcome, of_a_ladder: int) -> list[Stress]:
+    """All scenarios, worst first; of each ladder only its worst points, which else fill the table."""
     ordered = sorted(outcome.stresses, key=lambda one: one.pnl)
     points = {ladder.name: 0 for ladder in outcome.ladders}
     chosen: list[Stress] = []
@@ -156,32 +161,38 @@ def _listed(outcome: Outcome) -> list[Stress]:
         ladder = next((name for name in points if one.kind == "ladder" and one.name.startswith(name)), None)
         if ladder is not None:
             points[ladder] += 1
-        if ladder is None or points[ladder] <= LADDER_POINTS_SHOWN:
+        if ladder is None or points[ladder] <= of_a_ladder:
             chosen.append(one)
-    return chosen[:SCENARIOS_SHOWN]
+    return chosen
+
+
+def _named(one: Stress) -> str:
+    """Name and moves; a ladder's point has its moves in its name."""
+    what = "" if one.kind == "ladder" else f'<div class="what">{escape(one.what)}</div>'
+    return f"{escape(one.name)}{what}"
 
 
 def _stresses(outcome: Outcome) -> str:
     if not outcome.stresses:
         return ""
-    apart = [one for one in outcome.stresses if one.kind != "ladder"]
+    apart = _listed(outcome, 1)
     inside = ""
-    if apart:
-        ordered = sorted(apart, key=lambda one: one.pnl)[: 2 * SCENARIOS_SHOWN]
+    if len(apart) > 1:
+        ordered = apart[: 2 * SCENARIOS_SHOWN]
         inside += svg.bars(
             [one.name for one in ordered], [one.pnl for one in ordered], "P&L by scenario", "P&L"
         )
     portfolios = list(dict.fromkeys(cell.portfolio for cell in outcome.layout.cells))
     split = portfolios if len(portfolios) > 1 else []
     rows = []
-    for one in _listed(outcome):
+    for one in _listed(outcome, LADDER_POINTS_SHOWN)[:SCENARIOS_SHOWN]:
         sums = outcome.by(CUTS["portfolio"], one.by_cell)
         under = min(outcome.by(CUTS["underlying"], one.by_cell).items(), key=lambda item: item[1])
         rows.append(
             (
-                escape(one.name),
+                _named(one),
                 one.kind,
-                f"{escape(under[0])} ({svg.short(under[1])})",
+                f"{escape(under[0])}&nbsp;({svg.short(under[1])})",
                 f"<b>{money(one.pnl)}</b>",
                 *(money(sums[name]) for name in split),
             )
@@ -234,7 +245,7 @@ def _contributions(outcome: Outcome) -> str:
     positions = outcome.layout.positions
     order = parts.argsort()[::-1]
     chosen = [*order[:POSITIONS_SHOWN], *(row for row in order[POSITIONS_SHOWN:][-3:] if parts[row] < 0)]
-    names = [f"{positions[row].label} × {positions[row].quantity:,g}" for row in chosen]
+    names = [position_words(positions[row]) for row in chosen]
     chart = svg.bars(names, [float(parts[row]) for row in chosen], f"{title}, by position", unit, svg.ORANGE)
     inside += f"<h3>By position: the {POSITIONS_SHOWN} largest, and the best hedges</h3>{chart}"
     return _section(title, words, inside)

@@ -25,6 +25,7 @@ svg text{font-size:13.5px;font-variant-numeric:tabular-nums}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums;margin-top:8px}
 th{font-weight:600;color:var(--grey);text-align:left;font-size:13px}
 th,td{padding:6px 10px;border-bottom:1px solid var(--line);vertical-align:middle}
+.what{font-size:12px;color:var(--grey)}
 tbody tr:last-child td{border-bottom:0}
 .number{text-align:right;white-space:nowrap}
 .bad{color:var(--bad)}.good{color:var(--good)}

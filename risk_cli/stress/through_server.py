@@ -22,6 +22,7 @@ from risk_cli.stress.outcome import Distribution, Floats, Outcome, Stress
 from risk_cli.stress.portfolio_file import Position
 from risk_cli.stress.scenario_file import LEVELS, WHOLE_FILE, Past, Plan, Simulation
 from risk_cli.stress.shocks import TRADING_DAYS, Stresses, build_stresses
+from risk_cli.stress.wording import scenario_words
 
 # A large book on a busy server; the bar shows that it is being waited for.
 DEADLINE_S = 120.0
@@ -161,8 +162,10 @@ def _stresses(
             raise CannotDo("the server has left out the P&L by group")
         by_cell[:, rows] = answer.pnl_by_group
     done = tuple(
-        Stress(kind, name, float(column.sum()), column)
-        for kind, name, column in zip(asked.kinds, asked.names, by_cell.T, strict=True)
+        Stress(kind, name, float(column.sum()), column, what)
+        for kind, name, column, what in zip(
+            asked.kinds, asked.names, by_cell.T, scenario_words(asked.kinds, scenarios), strict=True
+        )
     )
     worst = min(range(len(done)), key=lambda number: done[number].pnl)
     answer = client.stress_test(book, _columns(scenarios.select([worst])), by_position=True, engine=engine)

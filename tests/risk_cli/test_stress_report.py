@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from desk_files import PORTFOLIO, SCENARIOS, run, stress, write
 
+import gpu_kernels as gk
 from risk_cli.answers import money
 from risk_cli.stress import svg
 from risk_cli.stress.book import arrange, at_market
@@ -21,6 +23,7 @@ from risk_cli.stress.market_file import read_market
 from risk_cli.stress.outcome import Usage
 from risk_cli.stress.portfolio_file import read_portfolio
 from risk_cli.stress.scenario_file import read_scenarios
+from risk_cli.stress.wording import scenario_words
 
 _VOID = {"meta"}
 _CLOSED_SHAPES = {"rect", "line"}
@@ -119,6 +122,33 @@ def test_the_report_has_the_numbers(sample: tuple[dict[str, Any], str]) -> None:
     for value in (*parts["by_group"].values(), *parts["by_underlying"].values()):
         assert svg.short(value) in text
     assert sum(parts["by_underlying"].values()) == pytest.approx(tail["es"], rel=1e-9)
+
+
+def test_scenarios_and_positions_are_in_words(sample: tuple[dict[str, Any], str]) -> None:
+    text = " ".join(_read(sample[1]).words)
+    assert "15 October 2008, the worst day of the financial crisis: spot" in text
+    assert "days pass" in text
+    assert re.search(r"rates \+1 %", text)
+    assert re.search(r"short 2 NDX 25,300 calls, 20 Nov 2026", text)
+    # The largest loss of the headline is in the chart too.
+    chart = sample[1][sample[1].index("<h2>Stress scenarios") :].split("</svg>")[0]
+    assert min(sample[0]["stress"], key=lambda one: one["pnl"])["name"] in chart
+
+
+def test_moves_in_words() -> None:
+    scenarios = gk.Scenarios(
+        spot_return=np.log([[0.9, 0.75], [1.0, 1.0], [1.2, 1.2], [1.0, 1.0]]),
+        vol_change=[[0.15], [0.0], [-0.05], [0.0]],
+        rate_change=[-0.005, 0.0, 0.0, 0.01],
+        elapsed=[0.0, 14 / 365, 0.0, 0.0],
+        names=("crash", "wait", "up", "rates"),
+    )
+    assert scenario_words(("scenario",) * 4, scenarios) == (
+        "spot -25 to -10 %, vol +15 points, rates -0.5 %",
+        "14 days pass",
+        "spot +20 %, vol -5 points",
+        "rates +1 %",
+    )
 
 
 def test_names_of_the_desk_cannot_break_the_page(tmp_path: Path) -> None:

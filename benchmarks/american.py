@@ -26,6 +26,7 @@ from tests.gpu_kernels.american_cases import options_of, table
 from tests.reference_tables.american.generate import DAYS, TODAY
 
 TILES = 32  # copies of the table of 600 in one call of ours
+CALLS = 500  # of one row each
 CURVE = {
     "6 nodes": Scheme(nodes=6, angles=5, steps=2, premium=10),
     "fast": SCHEMES["fast"],
@@ -151,6 +152,11 @@ def more_cases(options: gk.Options, tiled: gk.Options, columns: Columns) -> list
     one = options.rows(slice(0, 1))
     paid = CashDividends.same([(0.05, 1.0), (0.3, 1.0), (0.55, 1.0), (0.8, 1.0)], 64)
     few = options.rows(slice(0, 64))
+
+    def one_by_one(method: Any) -> None:
+        for _ in range(CALLS):
+            cpu.price(one, american_method=method)
+
     return [
         measure.Case("cpu engine, eight Greeks", tiled.size, lambda: cpu.greeks(tiled, out=greeks)),
         measure.Case("cpu engine, implied vol", options.size, lambda: cpu.implied_vol(options, price)),
@@ -159,8 +165,8 @@ def more_cases(options: gk.Options, tiled: gk.Options, columns: Columns) -> list
             tiled.size,
             lambda: backend.price_from_boundaries(kept, 1.01 * columns.spot, columns.strike, again),
         ),
-        measure.Case("cpu engine, one row, fast", 1, lambda: cpu.price(one, american_method="fast")),
-        measure.Case("cpu engine, one row, accurate", 1, lambda: cpu.price(one)),
+        measure.Case("cpu engine, one row a call, fast", CALLS, lambda: one_by_one("fast")),
+        measure.Case("cpu engine, one row a call, accurate", CALLS, lambda: one_by_one("accurate")),
         measure.Case("cpu engine, four cash dividends", 64, lambda: price_with_dividends(few, paid)),
     ]
 

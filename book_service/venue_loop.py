@@ -52,6 +52,7 @@ class VenueLoop:
     _lock: threading.Condition = field(default_factory=threading.Condition)
     # Orders that each recent control command cancelled, for the calls that wait for it.
     _commands: dict[tuple[int, int], int] = field(default_factory=dict)
+    _leaving: bool = False
     _settled_at_s: float = 0.0
     _saved_at_s: float = field(default_factory=time.monotonic)
 
@@ -76,7 +77,11 @@ class VenueLoop:
     def given_up(self, partitions: list[Partition], lost: bool) -> None:
         """Partitions that another takes over, or (`lost`) has taken over already."""
         if not lost:
-            self._settle()
+            self._leaving = True  # no need to join anew for partitions that go anyhow
+            try:
+                self._settle()
+            finally:
+                self._leaving = False
             self._save()
         self._close([one.partition for one in partitions])
 
@@ -185,9 +190,10 @@ class VenueLoop:
         try:
             work()
         except ProducerFenced as fault:
-            LOG.warning("%s; joining the group anew", fault)
+            LOG.warning("%s; another process has taken %s[%d] over", fault, *held.home)
             self._close([held.home.partition])
-            self.consumer.rejoin()
+            if not self._leaving:
+                self.consumer.rejoin()
 
     def _close(self, partitions: list[int]) -> None:
         for partition in partitions:

@@ -124,8 +124,11 @@ class Consumer(Generic[T]):
     def rejoin(self) -> None:
         """Gives every partition up and joins the group anew, in the next calls of `poll`."""
         client = self._connected(subscribe=True)
-        client.unsubscribe()
-        self._subscribe(client)
+        try:
+            client.unsubscribe()
+            self._subscribe(client)
+        except KafkaException as error:
+            raise ConsumerFailed(f"group {self._group}: {error.args[0].str()}") from error
 
     def position(self) -> dict[Partition, int]:
         """The next offset of each assigned partition from which something was read."""

@@ -154,7 +154,7 @@ class Campaign:
     def _wait_beyond(self, look: LogLookup, before: int, sender: Sender, stack: contextlib.ExitStack) -> int:
         """Until something more is executed, or all that may be sent is."""
         deadline = time.monotonic() + PATIENCE_S
-        while (now := _executed(look)) <= before and not _all_executed(look):
+        while (now := _executed(look)) <= before and not all_executed(look):
             self._keep_alive(stack, deadline)
             if sender.failure is not None:
                 raise sender.failure
@@ -163,7 +163,7 @@ class Campaign:
 
     def _wait_for_all(self, look: LogLookup, stack: contextlib.ExitStack) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while not _all_executed(look):
+        while not all_executed(look):
             self._keep_alive(stack, deadline)
             time.sleep(0.1)
 
@@ -184,7 +184,8 @@ def _executed(look: LogLookup) -> int:
     return sum(look.bounds(Partition(topics.ORDERS_EXECUTED, home))[1] for home in range(PARTITIONS))
 
 
-def _all_executed(look: LogLookup) -> bool:
+def all_executed(look: LogLookup) -> bool:
+    """Whether the executions of every order that is there are visible."""
     for home in range(PARTITIONS):
         end = look.bounds(Partition(topics.ORDERS_INCOMING, home))[1]
         last = last_published(look, home) if end else None

@@ -99,14 +99,15 @@ def _principal(values: Floats, vectors: Floats) -> Floats:
     return np.asarray(columns * signs)
 
 
-def market_first(root: CovarianceRoot) -> Floats:
-    """A square root (U, U) whose first column moves all underlyings as an equally weighted book sees them.
+def book_first(root: CovarianceRoot, exposure: Floats | None = None) -> Floats:
+    """A square root (U, U) whose first column moves all underlyings as a book of this ``exposure`` sees them.
 
-    The others are principal components of what is left. Quasi-random points are best in their first
-    dimension, and most books lean towards the market.
+    Without one the book is equally weighted. The others are principal components of what is left, which
+    that book does not feel. Quasi-random points are best in their first dimension.
     """
-    along = root.cov.sum(axis=1)
-    total = float(along.sum())
+    weights = np.ones(len(root.cov)) if exposure is None else exposure / float(np.abs(exposure).max())
+    along = root.cov @ weights
+    total = float(weights @ along)
     if total <= ROUNDING * float(np.trace(root.cov)):
         return root.root
     first = along / np.sqrt(total)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from gpu_kernels.covariance import CovarianceRoot, covariance_root, market_first
+from gpu_kernels.covariance import CovarianceRoot, book_first, covariance_root
 from gpu_kernels.errors import InvalidInput
 from gpu_kernels.random_streams import normals, philox_uniforms, sobol_uniforms
 from gpu_kernels.scenarios import Scenarios
@@ -41,6 +41,7 @@ def simulate_scenarios(
     jump_mean: ArrayLike = 0.0,
     jump_share: float = 0.5,
     start: int = 0,
+    exposure: ArrayLike | None = None,
 ) -> Scenarios:
     """``n`` scenarios of log returns over ``horizon`` years, of yearly ``mean`` (U,) and ``cov`` (U, U).
 
@@ -48,9 +49,12 @@ def simulate_scenarios(
     to it, and ``jump`` splits it. Jumps come ``jump_intensity`` times a year, all underlyings at once, by
     ``jump_mean`` log return each plus ``jump_share`` of the remaining covariance. The vol change is
     ``vol_beta`` times the return. ``start`` is the number of the first scenario, for work in blocks.
+    ``exposure`` (U,) is what a book gains per unit of each return (delta · spot, say): the distribution is
+    the same with or without, but the first dimension of the sampler goes along it, where Sobol is best.
     """
     centre, root, notes = _checked(n, mean, cov, horizon, distribution, dof, sampler)
-    law = _law(distribution, root, horizon, dof, jump_intensity, jump_mean, jump_share)
+    along = None if exposure is None else _exposure(exposure, len(centre))
+    law = _law(distribution, root, along, horizon, dof, jump_intensity, jump_mean, jump_share)
     columns = root.root.shape[1] + law.extra
     draw = sobol_uniforms if sampler == "sobol" else philox_uniforms
     returns = np.empty((n, len(centre)))
@@ -79,13 +83,14 @@ class _Law:
 def _law(
     distribution: str,
     root: CovarianceRoot,
+    along: Floats | None,
     horizon: float,
     dof: float,
     intensity: float,
     jump_mean: ArrayLike,
     share: float,
 ) -> _Law:
-    spread = market_first(root) * np.sqrt(horizon)
+    spread = book_first(root, along) * np.sqrt(horizon)
     if distribution == "normal":
         return _Law(0, lambda uniforms: normals(uniforms) @ spread.T)
     if distribution == "student_t":
@@ -98,11 +103,16 @@ def _law(
             )
 
         return _Law(1, student)
-    return _jump_law(root, horizon, intensity, jump_mean, share)
+    return _jump_law(root, along, horizon, intensity, jump_mean, share)
 
 
 def _jump_law(
-    root: CovarianceRoot, horizon: float, intensity: float, jump_mean: ArrayLike, share: float
+    root: CovarianceRoot,
+    along: Floats | None,
+    horizon: float,
+    intensity: float,
+    jump_mean: ArrayLike,
+    share: float,
 ) -> _Law:
     """Given the number of jumps all is normal, so one normal per underlying carries diffusion and jumps."""
     if not (np.isfinite(intensity) and intensity > 0.0 and intensity * horizon < JUMPS_MAX / 2):
@@ -114,7 +124,7 @@ def _jump_law(
     remaining = covariance_root(rest, "jump_mean")
     if remaining.note is not None:
         raise InvalidInput("jump_mean", "jumps of this size and frequency have more covariance than cov")
-    spread = market_first(remaining) * np.sqrt(horizon)
+    spread = book_first(remaining, along) * np.sqrt(horizon)
     expected = intensity * horizon
     cumulative = special.pdtr(np.arange(JUMPS_MAX), expected)
 
@@ -154,6 +164,17 @@ def _per_underlying(value: ArrayLike, field: str, underlyings: int) -> Floats:
     if bad.size:
         raise InvalidInput(field, f"is {column[bad[0]]}", int(bad[0]))
     return column
+
+
+def _exposure(value: ArrayLike, underlyings: int) -> Floats | None:
+    """Exposures, finite; None where all are 0 and say nothing."""
+    column = np.asarray(value, dtype=np.float64)
+    if column.shape != (underlyings,):
+        raise InvalidInput("exposure", f"must have shape ({underlyings},), got {column.shape}")
+    bad = np.flatnonzero(~np.isfinite(column))
+    if bad.size:
+        raise InvalidInput("exposure", f"is {column[bad[0]]}", int(bad[0]))
+    return column if column.any() else None
 
 
 def _vol_changes(vol_beta: ArrayLike, returns: Floats) -> ArrayLike:

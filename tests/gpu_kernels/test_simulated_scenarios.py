@@ -86,6 +86,39 @@ def test_sobol_has_a_fifth_of_the_error_of_philox(rng: np.random.Generator) -> N
     assert rmse["philox"] >= 5.0 * rmse["sobol"]
 
 
+def test_sobol_along_a_long_short_book_has_a_fifth_of_the_error(rng: np.random.Generator) -> None:
+    cov = random_covariance(rng, 10)
+    weights = rng.normal(size=10)
+    spread = np.sqrt(weights @ cov @ weights * 10 / 252)
+    exact = spread * stats.norm.pdf(stats.norm.ppf(0.975)) / 0.025
+    rmse = {}
+    for sampler in ("sobol", "philox"):
+        found = [
+            gk.tail_risk(
+                simulated(rng, 1 << 14, cov=cov, sampler=sampler, exposure=weights).spot_return @ weights
+            ).es
+            for _ in range(16)
+        ]
+        rmse[sampler] = np.sqrt(np.mean(np.square(np.array(found) - exact)))
+    print(rmse)
+    assert rmse["philox"] >= 5.0 * rmse["sobol"]
+
+
+@pytest.mark.parametrize("distribution", ["normal", "student_t", "jump"])
+def test_an_exposure_leaves_the_distribution_as_it_is(rng: np.random.Generator, distribution: str) -> None:
+    cov = random_covariance(rng, 4)
+    exposure = rng.normal(size=4)
+    sc = simulated(rng, 1 << 15, cov=cov, exposure=exposure, distribution=distribution, dof=9)
+    deviation = np.sqrt(np.diag(cov) * 10 / 252)
+    assert np.cov(sc.spot_return.T) == pytest.approx(cov * 10 / 252, abs=0.06 * deviation.max() ** 2)
+    for bad, match in (([1.0, 2.0], "shape"), ([1.0, np.nan, 0.0, 0.0], r"exposure\[1\]")):
+        with pytest.raises(gk.InvalidInput, match=match):
+            simulated(rng, 64, cov=cov, exposure=bad)
+    same = simulated(np.random.default_rng(1), 64, cov=cov)
+    nothing = simulated(np.random.default_rng(1), 64, cov=cov, exposure=np.zeros(4))
+    assert np.array_equal(same.spot_return, nothing.spot_return)
+
+
 def test_blocks_make_up_the_whole(rng: np.random.Generator) -> None:
     seed = int(rng.integers(1 << 60))
     for sampler in ("sobol", "philox"):

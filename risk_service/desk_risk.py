@@ -122,6 +122,10 @@ class DeskRisk:
             premium_time_ns=self.premiums.oldest_ns(slots),
         )
 
+    def pnl_by_underlying(self, number: int) -> Floats:
+        """P&L of a book per underlying and scenario, historical ones first, then the stresses."""
+        return self._pnl[self.desk.cells_of(number)]
+
     def _measure(self, market: MarketState, marks: VolMarks, blocks: list[Block]) -> None:
         values = _BlockValues.of(self.engine, market, marks, self.desk, blocks)
         portfolio = values.portfolio()

@@ -24,6 +24,7 @@ from risk_service.market_state import Clocks, MarketState
 from risk_service.portfolios import PortfolioStore, check
 from risk_service.positions import Fill, Positions
 from risk_service.service_metrics import ServiceMetrics
+from risk_service.slow_risk import SlowRisk
 from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
 from service_kit.errors import InvalidRequest
@@ -79,6 +80,7 @@ class LiveLoop:
     traces: Traces = field(default_factory=Traces.off)
     clock_ns: Callable[[], int] = time.time_ns
     market: MarketState = field(default_factory=MarketState)
+    slow: SlowRisk | None = None
     analytics: Analytics = field(default_factory=Analytics)
     failure: Exception | None = None
     _headers: tuple[tuple[str, bytes], ...] = ()
@@ -178,7 +180,8 @@ class LiveLoop:
                 self._publish(self.writer.unmeasured(self.market, book, numbers), 0.0)
                 continue
             try:
-                metrics = self.writer.write(self.market, book, numbers, self.positions)
+                slow = None if self.slow is None else self.slow.latest.get(book.held.name)
+                metrics = self.writer.write(self.market, book, numbers, self.positions, slow)
             except gk.GpuKernelsError as refusal:
                 self._last.pop(book.held.name, None)
                 self._publish(self.writer.unmeasured(self.market, book, f"not measured: {refusal}"), 0.0)

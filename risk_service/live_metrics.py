@@ -15,6 +15,7 @@ from risk_service.desk_risk import BookNumbers
 from risk_service.live_risk import GREEKS, STRESSES, limit_usage, tail_message
 from risk_service.market_state import MarketState
 from risk_service.positions import Positions
+from risk_service.slow_risk import SlowNumbers
 from risk_service.valuation import Book
 from risk_service.worker.fallback import degraded_reason
 
@@ -35,9 +36,14 @@ class MetricsWriter:
         self._fixed.pop(name, None)
 
     def write(
-        self, market: MarketState, book: Book, numbers: BookNumbers, positions: Positions | None = None
+        self,
+        market: MarketState,
+        book: Book,
+        numbers: BookNumbers,
+        positions: Positions | None = None,
+        slow: SlowNumbers | None = None,
     ) -> RiskMetrics:
-        """The message, but for what is slower to know (Monte Carlo, positions) and the time of sending."""
+        """The message, but for the time of sending."""
         metrics = RiskMetrics.FromString(self._fixed_part(book))
         metrics.value, metrics.gross_value = numbers.value, numbers.gross_value
         times = market.times_ns(book.underlying_slots)
@@ -59,6 +65,11 @@ class MetricsWriter:
             )
         self._add_provenance(metrics, market, ages, _method(market, numbers))
         metrics.limits.extend(limit_usage(book, metrics))
+        # What was worked out for another version of the book, or before its last fill, is not this one's.
+        if slow is not None and slow.book is book:
+            metrics.monte_carlo.append(slow.tail)
+            metrics.monte_carlo_age_ns = market.clocks.source_time_ns - slow.time_ns
+            metrics.component_es_by_underlying.extend(slow.component_es)
         if positions is not None:
             _add_filled(metrics, market, book, positions)
         return metrics

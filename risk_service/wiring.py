@@ -38,6 +38,7 @@ from risk_service.portfolios import PortfolioStore
 from risk_service.positions import AccountRule, Positions, decode_fills
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.settings import RiskServiceSettings
+from risk_service.slow_risk import SlowRisk
 from service_kit.closing import Resources
 from service_kit.errors import CallError, InvalidRequest, NotSupported
 from service_kit.grpc_server.server import GrpcServer
@@ -100,6 +101,11 @@ async def serve(
         resources.add("market consumer", loop.market_consumer.close)
         resources.add("portfolio consumer", loop.portfolio_consumer.close)
         resources.add("fill consumer", loop.fill_consumer.close)
+        source = loop.desk_books.risk.scenarios
+        loop.slow = SlowRisk.of(loop.desk, engines.live, source, settings.risk.es_level)
+        beside = threading.Thread(target=loop.slow.run, args=(stop,), name="monte carlo")
+        beside.start()
+        resources.add("monte carlo", beside.join)
         thread = _start(loop, stop)
         resources.add("live loop", thread.join)
         log = KafkaPortfolioLog(appender)

@@ -1,0 +1,145 @@
+"""Monte-Carlo ES and where it comes from, beside the live loop: at lower priority, about once a second.
+
+Works on a snapshot of the live state in a thread of its own; the loop tells the newest result, and how old it
+is, with each of its numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+
+import gpu_kernels as gk
+from gpu_kernels.tail_risk import tail_scenarios
+from protos.risk.v1.risk_pb2 import TailRisk
+from risk_service.desk_premiums import DeskPremiums
+from risk_service.desk_risk import DeskRisk
+from risk_service.live_risk import STRESSES, ScenarioSource, stress_scenarios, tail_message
+from risk_service.live_snapshot import LiveSnapshot, SnapshotDesk
+from risk_service.price_history import BUSINESS_DAYS_PER_YEAR
+from risk_service.valuation import Book
+from service_kit.errors import QuotaExceeded, Unavailable
+from service_kit.lifecycle import Stop
+
+LOG = logging.getLogger(__name__)
+
+SCENARIOS = 4_096
+SEED = 20_240
+EVERY_S = 0.8
+NICENESS = 10  # of the thread, where the system has such a thing
+# The tables of one take 130 KB each with this many scenarios.
+AMERICAN_CONTRACTS_MAX = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class SlowNumbers:
+    """A book's Monte-Carlo tail at one moment of the market."""
+
+    book: Book
+    tail: TailRisk
+    component_es: tuple[float, ...]  # per underlying of the book; they add up to the ES
+    time_ns: int  # by the source's clock
+
+
+@dataclass(slots=True)
+class MonteCarloSource(ScenarioSource):
+    """Scenarios of a day drawn from the history's covariance, jointly, the same at every start."""
+
+    _joint: gk.Scenarios | None = None
+
+    def _make(self, underlyings: tuple[str, ...]) -> tuple[gk.Scenarios, int, str]:
+        stresses = stress_scenarios(len(underlyings))
+        if self.history is None:
+            return stresses, 0, "no price history is loaded"
+        every = self.history.underlyings
+        missing = [name for name in underlyings if name not in every]
+        if missing:
+            return stresses, 0, f"no price history of {missing[0]}"
+        if self._joint is None:
+            days = min(self.days, self.history.days)
+            self._joint = gk.simulate_scenarios(
+                SCENARIOS,
+                mean=[0.0] * len(every),
+                cov=self.history.covariance(every, days).cov,
+                seed=SEED,
+                horizon=1.0 / BUSINESS_DAYS_PER_YEAR,
+            )
+        own = gk.Scenarios(
+            spot_return=self._joint.spot_return[:, [every.index(name) for name in underlyings]],
+            elapsed=self._joint.elapsed,
+        )
+        return gk.Scenarios.stacked([own, stresses]), SCENARIOS, ""
+
+
+@dataclass(slots=True)
+class SlowRisk:
+    """Measures every live book under the Monte-Carlo scenarios, again and again."""
+
+    desk: SnapshotDesk
+    risk: DeskRisk
+    level: float
+    latest: dict[str, SlowNumbers] = field(default_factory=dict)  # replaced as a whole
+    failure: Exception | None = None
+    _held: list[Book] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, desk: SnapshotDesk, engine: gk.Engine, source: ScenarioSource, level: float) -> SlowRisk:
+        """Over its own desk, with the history of the live one."""
+        scenarios = MonteCarloSource(source.history, source.days)
+        return cls(desk, DeskRisk(engine, scenarios, DeskPremiums(gk.engine("cpu"))), level)
+
+    def run(self, stop: Stop) -> None:
+        """Until told to stop, or until the live market is not followed any more."""
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                self.measure(self.desk.ask().result(), stop)
+            except (Unavailable, CancelledError):
+                return
+            except QuotaExceeded:
+                LOG.info("the live loop is busy; Monte Carlo waits")
+            except gk.GpuKernelsError as refusal:
+                self.latest = {}
+                LOG.warning("no Monte-Carlo risk: %s", refusal)
+            stop.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
+
+    def measure(self, snapshot: LiveSnapshot, stop: Stop) -> None:
+        """All books of the snapshot; GpuKernelsError where they hold too many American contracts."""
+        books = [book for _, book in sorted(snapshot.books.items())]
+        if not books or not snapshot.market.clocks.source_time_ns:
+            self.latest = {}
+            return
+        if len(books) != len(self._held) or any(a is not b for a, b in zip(books, self._held, strict=True)):
+            self.risk.hold(books)
+            self._held = books
+        if int(self.risk.desk.contracts.american.sum()) > AMERICAN_CONTRACTS_MAX:
+            raise gk.InvalidInput("american", f"more than {AMERICAN_CONTRACTS_MAX} contracts are held")
+        marks = snapshot.marks.copy()
+        for block in self.risk.desk.blocks:
+            # A stop must not wait for tables that nobody will read.
+            if stop.is_set():
+                return
+            self.risk.measure(snapshot.market, marks, {block.name})
+        time_ns = snapshot.market.clocks.source_time_ns
+        self.latest = {
+            book.held.name: self._numbers(number, book, time_ns) for number, book in enumerate(books)
+        }
+
+    def _numbers(self, number: int, book: Book, time_ns: int) -> SlowNumbers:
+        numbers = self.risk.numbers(number)
+        pnl = numbers.historical_pnl
+        if not pnl.size:
+            none = TailRisk(level=self.level, warnings=[numbers.why_no_history])
+            none.value_at_risk = none.expected_shortfall = float("nan")
+            return SlowNumbers(book, none, (), time_ns)
+        tail = tail_scenarios(pnl, self.level)
+        inside = self.risk.pnl_by_underlying(number)[:, : -len(STRESSES)][:, tail.index]
+        components = tuple((-(inside @ tail.weight)).tolist())
+        return SlowNumbers(book, tail_message(gk.tail_risk(pnl, self.level)), components, time_ns)

@@ -1,0 +1,119 @@
+"""Monte-Carlo ES of the live books against closed forms and the plain engine."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from worlds import SPOT, option, portfolio, priced_market, quotes, spot_position
+
+import gpu_kernels as gk
+from protos import packing
+from risk_service.desk_books import DeskBooks
+from risk_service.desk_premiums import DeskPremiums
+from risk_service.desk_risk import DeskRisk
+from risk_service.live_metrics import MetricsWriter
+from risk_service.live_risk import RiskCalculator, ScenarioSource
+from risk_service.live_snapshot import LiveSnapshot, SnapshotDesk
+from risk_service.portfolios import check
+from risk_service.positions import AccountRule, Positions
+from risk_service.price_history import PriceHistory
+from risk_service.slow_risk import SCENARIOS, SlowRisk
+from risk_service.valuation import Book
+from risk_service.vol_marks import VolMarks
+from service_kit.lifecycle import Stop
+
+ROWS = (option(90.0, False, 10.0), option(100.0, True, -20.0), option(110.0, True, 5.0), spot_position(150.0))
+OTHER = (*ROWS, spot_position(-40.0, "ABC", 1))
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return gk.engine("cpu")
+
+
+@pytest.fixture(scope="module")
+def history():
+    random = np.random.default_rng(8)
+    moves = 0.01 * random.standard_normal((400, 2))
+    moves[:, 1] = 0.5 * moves[:, 0] + moves[:, 1]
+    return PriceHistory(("IDX", "ABC"), SPOT * np.exp(np.cumsum(moves, axis=0)), np.full((400, 2), 0.2))
+
+
+def slow(engine, history, messages):
+    state = priced_market()
+    state.apply(quotes(["ABC"], [50.0]), "ABC", 1, 0)
+    books = {message.portfolio: Book.of(check(message), state) for message in messages}
+    made = SlowRisk.of(SnapshotDesk(1), engine, ScenarioSource(history, 500), 0.975)
+    made.measure(LiveSnapshot(state, VolMarks(), books, {}), Stop())
+    return made, state, books
+
+
+def test_es_of_shares_is_that_of_the_normal_distribution(engine, history):
+    message = portfolio(rows=[spot_position(150.0)], underlyings=("IDX",))
+    made, _, _ = slow(engine, history, [message])
+    deviation = made.risk.scenarios.historical(("IDX",)).spot_return.std()
+    wanted = 150.0 * SPOT * deviation * norm.pdf(norm.ppf(0.975)) / 0.025
+    assert made.latest["desk"].tail.expected_shortfall == pytest.approx(wanted, rel=0.02)
+
+
+def test_components_add_up_and_are_jointly_drawn(engine, history):
+    message = portfolio(rows=OTHER, underlyings=("IDX", "ABC"))
+    made, state, books = slow(engine, history, [message])
+    found = made.latest["desk"]
+    assert sum(found.component_es) == pytest.approx(found.tail.expected_shortfall, rel=1e-10)
+    joint = made.risk.scenarios.historical(("IDX", "ABC"))
+    assert len(joint) == SCENARIOS
+    correlation = np.corrcoef(joint.spot_return.T)[0, 1]
+    assert correlation == pytest.approx(0.45, abs=0.1)
+    # The book's ES is that of the engine under the same scenarios.
+    alone = RiskCalculator(engine, made.risk.scenarios, 0.975).measure(state, books["desk"], VolMarks())
+    assert found.tail.expected_shortfall == pytest.approx(alone.historical[0].expected_shortfall, rel=1e-10)
+
+
+def test_a_number_tells_the_newest_result_and_its_age_of_its_own_version_only(engine, history):
+    made, state, books = slow(engine, history, [portfolio(rows=ROWS)])
+    risk = DeskRisk(engine, ScenarioSource(history, 500), DeskPremiums(engine))
+    risk.hold(list(books.values()))
+    risk.measure(state, VolMarks(), {"IDX"})
+    state.apply(quotes(["IDX"], [SPOT], time_ns=state.clocks.source_time_ns + 700_000_000), "IDX", 0, 99)
+    writer = MetricsWriter(engine, 0.975)
+    metrics = writer.write(state, books["desk"], risk.numbers(0), None, made.latest["desk"])
+    assert metrics.monte_carlo_age_ns == 700_000_000
+    assert metrics.monte_carlo[0] == made.latest["desk"].tail
+    assert list(metrics.component_es_by_underlying) == list(made.latest["desk"].component_es)
+    newer = Book.of(check(portfolio(rows=ROWS[:2])), state)
+    risk.hold([newer])
+    risk.measure(state, VolMarks(), {"IDX"})
+    assert not writer.write(state, newer, risk.numbers(0), None, made.latest["desk"]).monte_carlo
+
+
+def test_without_history_it_says_so(engine):
+    made, _, _ = slow(engine, None, [portfolio(rows=ROWS)])
+    tail = made.latest["desk"].tail
+    assert math.isnan(tail.expected_shortfall)
+    assert list(tail.warnings) == ["no price history is loaded"]
+
+
+def test_american_books_are_those_of_the_engine_within_the_stated_error(engine, history):
+    message = portfolio(rows=ROWS)
+    packing.write(message.positions, "american", [True])
+    state = priced_market()
+    held = DeskBooks(DeskRisk(engine, ScenarioSource(history, 100), DeskPremiums(engine)))
+    held.take([check(message)], Positions(AccountRule.of([])), state)
+    plain = RiskCalculator(engine, held.risk.scenarios, 0.975)
+    for spot in (SPOT, SPOT * 1.004, SPOT * 1.05):
+        state.apply(quotes(["IDX"], [spot]), "IDX", 0, 9)
+        held.touch("IDX")
+        ((book, numbers),) = held.measure(state, VolMarks())
+        wanted = plain.measurement(state, book, VolMarks())
+        # Each of 35 options may be wrong by as much.
+        allowed = 35.0 * numbers.premium_error * spot
+        assert numbers.premium_error > 0.0
+        assert numbers.value == pytest.approx(wanted.metrics.value, abs=allowed)
+        assert numbers.historical_pnl == pytest.approx(wanted.historical_pnl, abs=2.0 * allowed)
+        assert abs(numbers.greeks[0, 0] - wanted.metrics.greeks.delta[0]) < 0.05
+    # Two tables: the third spot lies outside the first one's range.
+    assert held.risk.premiums.built == 2

@@ -51,7 +51,8 @@ class Engines:
     break_even: int = 0  # options; smaller work goes to the CPU in this process
     _workers: dict[str, Supervisor] = field(default_factory=dict)
     _survey: tuple[Known, ...] = ()
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _survey_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def probe(cls, wanted: str) -> Engines:
@@ -66,7 +67,7 @@ class Engines:
             if process == "never":
                 return cls(gk.engine("auto"), because)
             found = cls._in_worker("cuda", process) if cuda_may_be_there() else None
-            return found or cls._local_or_worker("cpu", process, because)
+            return found or cls._local_or_worker(_without_cuda(), process, because)
         return cls._local_or_worker(wanted, process, "asked for by the settings")
 
     @classmethod
@@ -101,7 +102,7 @@ class Engines:
     @property
     def all(self) -> tuple[Known, ...]:
         """Every engine we know of, there or not; loads none into this process that is not here already."""
-        with self._lock:
+        with self._survey_lock:
             if not self._survey:
                 self._survey = _here() if self.process == "never" else _surveyed()
             return tuple(self._at_present(one) for one in self._survey)
@@ -193,6 +194,12 @@ def cuda_may_be_there() -> bool:
     """Whether asking CUDA can be worth it: CuPy is installed, and there are signs of a driver."""
     driver = sys.platform != "linux" or any(os.path.exists(sign) for sign in DRIVER_SIGNS)
     return driver and find_spec("cupy") is not None
+
+
+def _without_cuda() -> str:
+    """The fastest engine whose library is installed, CUDA left out."""
+    libraries = {"cpu": "numba", "xla": "jax", "reference": "numpy"}
+    return next(name for name, library in libraries.items() if find_spec(library) is not None)
 
 
 def _here() -> tuple[Known, ...]:

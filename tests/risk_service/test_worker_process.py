@@ -16,6 +16,7 @@ import pytest
 
 import gpu_kernels as gk
 from gpu_kernels.revaluation import position_pnl
+from risk_service.engines import cuda_may_be_there
 from risk_service.on_demand.patience import NobodyWaits, Patience, under
 from risk_service.worker.engine import WorkerEngine
 from risk_service.worker.fallback import LastingEngine, degraded_reason
@@ -223,3 +224,32 @@ def test_the_front_loads_no_device_library_and_its_death_ends_the_worker(tmp_pat
     assert len(said) == 1, said
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(int(said[0])).wait(PATIENCE_S)
+
+
+SURVEY = """
+import sys
+from risk_service.engines import Engines
+if __name__ == "__main__":
+    engines = Engines.start("auto", "auto")
+    for one in engines.all:
+        print(one.name, one.available, bool(one.reason), {"cupy", "jax"} & set(sys.modules) or "-")
+    try:
+        engines.named("cuda")
+    except Exception as refusal:
+        print(type(refusal).__name__)
+    engines.close()
+"""
+
+
+@pytest.mark.skipif(cuda_may_be_there(), reason="there is a device here")
+def test_engines_are_surveyed_in_another_process(tmp_path):
+    script = tmp_path / "front.py"
+    script.write_text(SURVEY)
+    told = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    lines = [line.split() for line in told.stdout.splitlines()]
+    assert [line[0] for line in lines[:4]] == ["cuda", "cpu", "xla", "reference"]
+    assert all(line[2:] == ["True", "-"] for line in lines[:4])
+    assert [line[1] for line in lines[:2]] == ["False", "True"]
+    assert lines[4] == ["InvalidRequest"]

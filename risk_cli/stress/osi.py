@@ -8,7 +8,7 @@ from datetime import date
 
 CONTRACT_SIZE = 100.0  # shares, or times the index, per listed option
 _FORM = re.compile(r"([A-Z][A-Z0-9.^/]{0,5}) *(\d{6})([CP])(\d{8})")
-_LIKE = re.compile(r".*\d{6}[CPcp]\d*$|.* ")
+_LIKE = re.compile(r".*\d{6}[CPcp]\d*|\S+ +\d.*|.* ")
 
 # Weekly and daily series trade under roots of their own; here by the index that they settle on.
 INDEX_OF_ROOT = {

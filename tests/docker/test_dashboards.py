@@ -11,6 +11,10 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from book_service.service_metrics import BookMetrics
+from risk_service import engine_metrics
+from risk_service.admission import Admission
+from risk_service.device_health import DeviceCollector, DeviceWatch
+from risk_service.engines import Engines
 from risk_service.service_metrics import ServiceMetrics
 from service_kit.grpc_server import GrpcServer, GrpcSettings
 from service_kit.kafka.metrics import KafkaMetrics
@@ -47,7 +51,8 @@ def exported(registry: CollectorRegistry) -> dict[str, set[str]]:
     found = {}
     for family in registry.collect():
         for suffix in SUFFIXES[family.type]:
-            own = labels.get(family.name, set()) | {key for one in family.samples for key in one.labels}
+            own = labels.get(family.name, set()) | set(getattr(family, "_labelnames", ()))
+            own |= {key for one in family.samples for key in one.labels}
             found[family.name + suffix] = own | ({"le"} if suffix == "_bucket" else set())
     return found
 
@@ -59,6 +64,9 @@ def registries():
         KafkaMetrics(registry)
         own.on(registry)
         GrpcServer(GrpcSettings(port=0), [], registry=registry)
+        if own is ServiceMetrics:
+            engine_metrics.export(registry, Engines.probe("reference"), Admission(backlog_s_max=1.0))
+            DeviceCollector(DeviceWatch()).register(registry)
         yield registry
 
 

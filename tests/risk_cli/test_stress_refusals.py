@@ -32,6 +32,11 @@ BAD_PORTFOLIOS = {
     "no quantity": (_changed(PORTFOLIO, ",-400,", ",,"), "line 4, column quantity", "missing"),
     "bad date in symbol": (_changed(PORTFOLIO, "270319P", "271319P"), "line 2, column symbol", "271319"),
     "short strike in symbol": (_changed(PORTFOLIO, "P04800000", "P048000"), "line 2, column symbol", "OSI"),
+    "letters in symbol": (
+        _changed(PORTFOLIO, "270319P", "27O319P"),
+        "line 2, column symbol",
+        "no OSI symbol",
+    ),
     "expired": (_changed(PORTFOLIO, "270319P", "250319P"), "line 2, column symbol", "expired on 2025-03-19"),
     "unknown underlying": (
         _changed(PORTFOLIO, "alpha,NVDA,", "alpha,NVDB,"),

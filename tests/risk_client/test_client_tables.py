@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -227,3 +229,14 @@ def test_parts_of_any_size_make_the_same_answer(address, engine, columns, chunk_
 
 def test_row_states_are_those_of_the_service():
     assert {f"ROW_STATUS_{one.name}": int(one) for one in RowStatus} == dict(wire.RowStatus.items())
+
+
+def test_the_example_of_the_page_runs(address, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
+    [example] = [one for one in re.findall(r"```python\n(.*?)```", page, re.S) if "RiskClient" in one]
+    names: dict[str, object] = {}
+    exec(compile(example.replace("localhost:50051", address), "docs/client.md", "exec"), names)
+    chain = names["chain"]
+    assert list(chain["status"]) == [RowStatus.OK] * 3
+    assert chain["iv_vol"].between(0.15, 0.35).all()
+    assert "delta" in capsys.readouterr().out

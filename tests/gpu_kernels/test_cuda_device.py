@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("scipy", reason="needs SciPy for the reference engine")
 
 import grids
+from american_cases import random_fields
 from scenario_books import fresh_rng, random_book, random_scenarios, scipy_pnl
 
 import gpu_kernels as gk
@@ -71,6 +72,22 @@ def test_implied_vol_agrees_with_the_reference(rng: np.random.Generator) -> None
     leverage = prices.price[clear] / (prices.vega * options.vol)[clear]
     error = np.abs(found.vol - wanted.vol)[clear] / wanted.vol[clear]
     assert (error <= 1e-12 + 8e-16 * leverage).all()
+
+
+@pytest.mark.parametrize("method", ["fast", "accurate"])
+def test_american_values_agree_with_the_reference(rng: np.random.Generator, method: Any) -> None:
+    options = gk.Options(**random_fields(rng, 20_000), american=True)
+    found = CUDA.price(options, american_method=method)
+    wanted = gk.engine("reference").price(options, american_method=method)
+    np.testing.assert_array_equal(found.status, wanted.status)
+    np.testing.assert_allclose(found.price, wanted.price, rtol=0, atol=1e-10)
+    there = options.replace(**{name: cupy.asarray(getattr(options, name)) for name in NUMERIC})
+    same_bits(CUDA.price(there, american_method=method), found)
+    few = options.rows(np.arange(500))
+    delta = CUDA.greeks(few, american_method=method).delta
+    np.testing.assert_allclose(
+        delta, gk.engine("reference").greeks(few, american_method=method).delta, rtol=0, atol=1e-9
+    )
 
 
 def test_bad_rows_have_their_status() -> None:

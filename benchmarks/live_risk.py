@@ -4,8 +4,8 @@
 
 20 underlyings of 100 contracts each, 10 portfolios of 1,000 options, 500 historical scenarios, 2,000 ticks a
 second, one to a record; one in twenty is an option's quote. The broker is the embedded one; sender, service
-and reader are processes of their own. A tick's time runs from its sending to the publishing of the first number
-whose snapshot holds it, for every portfolio; ticks that share a number each count.
+and reader are processes of their own. A tick's time runs from its sending to the publishing of the first
+number whose snapshot holds it, for every portfolio; ticks that share a number each count.
 """
 
 from __future__ import annotations
@@ -229,7 +229,9 @@ def _read(reader: Consumer[bytes], sender: subprocess.Popen[str], errors: Path) 
     deadline = time.monotonic() + START_WITHIN_S
     while not _open(opened):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"books measured: {len(opened)}; the service said: {errors.read_text()[-2000:]}")
+            raise TimeoutError(
+                f"books measured: {len(opened)}; the service said: {errors.read_text()[-2000:]}"
+            )
         for message in reader.poll(500, 0.1):
             metrics = risk.RiskMetrics.FromString(message.value)
             opened[metrics.portfolio] = metrics
@@ -305,6 +307,7 @@ def main(words: list[str]) -> int:
     lines += [
         "",
         f"- {UNDERLYINGS} underlyings, {PORTFOLIOS} books of {OPTIONS} options, embedded broker",
+        f"- {where['cores']} cores, load average before the run {where['load_average_before']}",
         "",
     ]
     measure.write("live_risk", {"machine": where, "runs": runs}, "\n".join(lines))

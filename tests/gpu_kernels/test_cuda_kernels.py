@@ -418,10 +418,14 @@ def test_american_columns_on_the_device(
     )
 
 
-def test_american_books_are_refused_not_mispriced(engine: gk.Engine) -> None:
-    options = gk.Options(spot=100.0, strike=100.0, expiry=1.0, vol=0.2, american=True)
-    with pytest.raises(gk.EngineUnavailable, match="American"):
-        engine.revalue(gk.Portfolio(options, quantity=1.0), gk.Scenarios(spot_return=[[0.1]]))
+def test_american_books_are_repriced(engine: gk.Engine) -> None:
+    options = gk.Options(
+        spot=100.0, strike=[95.0, 105.0], expiry=1.0, vol=0.2, rate=0.03, is_call=False, american=True
+    )
+    book = gk.Portfolio(options, quantity=1.0)
+    scenarios = gk.Scenarios(spot_return=[[0.1], [-0.1]])
+    wanted = gk.engine("reference").revalue(book, scenarios)
+    np.testing.assert_allclose(engine.revalue(book, scenarios), wanted, rtol=0, atol=1e-9)
 
 
 def test_warm_up_calls_every_function(engine: gk.Engine) -> None:

@@ -89,7 +89,7 @@ def sobol_uniforms(seed: int, start: int, rows: int, columns: int, *, xp: Any = 
 
 
 def normals(uniforms: Any, ops: Any | None = None) -> Any:
-    """Standard normals of uniforms in (0, 1), by inversion; within 6 ulp for uniforms of 52 bits."""
+    """Standard normals of uniforms in (0, 1), by inversion; within 4 ulp for uniforms of 52 bits."""
     return inverse_normal(_reference_ops() if ops is None else ops)(uniforms)
 
 

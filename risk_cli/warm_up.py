@@ -8,7 +8,7 @@ import time
 
 from risk_cli.extras import extra_needed
 
-_MATCHING = "from book_service.venue import warm_up; warm_up()"
+_MATCHING = "import os; os.nice(5); from book_service.venue import warm_up; warm_up()"
 
 
 def run_warm_up() -> int:
@@ -19,11 +19,7 @@ def run_warm_up() -> int:
 
     start = time.monotonic()
     matching = subprocess.Popen([sys.executable, "-c", _MATCHING])
-    engine = gk.engine("cpu")
-    engine.warm_up()
-    # Compiled here and waited for: several processes that compile one kernel at once have been seen to crash.
-    put = gk.Options(spot=100.0, strike=100.0, expiry=1.0, vol=0.2, is_call=False, american=True)
-    engine.price(put, american_method="fast")
+    gk.engine("cpu").warm_up()
     if matching.wait():
         print("risk warm-up: the matching core could not be compiled", file=sys.stderr)
         return 1

@@ -28,7 +28,6 @@ class RiskSettings:
     poll_records_max: int = limited(1_000, at_least=1, at_most=100_000)
     poll_wait_s: float = limited(0.05, at_least=0.001, at_most=10.0)
     stale_after_s: float = limited(5.0, at_least=0.1, at_most=86_400.0)
-    publish_gap_ms_min: float = limited(0.0, at_least=0.0, at_most=60_000.0)
     rows_per_request_max: int = limited(2_000_000, at_least=1, at_most=50_000_000)
     watchers_max: int = limited(1_000, at_least=1, at_most=100_000)
     snapshots_waiting_max: int = limited(256, at_least=1, at_most=100_000)  # calls that wait for the market
@@ -39,10 +38,10 @@ class RiskSettings:
     # prefix and its number, or to none where the prefix is empty.
     accounts: tuple[str, ...] = ()
     account_prefix: str = ""
-    # What one request may ask for. A revaluation is one European option under one scenario.
     # Work let in at once, in seconds that it takes; what does not fit is refused with a delay.
     backlog_s_max: float = limited(2.0, at_least=0.01, at_most=600.0)
     backlog_share_max: float = limited(0.5, at_least=0.01, at_most=1.0)  # of it, for one principal
+    # What one request may ask for. A revaluation is one European option under one scenario.
     revaluations_per_request_max: int = limited(5_000_000_000, at_least=1)
     values_per_answer_max: int = limited(4_000_000, at_least=1, at_most=100_000_000)
 

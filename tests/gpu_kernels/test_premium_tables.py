@@ -1,4 +1,4 @@
-"""Tabulated early exercise premiums against exact American values, inside and at the edges of their ranges."""
+"""Tabulated early exercise premiums against exact American values, inside and at the edges of the tables."""
 
 from __future__ import annotations
 

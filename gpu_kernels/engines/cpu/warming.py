@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_kernels.american_book import AmericanBook
 from gpu_kernels.engines.choose import engine
 from gpu_kernels.engines.cpu import american, american_rows
 from gpu_kernels.engines.cpu.american_solver import LANES
@@ -74,52 +75,61 @@ def _american_boundaries() -> None:
     cpu.revalue(_book(True), Scenarios(spot_return=moves, vol_change=moves, elapsed=0.01))
 
 
+def _american_interpolants() -> None:
+    cpu = engine("cpu")
+    # Fewer scenarios are not worth interpolating between.
+    moves = np.linspace(-0.02, 0.02, 64)[:, None]
+    scenarios = Scenarios(spot_return=moves, vol_change=moves)
+    cpu.revalue(_book(True), scenarios)
+    AmericanBook(cpu, _book(True), scenarios).revalue(scenarios)
+
+
+def _american() -> None:
+    # One after the other: the interpolants are made with the kernels before them.
+    _american_boundaries()
+    _american_interpolants()
+
+
 def _american_fast() -> None:
     engine("cpu").price(_option(True), american_method="fast")
 
 
 PARTS: dict[str, Callable[[], None]] = {
+    "american": _american,
     "european": _european,
     "revaluation": _revaluation,
-    "american_boundaries": _american_boundaries,
     "american_values": _american_values,
     "american_fast": _american_fast,
 }
-# Nothing that runs by itself asks for it: a service need not wait until it is compiled.
-LATER = frozenset({"american_fast"})
+# The part that takes longest is compiled by this process; those beside it make way.
+_NICE = 5
 
 
 def warm_up() -> None:
-    """Every kernel of this engine; with a cold cache what few ask for goes on being compiled beside us."""
-    cold = [name for name in PARTS if not is_cached(_kernel_of(name))]
-    first, *others = [name for name in PARTS if name not in LATER]
-    helpers = [_compile_beside(name) for name in others if name in cold]
-    PARTS[first]()
+    """Every kernel of this engine."""
+    longest, *others = PARTS
+    helpers = [_compile_beside(name) for name in others if not is_cached(_kernel_of(name))]
+    PARTS[longest]()
     for helper in helpers:
         helper.wait()
     for name in others:
         PARTS[name]()
-    for name in LATER:
-        if name not in cold:
-            PARTS[name]()
 
 
 def compile_part(name: str) -> None:
     """One part, in a process that ends when whoever started it does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if name in LATER:
-        os.nice(10)
+    os.nice(_NICE)
     PARTS[name]()
 
 
 def _kernel_of(part: str) -> Any:
     """The kernel of a part that takes longest to compile, and so is cached last."""
-    from gpu_kernels.engines.cpu import american_revaluation, implied_vol, revaluation
+    from gpu_kernels.engines.cpu import implied_vol, revaluation
 
     return {
         "european": implied_vol.implied_vol_rows,
         "revaluation": revaluation._add_rows,
-        "american_boundaries": american_revaluation._under_spots,
         "american_values": american_rows.slopes_rows,
         "american_fast": american_rows.fast_boundaries,
     }[part]

@@ -223,8 +223,9 @@ Global___OrderBatch: _TypeAlias = OrderBatch  # noqa: Y015
 
 @_typing.final
 class ExecutionBatch(_message.Message):
-    """Topic orders.executed, keyed by symbol. A report's id is (origin, its index in the batch): the same input log
-    always gives the same ids.
+    """Topic orders.executed, keyed by symbol, on the partition of its orders. A report's id is its partition and
+    first_report plus its place in the batch: the same input log always gives the same ids. Executions too large for one
+    record come in several, with one origin; first_report goes on through them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

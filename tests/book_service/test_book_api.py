@@ -287,8 +287,8 @@ async def test_a_whole_battery_leaves_nothing_behind(world: World, market: Marke
 
     await run()  # fills grpc's own pools
     fds, threads = await run()
+    again = await run()
     async with asyncio.timeout(60):
-        again = await run()
         # grpc closes its sockets and lets its threads go in the background.
         while again[0] > fds or again[1] > threads + 4:
             await asyncio.sleep(0.01)

@@ -18,7 +18,7 @@ from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
 from gpu_kernels.status import Status
 
 if TYPE_CHECKING:
-    from gpu_kernels.engines.choose import available_engines, engine
+    from gpu_kernels.engines.choose import available_engines, cannot, engine
     from gpu_kernels.engines.engine import Engine
     from gpu_kernels.portfolio import LinearPositions, Portfolio
     from gpu_kernels.scenarios import Scenarios, VolShockSurface
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "engine": "gpu_kernels.engines.choose",
     "available_engines": "gpu_kernels.engines.choose",
+    "cannot": "gpu_kernels.engines.choose",
     "Engine": "gpu_kernels.engines.engine",
     "Portfolio": "gpu_kernels.portfolio",
     "LinearPositions": "gpu_kernels.portfolio",
@@ -54,6 +55,7 @@ __all__ = [
     "TailRisk",
     "VolShockSurface",
     "available_engines",
+    "cannot",
     "engine",
     "simulate_scenarios",
     "tail_risk",

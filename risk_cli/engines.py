@@ -18,6 +18,7 @@ class _Row:
     available: bool
     device: str
     reason: str
+    cannot: tuple[str, ...]
 
 
 def run_engines(server: str, form: Callable[[], Form]) -> int:
@@ -25,11 +26,13 @@ def run_engines(server: str, form: Callable[[], Form]) -> int:
     shape = form()
     found, serving = _of_server(server) if server else _of_this_machine()
     rows = [{**asdict(one), "serving": one.name == serving} for one in found]
-    table = Table("engine", "there", "device", "why", box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(
+        "engine", "there", "device", "why", "cannot", box=SIMPLE_HEAD, pad_edge=False, show_edge=False
+    )
     for row in found:
         name = f"[bold]{row.name}[/bold] ◀" if row.name == serving else row.name
         there = "[green]yes[/green]" if row.available else "[red]no[/red]"
-        table.add_row(name, there, row.device, row.reason)
+        table.add_row(name, there, row.device, row.reason, "; ".join(row.cannot))
     show(shape, "engines", [table], {"serving": serving, "engines": rows}, rows)
     return DONE
 
@@ -41,7 +44,7 @@ def _of_this_machine() -> tuple[list[_Row], str]:
     for probe in gk.available_engines():
         there = probe.engine is not None
         device = probe.engine.device if probe.engine is not None else ""
-        rows.append(_Row(probe.name, there, device, "" if there else probe.reason))
+        rows.append(_Row(probe.name, there, device, "" if there else probe.reason, gk.cannot(probe.name)))
     return rows, gk.engine("auto").name
 
 
@@ -50,5 +53,7 @@ def _of_server(server: str) -> tuple[list[_Row], str]:
 
     with risk_server(server) as client:
         answer = client.list_engines()
-    rows = [_Row(one.name, one.available, one.device, one.reason) for one in answer.engines]
+    rows = [
+        _Row(one.name, one.available, one.device, one.reason, tuple(one.cannot)) for one in answer.engines
+    ]
     return rows, answer.serving

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 from gpu_kernels.engines.engine import Engine
@@ -12,6 +13,16 @@ from gpu_kernels.errors import EngineUnavailable
 
 # "auto" takes the first that is there. xla comes after cpu: without a GPU it is the slower of the two.
 PREFERENCE = ("cuda", "cpu", "xla", "reference")
+
+
+# What an engine cannot do without a file in its folder.
+_DONE_IN = {
+    "cash_dividends": (
+        "cash dividends",
+        "American options with two exercise boundaries (these rows get NOT_CONVERGED)",
+    ),
+    "american_interpolant": ("interpolated American books",),
+}
 
 
 class Probe(NamedTuple):
@@ -41,6 +52,17 @@ def engine(name: str = "auto") -> Engine:
 def available_engines() -> tuple[Probe, ...]:
     """Every engine with its device, or why it is not there, in order of preference."""
     return tuple(_probe(name) for name in PREFERENCE)
+
+
+def cannot(name: str) -> tuple[str, ...]:
+    """What the engine of that name does not do, whether it is there or not."""
+    folder = Path(__file__).parent / name
+    return tuple(
+        what
+        for file, all_of_it in _DONE_IN.items()
+        if not (folder / f"{file}.py").exists()
+        for what in all_of_it
+    )
 
 
 def _best() -> Engine:

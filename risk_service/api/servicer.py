@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+import gpu_kernels as gk
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceServicer
 from risk_service.api.on_demand_rpcs import OnDemandRpcs
@@ -122,6 +123,7 @@ class RiskServicer(RiskServiceServicer):
                 if one.available and one.name == response.serving
                 else one.reason,
                 own_process=self.engines.supervisor(one.name) is not None,
+                cannot=gk.cannot(one.name),
             )
             if one.name in DEVICE_ENGINES:
                 row.device_health = reading.words or "well"

@@ -29,6 +29,15 @@ def test_auto_is_the_first_engine_present() -> None:
     assert all(probe.engine is not None or probe.reason for probe in gk.available_engines())
 
 
+def test_what_an_engine_says_it_cannot_do_it_refuses(engine: gk.Engine) -> None:
+    says = "cash dividends" in gk.cannot(engine.name)
+    if says:
+        with pytest.raises(gk.EngineUnavailable, match="cash_dividends"):
+            engine.module("cash_dividends")
+    else:
+        assert engine.module("cash_dividends")
+
+
 def test_engine_names_itself_and_its_device(engine: gk.Engine) -> None:
     assert gk.engine(engine.name) is engine
     assert engine.device

@@ -501,7 +501,10 @@ def test_streams_answer_each_request_in_order(service, client):
 def test_engines_are_listed(client, engine):
     listed = client.list_engines()
     assert listed.serving == engine.name
-    assert {one.name for one in listed.engines} == {"cuda", "cpu", "xla", "reference"}
+    cannot = {one.name: list(one.cannot) for one in listed.engines}
+    assert cannot.keys() == {"cuda", "cpu", "xla", "reference"}
+    assert not cannot["cpu"]
+    assert "cash dividends" in cannot["cuda"]
 
 
 def test_strikes_of_the_world_are_quoted():

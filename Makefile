@@ -50,12 +50,13 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing run-time dependencies into $(VENV) (once)" >&2
 	@$(PIP) --editable '.[service]'
 	@echo "compiling the kernels for this machine (once)" >&2
-	@$(BIN)/risk warm-up
+	@$(BIN)/risk warm-up --services
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
 	@echo "installing test dependencies into $(VENV) (once)" >&2
 	@$(PIP) --editable '.[service,dataframes,notebook,test]'
+	@$(BIN)/risk warm-up
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/test.stamp

@@ -54,11 +54,15 @@ def topics(settings: Settings = None) -> None:
 
 
 @app.command("warm-up")
-def warm_up() -> None:
+def warm_up(
+    services: Annotated[
+        bool, typer.Option("--services", help="Only what a service needs before it can answer.")
+    ] = False,
+) -> None:
     """Compiles every kernel for this machine, once; else the first start of a service does."""
     from risk_cli.warm_up import run_warm_up
 
-    raise typer.Exit(run_warm_up())
+    raise typer.Exit(run_warm_up(services))
 
 
 @app.command()

@@ -11,15 +11,15 @@ from risk_cli.extras import extra_needed
 _MATCHING = "import os; os.nice(5); from book_service.venue import warm_up; warm_up()"
 
 
-def run_warm_up() -> int:
+def run_warm_up(services_only: bool) -> int:
     """Fills the disk cache of this machine; the exit status."""
     with extra_needed("warm-up"):
         import book_service.venue  # noqa: F401 - names the extra that compiling needs
-    import gpu_kernels as gk
+        from gpu_kernels.engines.cpu.warming import warm_up_all, warm_up_first
 
     start = time.monotonic()
     matching = subprocess.Popen([sys.executable, "-c", _MATCHING])
-    gk.engine("cpu").warm_up()
+    (warm_up_first if services_only else warm_up_all)()
     if matching.wait():
         print("risk warm-up: the matching core could not be compiled", file=sys.stderr)
         return 1

@@ -30,6 +30,11 @@ def hide_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> M
     return event
 
 
+def _of_use(record: logging.LogRecord) -> bool:
+    # grpc.aio's words for a caller that left while it was being answered: the caller's right, and counted.
+    return not str(record.msg).startswith("ExecuteBatchError raised in core by servicer method")
+
+
 def start_logs(settings: LogSettings, service: str, stream: TextIO | None = None) -> None:
     """Configure structlog and the standard library's logging of this process, once, at its edge."""
     out = sys.stderr if stream is None else stream
@@ -59,6 +64,7 @@ def start_logs(settings: LogSettings, service: str, stream: TextIO | None = None
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
+    handler.addFilter(_of_use)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     # Libraries say at info what is of no use to an operator; our own events come through structlog.

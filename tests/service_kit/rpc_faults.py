@@ -33,7 +33,8 @@ Metadata = Sequence[tuple[str, str]]
 ServerFactory = Callable[[GrpcSettings], AbstractAsyncContextManager[GrpcServer]]
 SameCall = Callable[..., Awaitable["Outcome"]]
 PATIENCE_S = 30.0
-TINY_S = 1e-6
+# Past when the call begins: a deadline still to come is rounded up to a millisecond, enough for an answer.
+TINY_S = -1.0
 SMALL_LIMIT = 4096  # bytes
 CORE, TRIES = "Internal error from Core", 20
 

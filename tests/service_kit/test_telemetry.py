@@ -83,6 +83,18 @@ def test_console_logs() -> None:
     assert "quiet" not in out.getvalue()
 
 
+@pytest.mark.usefixtures("_logs_restored")
+def test_a_caller_that_left_is_no_error_of_the_service() -> None:
+    out = io.StringIO()
+    start_logs(LogSettings(form="json"), "svc", out)
+    library = logging.getLogger("grpc._cython.cygrpc")
+    library.error("ExecuteBatchError raised in core by servicer method [%s]", "/x/Y")
+    library.error("Unexpected [%s] raised by servicer method [%s]", "ValueError", "/x/Y")
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == [
+        "Unexpected [ValueError] raised by servicer method [/x/Y]"
+    ]
+
+
 def test_the_exporter_serves_the_registry_and_gives_the_port_back() -> None:
     registry = process_registry()
     Counter("gpu_risk_test", "A test.", registry=registry).inc(3)

@@ -76,12 +76,8 @@ def _american_boundaries() -> None:
 
 
 def _american_interpolants() -> None:
-    cpu = engine("cpu")
-    # Fewer scenarios are not worth interpolating between.
-    moves = np.linspace(-0.02, 0.02, 64)[:, None]
-    scenarios = Scenarios(spot_return=moves, vol_change=moves)
-    cpu.revalue(_book(True), scenarios)
-    AmericanBook(cpu, _book(True), scenarios).revalue(scenarios)
+    scenarios = _many_moves()
+    AmericanBook(engine("cpu"), _book(True), scenarios).revalue(scenarios)
 
 
 def _american() -> None:
@@ -90,48 +86,87 @@ def _american() -> None:
     _american_interpolants()
 
 
+def _american_moves() -> None:
+    engine("cpu").revalue(_book(True), _many_moves())
+
+
+def _many_moves() -> Scenarios:
+    # Fewer are not worth interpolating between.
+    moves = np.linspace(-0.02, 0.02, 64)[:, None]
+    return Scenarios(spot_return=moves, vol_change=moves)
+
+
 def _american_fast() -> None:
     engine("cpu").price(_option(True), american_method="fast")
 
 
-PARTS: dict[str, Callable[[], None]] = {
+# What a service needs before it can answer; this process compiles the first, which takes longest.
+FIRST: dict[str, Callable[[], None]] = {
     "american": _american,
     "european": _european,
     "revaluation": _revaluation,
     "american_values": _american_values,
-    "american_fast": _american_fast,
 }
-# The part that takes longest is compiled by this process; those beside it make way.
-_NICE = 5
+# What is asked for now and then. Of the kernels above it needs only those that are compiled by then.
+LATER: dict[str, Callable[[], None]] = {"american_fast": _american_fast, "american_moves": _american_moves}
+# Who compiles beside this process makes way for it, and most of all who compiles what nobody waits for.
+_NICE_FIRST, _NICE_LATER = 5, 10
+# Kept, since a process ends when nobody holds its stdin any more.
+_background: list[subprocess.Popen[bytes]] = []
 
 
 def warm_up() -> None:
-    """Every kernel of this engine."""
-    longest, *others = PARTS
-    helpers = [_compile_beside(name) for name in others if not is_cached(_kernel_of(name))]
-    PARTS[longest]()
+    """What a service needs; the rest is compiled in the background, as long as this process lives."""
+    warm_up_first()
+    for name, run in LATER.items():
+        if _is_cached(name):
+            run()
+        else:
+            _background.append(_compile_beside(name))
+
+
+def warm_up_first() -> None:
+    """What a service needs before it can answer."""
+    longest, *others = FIRST
+    helpers = [_compile_beside(name) for name in others if not _is_cached(name)]
+    FIRST[longest]()
     for helper in helpers:
         helper.wait()
     for name in others:
-        PARTS[name]()
+        FIRST[name]()
+
+
+def warm_up_all() -> None:
+    """Every kernel of this engine."""
+    warm_up_first()
+    helpers = [_compile_beside(name) for name in LATER if not _is_cached(name)]
+    for helper in helpers:
+        helper.wait()
+    for run in LATER.values():
+        run()
 
 
 def compile_part(name: str) -> None:
     """One part, in a process that ends when whoever started it does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.nice(_NICE)
-    PARTS[name]()
+    os.nice(_NICE_FIRST if name in FIRST else _NICE_LATER)
+    (FIRST | LATER)[name]()
+
+
+def _is_cached(part: str) -> bool:
+    return is_cached(_kernel_of(part))
 
 
 def _kernel_of(part: str) -> Any:
     """The kernel of a part that takes longest to compile, and so is cached last."""
-    from gpu_kernels.engines.cpu import implied_vol, revaluation
+    from gpu_kernels.engines.cpu import american_moves, implied_vol, revaluation
 
     return {
         "european": implied_vol.implied_vol_rows,
         "revaluation": revaluation._add_rows,
         "american_values": american_rows.slopes_rows,
         "american_fast": american_rows.fast_boundaries,
+        "american_moves": american_moves._under_moves,
     }[part]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -130,7 +131,7 @@ class DeskView:
         return trails.setdefault(name, deque(maxlen=TRAIL))
 
 
-def sparkline(values: deque[float]) -> str:
+def sparkline(values: Iterable[float]) -> str:
     """The values as a line of bars."""
     finite = [value for value in values if np.isfinite(value)]
     if not finite:

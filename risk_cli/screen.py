@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -18,13 +18,17 @@ BOOK_LEVELS = 5
 # Columns of the terminal.
 BOOK_WIDTH = 36
 FILLS_WIDTH = 40
+# What the other columns of a table need; its trail gets what is left.
+PORTFOLIO_WIDTH = 112
+UNDERLYING_WIDTH = 90
+TRAIL_LEAST = 8
 
 
 def render(view: DeskView, title: str, width: int) -> RenderableType:
     """The whole screen."""
     parts: list[RenderableType] = [
-        Panel(_portfolios(view), title=f"[bold]{title}[/bold]", border_style="cyan", padding=(0, 1)),
-        _underlyings(view),
+        Panel(_portfolios(view, width), title=f"[bold]{title}[/bold]", border_style="cyan", padding=(0, 1)),
+        _underlyings(view, width),
     ]
     if view.books or view.fills:
         parts.append(_market(view, width))
@@ -59,20 +63,20 @@ def alert_line(alert: RiskAlert) -> str:
     return f"alert {'RAISED' if alert.raised else 'over'}: {alert.portfolio}: {alert.text}"
 
 
-def _portfolios(view: DeskView) -> Table:
+def _portfolios(view: DeskView, width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, expand=True, pad_edge=False)
-    table.add_column("portfolio", style="bold")
+    table.add_column("portfolio", style="bold", no_wrap=True)
     for name in ("value", "delta $", "vega", "theta/day", "VaR 97.5", "ES 97.5"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("ES trail", no_wrap=True)
     table.add_column("worst stress", justify="right", no_wrap=True)
-    table.add_column("left out", justify="right")
+    table.add_column("left out", justify="right", min_width=4)
     for name in sorted(view.metrics):
-        table.add_row(*_portfolio_row(view, view.metrics[name]))
+        table.add_row(*_portfolio_row(view, view.metrics[name], width - PORTFOLIO_WIDTH))
     return table
 
 
-def _portfolio_row(view: DeskView, metrics: RiskMetrics) -> tuple[RenderableType, ...]:
+def _portfolio_row(view: DeskView, metrics: RiskMetrics, trail: int) -> tuple[RenderableType, ...]:
     tail = metrics.historical[0]
     worst = min(metrics.stress_pnl, default=0.0)
     breached = {usage.name for usage in metrics.limits if usage.breached}
@@ -84,13 +88,17 @@ def _portfolio_row(view: DeskView, metrics: RiskMetrics) -> tuple[RenderableType
         _signed(_total(metrics, "theta") / 365.0),
         Text(f"{tail.value_at_risk:,.0f}", style="bold red" if "value at risk" in breached else ""),
         Text(f"{tail.expected_shortfall:,.0f}", style="bold yellow"),
-        Text(sparkline(view.es_trail[metrics.portfolio]), style="yellow"),
+        Text(sparkline(_newest(view.es_trail[metrics.portfolio], trail)), style="yellow"),
         Text(f"{worst:,.0f}", style="bold red" if "worst stress" in breached else ""),
         Text(str(len(metrics.faults)), style="red" if metrics.faults else "dim"),
     )
 
 
-def _underlyings(view: DeskView) -> Table:
+def _newest(values: Iterable[float], room: int) -> list[float]:
+    return list(values)[-max(TRAIL_LEAST, room) :]
+
+
+def _underlyings(view: DeskView, width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, expand=True, pad_edge=False)
     table.add_column("underlying", style="bold")
     table.add_column("spot", justify="right")
@@ -110,7 +118,7 @@ def _underlyings(view: DeskView) -> Table:
         table.add_row(
             name,
             f"{spot:,.2f}",
-            Text(sparkline(view.spot_trail[name]), style="cyan"),
+            Text(sparkline(_newest(view.spot_trail[name], width - UNDERLYING_WIDTH)), style="cyan"),
             _signed(delta),
             _signed(gamma),
             _signed(vega),
@@ -139,7 +147,8 @@ def _market(view: DeskView, width: int) -> Table:
 def _book(book: Book) -> Table:
     table = Table(box=SIMPLE_HEAD, title=f"book {book.symbol}", title_style="bold", expand=True)
     for name in ("bid qty", "bid", "ask", "ask qty"):
-        table.add_column(name, justify="right")
+        # Where it is narrow the headings wrap, never a price.
+        table.add_column(name, justify="right", no_wrap=name in ("bid", "ask"))
     for level in range(BOOK_LEVELS):
         table.add_row(
             *_level(book.bid_quantity, book.bid_price_ticks, level, book.tick_size, "green"),

@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
+import io
 import math
 
+import pytest
+from rich.console import Console
+
+from protos.book.v1.book_pb2 import Book
 from protos.risk.v1.risk_pb2 import GreeksByUnderlying, RiskMetrics, TailRisk
 from risk_cli.desk_view import DeskView
-from risk_cli.screen import plain_lines
+from risk_cli.screen import plain_lines, render
+
+
+@pytest.mark.parametrize("width", [120, 150, 200])
+def test_nothing_is_cut_off_on_a_terminal_of_usual_width(width: int) -> None:
+    view = DeskView()
+    levels = [20_965, 20_960, 20_955, 20_950, 20_945]
+    for name in ("AAPL", "JPM", "NVDA"):
+        view.books[name] = Book(
+            symbol=name, tick_size=0.01, bid_price_ticks=levels, bid_quantity=[100] * 5,
+            ask_price_ticks=levels, ask_quantity=[100] * 5,
+        )  # fmt: skip
+    for at in range(100):
+        greeks = GreeksByUnderlying(
+            underlying=["SPX"],
+            spot=[4_997.73 + at],
+            delta=[-546.6],
+            gamma=[1.0],
+            vega=[732_152.0],
+            age_ns=[9],
+        )
+        tail = TailRisk(level=0.975, value_at_risk=32_968.0, expected_shortfall=44_103.0 + at)
+        view.take_metrics(
+            RiskMetrics(
+                portfolio="desk-3",
+                value=-2_781_625.0,
+                greeks=greeks,
+                historical=[tail],
+                stress_pnl=[-138_078.0],
+            )
+        )
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(render(view, "title", width))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "desk-3" in shown
+    assert "209.65" in shown
+    assert "…" not in shown
 
 
 def test_an_underlying_without_a_price_does_not_spoil_the_delta_of_the_others() -> None:

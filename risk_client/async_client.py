@@ -5,36 +5,35 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import grpc
 import grpc.aio
-from numpy.typing import ArrayLike
 
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
 from risk_client import requests
-from risk_client.answers import ExpectedShortfall, Hedge, StressTest
-from risk_client.connection import (
-    CHUNK_ROWS,
-    DEADLINE_S,
-    PARTS_UNDER_WAY,
-    Token,
-    backoff_s,
-    bearer,
-    channel_options,
-    refuse_open_token,
-)
-from risk_client.errors import Unavailable, from_rpc
-from risk_client.option_jobs import OptionJob, greeks_job, implied_volatility_job, price_job
-from risk_client.requests import Ask, Convention, Objective
-from risk_client.scenarios import ScenarioMessage
-from risk_client.tables import frame_kind
+from risk_client.connection import CHUNK_ROWS, DEADLINE_S, Token, bearer, open_channel
+from risk_client.errors import from_rpc
+from risk_client.jobs import Job, as_method
+from risk_client.watching import Watch
 
-Answer = TypeVar("Answer")
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 AsyncToken = Token | Callable[[], Awaitable[str]]
+
+
+def _method(
+    describe: Callable[Given, Job[Result]],
+) -> Callable[Concatenate[AsyncRiskClient, Given], Coroutine[Any, Any, Result]]:
+    """A job as a method that is awaited."""
+
+    async def call(self: AsyncRiskClient, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        return await self._run(describe(*args, **kwargs))
+
+    return as_method(describe, call)
 
 
 class AsyncRiskClient:
@@ -52,168 +51,26 @@ class AsyncRiskClient:
         deadline_s: float = DEADLINE_S,
         chunk_rows: int = CHUNK_ROWS,
     ) -> None:
-        refuse_open_token(target, credentials, token)
         if chunk_rows < 1:
             raise ValueError(f"chunk_rows must be 1 or more, not {chunk_rows}")
-        options = channel_options()
-        self._channel = (
-            grpc.aio.insecure_channel(target, options)
-            if credentials is None
-            else grpc.aio.secure_channel(target, credentials, options)
-        )
+        self._channel: grpc.aio.Channel = open_channel(grpc.aio, target, credentials, token)
         self._stub: Any = RiskServiceStub(cast(grpc.Channel, self._channel))
         self._token = token
         self._deadline_s = deadline_s
         self._chunk_rows = chunk_rows
 
-    async def price(
-        self,
-        frame: Any = None,
-        /,
-        *,
-        engine: str = "",
-        fast: bool = False,
-        prefix: str = "",
-        deadline_s: float | None = None,
-        **options: Any,
-    ) -> Any:
-        """Prices of options: of a table, or of columns (`spot=`, `strike=`, `expiry=` in years, `vol=`, ...).
-
-        A table of pandas, polars or arrow comes back with the columns price and status, their names after
-        `prefix`; a keyword replaces a column of it, `vol="iv"` takes another. Columns alone give `Columns`.
-        """
-        return await self._rows(price_job(frame, engine, fast, prefix, options), deadline_s)
-
-    async def greeks(
-        self,
-        frame: Any = None,
-        /,
-        *,
-        engine: str = "",
-        fast: bool = False,
-        prefix: str = "",
-        deadline_s: float | None = None,
-        **options: Any,
-    ) -> Any:
-        """Price and eight Greeks of options, as `price`."""
-        return await self._rows(greeks_job(frame, engine, fast, prefix, options), deadline_s)
-
-    async def implied_volatility(
-        self,
-        given: Any = None,
-        /,
-        *,
-        engine: str = "",
-        prefix: str = "",
-        deadline_s: float | None = None,
-        **options: Any,
-    ) -> Any:
-        """Vols that reprice options: of a table with a column price, or of prices and columns of options."""
-        if given is not None and frame_kind(given) is None:
-            given, options = None, {**options, "price": given}
-        return await self._rows(implied_volatility_job(given, engine, prefix, options), deadline_s)
-
-    async def put_portfolio(
-        self, portfolio: wire.Portfolio, expected_version: int = 0, *, deadline_s: float | None = None
-    ) -> int:
-        """Stores a portfolio; returns its new version. Never sent twice by itself."""
-        return await self._call(requests.put_portfolio(portfolio, expected_version), deadline_s)
-
-    async def get_portfolio(self, name: str, *, deadline_s: float | None = None) -> wire.Portfolio:
-        """A portfolio as it was put, with its version."""
-        return await self._call(requests.get_portfolio(name), deadline_s)
-
-    async def list_portfolios(
-        self, *, deadline_s: float | None = None
-    ) -> list[wire.ListPortfoliosResponse.Entry]:
-        """Every portfolio that the caller may read; the deadline is that of each page."""
-        entries: list[wire.ListPortfoliosResponse.Entry] = []
-        token = ""
-        while True:
-            page = await self._call(requests.list_portfolios(token), deadline_s)
-            entries.extend(page.portfolios)
-            token = page.next_page_token
-            if not token:
-                return entries
-
-    async def delete_portfolio(
-        self, name: str, expected_version: int = 0, *, deadline_s: float | None = None
-    ) -> None:
-        """Deletes a portfolio. Never sent twice by itself."""
-        await self._call(requests.delete_portfolio(name, expected_version), deadline_s)
-
-    async def expected_shortfall(
-        self,
-        portfolio: str | wire.Portfolio,
-        scenarios: ScenarioMessage,
-        *,
-        levels: Sequence[float] = (),
-        convention: Convention = "exact_tail",
-        with_components: bool = False,
-        with_pnl: bool = False,
-        engine: str = "",
-        deadline_s: float | None = None,
-    ) -> ExpectedShortfall:
-        """VaR and ES of a portfolio, stored (its name) or sent along, at `levels` (none: 0.975).
-
-        `scenarios` come from `risk_client.historical`, `monte_carlo` or `shocks`.
-        """
-        ask = requests.expected_shortfall(
-            portfolio, scenarios, levels, convention, with_components, with_pnl, engine
-        )
-        return await self._call(ask, deadline_s)
-
-    async def stress_test(
-        self,
-        portfolio: str | wire.Portfolio,
-        scenarios: wire.ScenarioColumns | None = None,
-        *,
-        named: Sequence[str] = (),
-        by_group: bool = False,
-        by_position: bool = False,
-        engine: str = "",
-        deadline_s: float | None = None,
-    ) -> StressTest:
-        """What given scenarios (`risk_client.shocks`) and named events do to a portfolio."""
-        ask = requests.stress_test(portfolio, scenarios, named, by_group, by_position, engine)
-        return await self._call(ask, deadline_s)
-
-    async def what_if(
-        self,
-        portfolio: str,
-        trade: wire.Positions,
-        *,
-        level: float = 0.0,
-        engine: str = "",
-        deadline_s: float | None = None,
-    ) -> wire.WhatIfResponse:
-        """ES of a stored portfolio with and without a trade in its underlyings; level 0 is 0.975."""
-        return await self._call(requests.what_if(portfolio, trade, level, engine), deadline_s)
-
-    async def hedge(
-        self,
-        portfolio: str,
-        objective: Objective,
-        instruments: wire.Positions | None = None,
-        *,
-        lot_size: ArrayLike = (),
-        cost_per_lot: ArrayLike = (),
-        budget: float = 0.0,
-        engine: str = "",
-        deadline_s: float | None = None,
-    ) -> Hedge:
-        """Trades that take risk off a stored portfolio.
-
-        An instrument's quantity is its largest position either way; without instruments a delta hedge
-        trades the underlyings. `lot_size` (units) and `cost_per_lot` (currency) hold one entry for all
-        instruments or one for each.
-        """
-        ask = requests.hedge(portfolio, objective, instruments, lot_size, cost_per_lot, budget, engine)
-        return await self._call(ask, deadline_s)
-
-    async def list_engines(self, *, deadline_s: float | None = None) -> wire.ListEnginesResponse:
-        """The engines of the service, and which one answers."""
-        return await self._call(requests.list_engines(), deadline_s)
+    price = _method(requests.price)
+    greeks = _method(requests.greeks)
+    implied_volatility = _method(requests.implied_volatility)
+    put_portfolio = _method(requests.put_portfolio)
+    get_portfolio = _method(requests.get_portfolio)
+    list_portfolios = _method(requests.list_portfolios)
+    delete_portfolio = _method(requests.delete_portfolio)
+    expected_shortfall = _method(requests.expected_shortfall)
+    stress_test = _method(requests.stress_test)
+    what_if = _method(requests.what_if)
+    hedge = _method(requests.hedge)
+    list_engines = _method(requests.list_engines)
 
     async def watch_risk(
         self,
@@ -227,26 +84,20 @@ class AsyncRiskClient:
 
         With `resume` a service that goes away is waited for; its risk then starts with how things are.
         """
-        request = requests.watch_risk(portfolios, min_interval_ms)
-        clock = asyncio.get_running_loop().time
-        ends_at = None if deadline_s is None else clock() + deadline_s
-        failures = 0
+        watch = Watch(portfolios, min_interval_ms, deadline_s, resume)
         while True:
-            left = None if ends_at is None else max(0.0, ends_at - clock())
-            stream = self._stub.WatchRisk(request, timeout=left, metadata=await self._metadata())
+            metadata = await self._metadata()
+            stream = self._stub.WatchRisk(watch.request, timeout=watch.left_s(), metadata=metadata)
             try:
                 async for metrics in stream:
-                    failures = 0
+                    watch.heard()
                     yield metrics
                 return
             except grpc.RpcError as error:
-                fault = from_rpc(error)
-                if not (resume and isinstance(fault, Unavailable)):
-                    raise fault from None
+                pause_s = watch.pause_after_s(error)
             finally:
                 stream.cancel()
-            failures += 1
-            await asyncio.sleep(backoff_s(failures))
+            await asyncio.sleep(pause_s)
 
     async def close(self) -> None:
         """Ends the connection; open streams end with it."""
@@ -260,9 +111,27 @@ class AsyncRiskClient:
     ) -> None:
         await self.close()
 
-    async def _call(self, ask: Ask[Answer], deadline_s: float | None) -> Answer:
-        seconds = self._deadline_s if deadline_s is None else deadline_s
-        return ask.read(await self._answer(ask.rpc, ask.request, seconds))
+    async def _run(self, job: Job[Result]) -> Result:
+        """Sends a job's messages, as many at once as it allows, and reads the answers in their order."""
+        seconds = self._deadline_s if job.deadline_s is None else job.deadline_s
+        together = job.together(self._chunk_rows)
+        under_way: deque[asyncio.Task[Any]] = deque()
+        try:
+            for request in job.requests(self._chunk_rows):
+                if together == 1:
+                    job.take(await self._answer(job.rpc, request, seconds))
+                    continue
+                under_way.append(asyncio.create_task(self._answer(job.rpc, request, seconds)))
+                if len(under_way) == together:
+                    job.take(await under_way.popleft())
+            while under_way:
+                job.take(await under_way.popleft())
+        finally:
+            for call in under_way:
+                call.cancel()
+            # Also what failed meanwhile is heard, so that asyncio does not report it as forgotten.
+            await asyncio.gather(*under_way, return_exceptions=True)
+        return job.result()
 
     async def _answer(self, rpc: str, request: Any, seconds: float) -> Any:
         metadata = await self._metadata()
@@ -274,21 +143,3 @@ class AsyncRiskClient:
     async def _metadata(self) -> tuple[tuple[str, str], ...]:
         token = self._token() if callable(self._token) else self._token
         return bearer(await token if inspect.isawaitable(token) else token)
-
-    async def _rows(self, job: OptionJob, deadline_s: float | None) -> Any:
-        """One call for what fits into one, else parts, of which the next is under way while one computes."""
-        seconds = self._deadline_s if deadline_s is None else deadline_s
-        under_way: deque[asyncio.Task[Any]] = deque()
-        try:
-            for request in job.requests(self._chunk_rows):
-                under_way.append(asyncio.create_task(self._answer(job.rpc, request, seconds)))
-                if len(under_way) == PARTS_UNDER_WAY:
-                    job.take(await under_way.popleft())
-            while under_way:
-                job.take(await under_way.popleft())
-        finally:
-            for call in under_way:
-                call.cancel()
-            # Also what failed meanwhile is heard, so that asyncio does not report it as forgotten.
-            await asyncio.gather(*under_way, return_exceptions=True)
-        return job.result()

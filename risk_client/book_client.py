@@ -12,9 +12,10 @@ from protos.book.v1 import book_pb2 as wire
 from protos.book.v1.book_pb2_grpc import BookServiceStub
 from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1.orders_pb2 import OrderBatch
+from risk_client.connection import Token, bearer, open_channel
 from risk_client.errors import from_rpc
 
-DEADLINE_S = 5.0
+DEADLINE_S = 5.0  # of a call, unless the client is given another
 
 Answer = TypeVar("Answer")
 
@@ -23,13 +24,17 @@ class BookClient:
     """A connection to book_service. Safe to share between threads; close it, or use it in a `with`."""
 
     def __init__(
-        self, target: str, credentials: grpc.ChannelCredentials | None = None, token: str | None = None
+        self,
+        target: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: Token | None = None,
+        *,
+        deadline_s: float = DEADLINE_S,
     ) -> None:
-        self._channel = (
-            grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
-        )
+        self._channel: grpc.Channel = open_channel(grpc, target, credentials, token)
         self._stub = BookServiceStub(self._channel)
-        self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        self._token = token
+        self._deadline_s = deadline_s
 
     def submit_orders(self, orders: OrderBatch) -> list[Origin]:
         """Appends orders to the log; where each partition's part is."""
@@ -54,6 +59,6 @@ class BookClient:
 
     def _call(self, method: Callable[..., Answer], request: Any) -> Answer:
         try:
-            return method(request, timeout=DEADLINE_S, metadata=self._metadata)
+            return method(request, timeout=self._deadline_s, metadata=bearer(self._token))
         except grpc.RpcError as error:
             raise from_rpc(error) from None

@@ -40,6 +40,8 @@ IDEMPOTENT = (
     "WatchRisk",
     "ListEngines",
 )
+BOOK_SERVICE = "gpu_risk.book.v1.BookService"
+IDEMPOTENT_OF_BOOKS = ("GetBook",)  # an order sent twice is two orders
 
 Token = str | Callable[[], str]
 Pem = str | Path | bytes
@@ -52,7 +54,11 @@ def service_config() -> str:
         {
             "methodConfig": [
                 {
-                    "name": [{"service": SERVICE, "method": method} for method in IDEMPOTENT],
+                    "name": [
+                        {"service": service, "method": method}
+                        for service, methods in ((SERVICE, IDEMPOTENT), (BOOK_SERVICE, IDEMPOTENT_OF_BOOKS))
+                        for method in methods
+                    ],
                     "retryPolicy": {
                         "maxAttempts": TRIES_MAX,
                         "initialBackoff": f"{BACKOFF_S}s",
@@ -81,6 +87,19 @@ def channel_options() -> list[tuple[str, Any]]:
     ]
 
 
+def open_channel(
+    library: Any, target: str, credentials: grpc.ChannelCredentials | None, token: object
+) -> Any:
+    """A channel of `grpc` or `grpc.aio`; a token may not cross a network in the clear."""
+    if credentials is not None:
+        return library.secure_channel(target, credentials, channel_options())
+    if token is not None and not _on_this_machine(target):
+        raise ValueError(
+            f"a token for {target} would travel in the clear; give credentials=risk_client.tls(...)"
+        )
+    return library.insecure_channel(target, channel_options())
+
+
 def tls(
     ca: Pem | None = None, certificate: Pem | None = None, key: Pem | None = None
 ) -> grpc.ChannelCredentials:
@@ -98,14 +117,6 @@ def bearer(token: Token | None) -> tuple[tuple[str, str], ...]:
     if token is None:
         return ()
     return (("authorization", f"Bearer {token() if callable(token) else token}"),)
-
-
-def refuse_open_token(target: str, credentials: object, token: object) -> None:
-    """A token may not cross a network in the clear."""
-    if token is not None and credentials is None and not _on_this_machine(target):
-        raise ValueError(
-            f"a token for {target} would travel in the clear; give credentials=risk_client.tls(...)"
-        )
 
 
 def backoff_s(failures: int) -> float:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client.answers import Columns
+from risk_client.connection import PARTS_UNDER_WAY
 from risk_client.errors import ServiceFault
+from risk_client.jobs import Job
 from risk_client.tables import (
     Kind,
     column_kind,
@@ -37,7 +39,7 @@ Request = wire.PriceRequest | wire.GreeksRequest | wire.ImpliedVolatilityRequest
 
 
 @dataclass
-class OptionJob:
+class OptionJob(Job[Any]):
     """One question about many options; `requests` are its messages, `take` reads the answers to them."""
 
     rpc: str
@@ -46,6 +48,7 @@ class OptionJob:
     rows: int
     blank: Callable[[], Request]
     finish: Finish
+    deadline_s: float | None = None
     done: int = 0
     _answer: dict[str, NDArray[Any]] = field(default_factory=dict)
     _provenance: wire.Provenance = field(default_factory=wire.Provenance)
@@ -54,6 +57,10 @@ class OptionJob:
         for name in self.outputs:
             self._answer[name] = np.empty(self.rows, np.float64)
         self._answer["status"] = np.empty(self.rows, np.int32)
+
+    def together(self, chunk_rows: int) -> int:
+        """Beyond one message the next one travels while one is computed."""
+        return 1 if self.rows <= chunk_rows else PARTS_UNDER_WAY
 
     def requests(self, chunk_rows: int) -> Iterator[Request]:
         """The messages for all rows, made one by one."""
@@ -89,7 +96,9 @@ class OptionJob:
         return request
 
 
-def price_job(frame: Any, engine: str, fast: bool, prefix: str, given: Mapping[str, Any]) -> OptionJob:
+def price_job(
+    frame: Any, engine: str, fast: bool, prefix: str, given: Mapping[str, Any], deadline_s: float | None
+) -> OptionJob:
     """Prices."""
     method = wire.AMERICAN_METHOD_FAST if fast else wire.AMERICAN_METHOD_ACCURATE
     return _job(
@@ -99,10 +108,13 @@ def price_job(frame: Any, engine: str, fast: bool, prefix: str, given: Mapping[s
         prefix,
         given,
         OPTION_COLUMNS,
+        deadline_s,
     )
 
 
-def greeks_job(frame: Any, engine: str, fast: bool, prefix: str, given: Mapping[str, Any]) -> OptionJob:
+def greeks_job(
+    frame: Any, engine: str, fast: bool, prefix: str, given: Mapping[str, Any], deadline_s: float | None
+) -> OptionJob:
     """Prices and Greeks."""
     method = wire.AMERICAN_METHOD_FAST if fast else wire.AMERICAN_METHOD_ACCURATE
     return _job(
@@ -112,10 +124,13 @@ def greeks_job(frame: Any, engine: str, fast: bool, prefix: str, given: Mapping[
         prefix,
         given,
         OPTION_COLUMNS,
+        deadline_s,
     )
 
 
-def implied_volatility_job(frame: Any, engine: str, prefix: str, given: Mapping[str, Any]) -> OptionJob:
+def implied_volatility_job(
+    frame: Any, engine: str, prefix: str, given: Mapping[str, Any], deadline_s: float | None
+) -> OptionJob:
     """Implied vols; what stands in a table's column vol is not read."""
     names = tuple(name for name in (*OPTION_COLUMNS, "price") if name != "vol")
     given = {name: values for name, values in given.items() if name != "vol"}
@@ -126,6 +141,7 @@ def implied_volatility_job(frame: Any, engine: str, prefix: str, given: Mapping[
         prefix,
         given,
         names,
+        deadline_s,
     )
 
 
@@ -136,6 +152,7 @@ def _job(
     prefix: str,
     given: Mapping[str, Any],
     names: tuple[str, ...],
+    deadline_s: float | None,
 ) -> OptionJob:
     unknown = given.keys() - set(names)
     if unknown:
@@ -154,7 +171,7 @@ def _job(
         # A table whose every column was replaced by one value still has its rows.
         one, values = next(iter(arrays.items()))
         arrays[one] = np.repeat(values, rows)
-    return OptionJob(name, outputs, arrays, rows, blank, finish)
+    return OptionJob(name, outputs, arrays, rows, blank, finish, deadline_s)
 
 
 def _of_frame(

@@ -1,10 +1,13 @@
-"""What is sent for each method, and how its answer is read: the same for both clients."""
+"""The methods of both clients, each as the messages that it sends and how their answers are read.
+
+A function here becomes the method of its name in `RiskClient` and, awaited, in `AsyncRiskClient`; its
+parameters and its words are theirs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +15,10 @@ from numpy.typing import ArrayLike
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client.answers import ExpectedShortfall, Hedge, StressTest
+from risk_client.jobs import Ask, Job, Pages
+from risk_client.option_jobs import greeks_job, implied_volatility_job, price_job
 from risk_client.scenarios import ScenarioMessage
+from risk_client.tables import frame_kind
 
 Convention = Literal["exact_tail", "discrete"]
 Objective = Literal["delta", "delta_gamma_vega", "min_expected_shortfall"]
@@ -27,50 +33,98 @@ _OBJECTIVES: dict[Objective, wire.HedgeRequest.Objective.ValueType] = {
     "min_expected_shortfall": wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL,
 }
 
-Answer = TypeVar("Answer")
+
+def price(
+    frame: Any = None,
+    /,
+    *,
+    engine: str = "",
+    fast: bool = False,
+    prefix: str = "",
+    deadline_s: float | None = None,
+    **options: Any,
+) -> Job[Any]:
+    """Prices of options: of a table, or of columns (`spot=`, `strike=`, `expiry=` in years, `vol=`, ...).
+
+    A table of pandas, polars or arrow comes back with the columns price and status, their names after
+    `prefix`; a keyword replaces a column of it, `vol="iv"` takes another. Columns alone give `Columns`.
+    """
+    return price_job(frame, engine, fast, prefix, options, deadline_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Ask(Generic[Answer]):
-    """One call: the RPC, its message, and how to read what comes back."""
+def greeks(
+    frame: Any = None,
+    /,
+    *,
+    engine: str = "",
+    fast: bool = False,
+    prefix: str = "",
+    deadline_s: float | None = None,
+    **options: Any,
+) -> Job[Any]:
+    """Price and eight Greeks of options, as `price`."""
+    return greeks_job(frame, engine, fast, prefix, options, deadline_s)
 
-    rpc: str
-    request: Any
-    read: Callable[[Any], Answer]
+
+def implied_volatility(
+    given: Any = None,
+    /,
+    *,
+    engine: str = "",
+    prefix: str = "",
+    deadline_s: float | None = None,
+    **options: Any,
+) -> Job[Any]:
+    """Vols that reprice options: of a table with a column price, or of prices and columns of options."""
+    if given is not None and frame_kind(given) is None:
+        given, options = None, {**options, "price": given}
+    return implied_volatility_job(given, engine, prefix, options, deadline_s)
 
 
-def put_portfolio(portfolio: wire.Portfolio, expected_version: int) -> Ask[int]:
-    """Stores a portfolio."""
+def put_portfolio(
+    portfolio: wire.Portfolio, expected_version: int = 0, *, deadline_s: float | None = None
+) -> Job[int]:
+    """Stores a portfolio; returns its new version. Never sent twice by itself."""
     request = wire.PutPortfolioRequest(portfolio=portfolio, expected_version=expected_version)
-    return Ask("PutPortfolio", request, lambda answer: int(answer.version))
+    return Ask("PutPortfolio", request, lambda answer: int(answer.version), deadline_s)
 
 
-def get_portfolio(name: str) -> Ask[wire.Portfolio]:
-    """Reads a portfolio."""
-    return Ask("GetPortfolio", wire.GetPortfolioRequest(portfolio=name), _as_is)
+def get_portfolio(name: str, *, deadline_s: float | None = None) -> Job[wire.Portfolio]:
+    """A portfolio as it was put, with its version."""
+    return Ask("GetPortfolio", wire.GetPortfolioRequest(portfolio=name), _as_is, deadline_s)
 
 
-def list_portfolios(page_token: str) -> Ask[wire.ListPortfoliosResponse]:
-    """One page of the list."""
-    return Ask("ListPortfolios", wire.ListPortfoliosRequest(page_token=page_token), _as_is)
+def list_portfolios(*, deadline_s: float | None = None) -> Job[list[wire.ListPortfoliosResponse.Entry]]:
+    """Every portfolio that the caller may read; the deadline is that of each page."""
+    return Pages(
+        "ListPortfolios",
+        lambda token: wire.ListPortfoliosRequest(page_token=token),
+        lambda page: page.portfolios,
+        deadline_s,
+    )
 
 
-def delete_portfolio(name: str, expected_version: int) -> Ask[None]:
-    """Deletes a portfolio."""
+def delete_portfolio(name: str, expected_version: int = 0, *, deadline_s: float | None = None) -> Job[None]:
+    """Deletes a portfolio. Never sent twice by itself."""
     request = wire.DeletePortfolioRequest(portfolio=name, expected_version=expected_version)
-    return Ask("DeletePortfolio", request, lambda _: None)
+    return Ask("DeletePortfolio", request, lambda _: None, deadline_s)
 
 
 def expected_shortfall(
     portfolio: str | wire.Portfolio,
     scenarios: ScenarioMessage,
-    levels: Sequence[float],
-    convention: Convention,
-    with_components: bool,
-    with_pnl: bool,
-    engine: str,
-) -> Ask[ExpectedShortfall]:
-    """VaR and ES."""
+    *,
+    levels: Sequence[float] = (),
+    convention: Convention = "exact_tail",
+    with_components: bool = False,
+    with_pnl: bool = False,
+    engine: str = "",
+    deadline_s: float | None = None,
+) -> Job[ExpectedShortfall]:
+    """VaR and ES of a portfolio, stored (its name) or sent along, at `levels` (none: 0.975).
+
+    `scenarios` come from `risk_client.historical`, `monte_carlo` or `shocks`.
+    """
     request = wire.ExpectedShortfallRequest(
         levels=levels,
         convention=_CONVENTIONS[convention],
@@ -85,41 +139,57 @@ def expected_shortfall(
         request.monte_carlo.CopyFrom(scenarios)
     else:
         request.custom.CopyFrom(scenarios)
-    return Ask("ExpectedShortfall", request, ExpectedShortfall.of)
+    return Ask("ExpectedShortfall", request, ExpectedShortfall.of, deadline_s)
 
 
 def stress_test(
     portfolio: str | wire.Portfolio,
-    scenarios: wire.ScenarioColumns | None,
-    named: Sequence[str],
-    by_group: bool,
-    by_position: bool,
-    engine: str,
-) -> Ask[StressTest]:
-    """Given and named scenarios."""
+    scenarios: wire.ScenarioColumns | None = None,
+    *,
+    named: Sequence[str] = (),
+    by_group: bool = False,
+    by_position: bool = False,
+    engine: str = "",
+    deadline_s: float | None = None,
+) -> Job[StressTest]:
+    """What given scenarios (`risk_client.shocks`) and named events do to a portfolio."""
     request = wire.StressTestRequest(
         scenarios=scenarios, named=named, by_group=by_group, by_position=by_position, engine=engine
     )
     _set_book(request, portfolio)
-    return Ask("StressTest", request, StressTest.of)
+    return Ask("StressTest", request, StressTest.of, deadline_s)
 
 
-def what_if(portfolio: str, trade: wire.Positions, level: float, engine: str) -> Ask[wire.WhatIfResponse]:
-    """ES with and without a trade."""
+def what_if(
+    portfolio: str,
+    trade: wire.Positions,
+    *,
+    level: float = 0.0,
+    engine: str = "",
+    deadline_s: float | None = None,
+) -> Job[wire.WhatIfResponse]:
+    """ES of a stored portfolio with and without a trade in its underlyings; level 0 is 0.975."""
     request = wire.WhatIfRequest(portfolio=portfolio, trade=trade, level=level, engine=engine)
-    return Ask("WhatIf", request, _as_is)
+    return Ask("WhatIf", request, _as_is, deadline_s)
 
 
 def hedge(
     portfolio: str,
     objective: Objective,
-    instruments: wire.Positions | None,
-    lot_size: ArrayLike,
-    cost_per_lot: ArrayLike,
-    budget: float,
-    engine: str,
-) -> Ask[Hedge]:
-    """Trades that take risk off."""
+    instruments: wire.Positions | None = None,
+    *,
+    lot_size: ArrayLike = (),
+    cost_per_lot: ArrayLike = (),
+    budget: float = 0.0,
+    engine: str = "",
+    deadline_s: float | None = None,
+) -> Job[Hedge]:
+    """Trades that take risk off a stored portfolio.
+
+    An instrument's quantity is its largest position either way; without instruments a delta hedge
+    trades the underlyings. `lot_size` (units) and `cost_per_lot` (currency) hold one entry for all
+    instruments or one for each.
+    """
     request = wire.HedgeRequest(
         portfolio=portfolio,
         objective=_OBJECTIVES[objective],
@@ -129,17 +199,12 @@ def hedge(
     )
     for name, values in (("lot_size", lot_size), ("cost_per_lot", cost_per_lot)):
         packing.write(request, name, np.atleast_1d(np.asarray(values, dtype=np.float64)))
-    return Ask("Hedge", request, Hedge.of)
+    return Ask("Hedge", request, Hedge.of, deadline_s)
 
 
-def list_engines() -> Ask[wire.ListEnginesResponse]:
-    """The engines of the service."""
-    return Ask("ListEngines", wire.ListEnginesRequest(), _as_is)
-
-
-def watch_risk(portfolios: Sequence[str], min_interval_ms: int) -> wire.WatchRiskRequest:
-    """What is watched, and how often at most."""
-    return wire.WatchRiskRequest(portfolios=portfolios, min_interval_ms=min_interval_ms)
+def list_engines(*, deadline_s: float | None = None) -> Job[wire.ListEnginesResponse]:
+    """The engines of the service, and which one answers."""
+    return Ask("ListEngines", wire.ListEnginesRequest(), _as_is, deadline_s)
 
 
 def _as_is(answer: Any) -> Any:

@@ -43,7 +43,8 @@ class BookClient:
 
     def get_book(self, symbol: str, levels: int = 0) -> wire.Book:
         """Depth of an instrument now, best first."""
-        return self._call(self._stub.GetBook, wire.GetBookRequest(symbol=symbol, levels=levels))
+        book: wire.Book = self._call(self._stub.GetBook, wire.GetBookRequest(symbol=symbol, levels=levels))
+        return book
 
     def close(self) -> None:
         """Ends the connection."""

@@ -97,11 +97,15 @@ class Pages(Job[list[Any]]):
 
 def as_method(describe: Callable[..., Any], call: Method) -> Method:
     """`call` with the name, words and parameters of `describe`, and `self` before them."""
-    call = wraps(describe)(call)  # type: ignore[assignment]
-    parameters = inspect.signature(describe, eval_str=False)
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    call.__signature__ = parameters.replace(  # type: ignore[attr-defined]
-        parameters=[own, *parameters.parameters.values()]
+    given = inspect.signature(describe)
+    # `Job[X]`, as written there, gives X.
+    returns = str(given.return_annotation).removeprefix("Job[").removesuffix("]")
+    module = call.__module__
+    call = wraps(describe)(call)  # type: ignore[assignment]
+    call.__module__ = module
+    call.__signature__ = given.replace(  # type: ignore[attr-defined]
+        parameters=[own, *given.parameters.values()], return_annotation=returns
     )
     # Else whoever unwraps it finds a function without self.
     del call.__wrapped__  # type: ignore[attr-defined]

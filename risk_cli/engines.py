@@ -10,6 +10,7 @@ from rich.table import Table
 
 from risk_cli.answers import Form, show
 from risk_cli.refusals import DONE
+from risk_cli.server_options import Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class _Row:
     cannot: tuple[str, ...]
 
 
-def run_engines(server: str, form: Callable[[], Form]) -> int:
+def run_engines(server: Server, form: Callable[[], Form]) -> int:
     """Shows them; the exit status."""
     shape = form()
     found, serving = _of_server(server) if server else _of_this_machine()
@@ -48,7 +49,7 @@ def _of_this_machine() -> tuple[list[_Row], str]:
     return rows, gk.engine("auto").name
 
 
-def _of_server(server: str) -> tuple[list[_Row], str]:
+def _of_server(server: Server) -> tuple[list[_Row], str]:
     from risk_cli.servers import risk_server
 
     with risk_server(server) as client:

@@ -11,6 +11,7 @@ from risk_cli.answers import Form, show
 from risk_cli.engine_choice import chosen_engine
 from risk_cli.progress_bar import progress_bar
 from risk_cli.refusals import DONE, BadInput
+from risk_cli.server_options import Server
 from risk_cli.stress.command import SAMPLES
 from risk_cli.stress.in_process import run_in_process
 from risk_cli.stress.market_file import read_market
@@ -35,7 +36,7 @@ class Request:
     seed: int
     distribution: str
     vol_beta: float
-    server: str = ""
+    server: Server
 
 
 def run_es(request: Request, form: Callable[[], Form]) -> int:

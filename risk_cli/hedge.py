@@ -18,6 +18,7 @@ from gpu_kernels.optimise.min_es_hedge import min_es_hedge
 from risk_cli.answers import Form, money, plain_table, show
 from risk_cli.engine_choice import chosen_engine
 from risk_cli.refusals import DONE, BadInput, CannotDo
+from risk_cli.server_options import Server
 from risk_cli.servers import named_engine, risk_server
 from risk_cli.stress.book import Book, Layout, arrange, at_market
 from risk_cli.stress.command import SAMPLES
@@ -45,7 +46,7 @@ class Request:
     instruments: Path | None
     market: Path | None
     name: str
-    server: str
+    server: Server
     engine: str
     objective: str
     lot_size: float
@@ -113,8 +114,9 @@ def _of_server(request: Request) -> Answer:
         )
     made_with = f"{came.provenance.engine}, live at {request.server}"
     return Answer(
-        came.symbols, came.trade, came.cost, came.risk_before, came.risk_after, came.measure, made_with
-    )
+        came.symbols, came.trade, came.cost, came.risk_before, came.risk_after, came.measure, made_with,
+        came.warnings,
+    )  # fmt: skip
 
 
 def _of_this_machine(request: Request) -> Answer:

@@ -15,7 +15,8 @@ import typer
 from risk_cli.book.commands import book_app
 from risk_cli.extras import MissingExtra
 from risk_cli.feed.commands import feed
-from risk_cli.options import Csv, Engine, InFile, Json, Number, OtherServer, Parquet, Server, Settings
+from risk_cli.options import Csv, Engine, InFile, Json, Number, Parquet, Settings
+from risk_cli.server_options import Server, asks_server
 
 app = typer.Typer(
     name="risk",
@@ -66,20 +67,28 @@ def warm_up(
 
 
 @app.command()
+@asks_server("Address of risk_service.", default="127.0.0.1:50051")
 def watch(
-    server: Server = "127.0.0.1:50051",
     portfolio: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     seconds: Annotated[float, typer.Option(help="End after so long; 0: at Ctrl-C.", min=0.0)] = 0.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per update.")] = False,
+    *,
+    server: Server,
 ) -> None:
     """Shows the live risk of portfolios, and how long a tick takes to become a risk number."""
-    from risk_cli.watch import run_watch
+    from risk_cli.refusals import exit_status
 
-    raise typer.Exit(run_watch(server, portfolio or [], seconds, json))
+    def work() -> int:
+        from risk_cli.watch import run_watch
+
+        return run_watch(server, portfolio or [], seconds, json)
+
+    raise typer.Exit(exit_status(work))
 
 
 @app.command()
-def engines(server: OtherServer = "", json: Json = False, csv: Csv = False, parquet: Parquet = None) -> None:
+@asks_server("Those of a risk_service instead.")
+def engines(json: Json = False, csv: Csv = False, parquet: Parquet = None, *, server: Server) -> None:
     """Lists the engines: which are there, why not, and which one answers."""
     from risk_cli.refusals import exit_status
 
@@ -93,11 +102,11 @@ def engines(server: OtherServer = "", json: Json = False, csv: Csv = False, parq
 
 
 @app.command()
+@asks_server("Ask a risk_service, at its market.")
 def stress(
     portfolio: Annotated[Path | None, InFile(help="Positions, CSV or Parquet.")] = None,
     scenarios: Annotated[Path | None, InFile(help="Scenarios and limits, TOML.")] = None,
     market: Annotated[Path | None, InFile(help="Spots, vols, rates, TOML.")] = None,
-    server: Annotated[str, typer.Option(help="Ask a risk_service, at its market.", metavar="HOST:PORT")] = "",
     engine: Engine = "auto",
     report: Annotated[
         Path | None, typer.Option(help="Also a self-contained HTML report.", metavar="OUT.html")
@@ -106,6 +115,8 @@ def stress(
     json: Json = False,
     csv: Csv = False,
     parquet: Parquet = None,
+    *,
+    server: Server,
 ) -> None:
     """What a desk loses under scenarios, at its worst days and at its limits (status 3: one is breached)."""
     from risk_cli.answers import Form
@@ -117,6 +128,7 @@ def stress(
 
 
 @app.command()
+@asks_server("Ask a risk_service, at its market.")
 def es(
     portfolio: Annotated[Path | None, InFile(help="Positions, CSV or Parquet.")] = None,
     market: Annotated[Path | None, InFile(help="Spots, vols, rates, TOML.")] = None,
@@ -127,12 +139,13 @@ def es(
     seed: Annotated[int, typer.Option(help="Of the simulation.", min=0)] = 1,
     distribution: Annotated[str, typer.Option(help="normal, student_t or jump.")] = "normal",
     vol_beta: Annotated[float, typer.Option(help="Simulated vol change per log return.")] = 0.0,
-    server: OtherServer = "",
     engine: Engine = "auto",
     sample: Annotated[bool, typer.Option("--sample", help="The sample desk instead of files.")] = False,
     json: Json = False,
     csv: Csv = False,
     parquet: Parquet = None,
+    *,
+    server: Server,
 ) -> None:
     """Value-at-risk and expected shortfall of a portfolio, from history or simulation."""
     from risk_cli.refusals import exit_status
@@ -151,6 +164,7 @@ def es(
 
 
 @app.command()
+@asks_server("Ask a risk_service instead.")
 def price(
     options: Annotated[Path | None, InFile(help="Options in a file, CSV or Parquet.")] = None,
     spot: Number = None,
@@ -161,11 +175,12 @@ def price(
     dividend_yield: Annotated[float | None, typer.Option(help="Continuous, per year.")] = None,
     put: Annotated[bool, typer.Option("--put", help="A put; else a call.")] = False,
     american: Annotated[bool, typer.Option("--american", help="Exercise at any time.")] = False,
-    server: OtherServer = "",
     engine: Engine = "auto",
     json: Json = False,
     csv: Csv = False,
     parquet: Parquet = None,
+    *,
+    server: Server,
 ) -> None:
     """Price and Greeks of one option, or of a file of options (status 1: some row has no price)."""
     from risk_cli.answers import Form
@@ -178,6 +193,7 @@ def price(
 
 
 @app.command()
+@asks_server("Ask a risk_service instead.")
 def iv(
     options: Annotated[Path | None, InFile(help="Options in a file, CSV or Parquet.")] = None,
     price: Number = None,
@@ -188,11 +204,12 @@ def iv(
     dividend_yield: Annotated[float | None, typer.Option(help="Continuous, per year.")] = None,
     put: Annotated[bool, typer.Option("--put", help="A put; else a call.")] = False,
     american: Annotated[bool, typer.Option("--american", help="Exercise at any time.")] = False,
-    server: OtherServer = "",
     engine: Engine = "auto",
     json: Json = False,
     csv: Csv = False,
     parquet: Parquet = None,
+    *,
+    server: Server,
 ) -> None:
     """Implied volatility of one price, or of a file of prices (status 1: some row has none)."""
     from risk_cli.answers import Form
@@ -205,6 +222,7 @@ def iv(
 
 
 @app.command()
+@asks_server("Ask a risk_service, at its market.")
 def hedge(
     portfolio: Annotated[Path | None, InFile(help="Positions, CSV or Parquet.")] = None,
     instruments: Annotated[
@@ -219,13 +237,14 @@ def hedge(
     budget: Annotated[float, typer.Option(help="The most that trades may cost; 0: any.")] = 0.0,
     monte_carlo: Annotated[int, typer.Option(help="Simulate so many moves; 0: history.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Of the simulation.", min=0)] = 1,
-    server: OtherServer = "",
     name: Annotated[str, typer.Option(help="A portfolio that the server keeps.")] = "",
     engine: Engine = "auto",
     sample: Annotated[bool, typer.Option("--sample", help="The sample desk instead of files.")] = False,
     json: Json = False,
     csv: Csv = False,
     parquet: Parquet = None,
+    *,
+    server: Server,
 ) -> None:
     """What to trade against the risk of a portfolio, in whole lots, and what is left of it."""
     from risk_cli.refusals import exit_status

@@ -8,9 +8,6 @@ from typing import Annotated
 
 import typer
 
-Server = Annotated[str, typer.Option(help="Address of risk_service.", metavar="HOST:PORT")]
-BookServer = Annotated[str, typer.Option(help="Address of book_service.", metavar="HOST:PORT")]
-OtherServer = Annotated[str, typer.Option(help="Ask a risk_service instead.", metavar="HOST:PORT")]
 Settings = Annotated[
     Path | None, typer.Option("--settings", help="TOML file; the environment (GPU_RISK_…) wins over it.")
 ]

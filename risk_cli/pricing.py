@@ -14,6 +14,7 @@ import gpu_kernels as gk
 from risk_cli.answers import Form, plain_table, show
 from risk_cli.engine_choice import chosen_engine
 from risk_cli.refusals import DONE, FAILED, BadInput
+from risk_cli.server_options import Server
 from risk_cli.servers import named_engine, risk_server
 from risk_cli.sheets import Sheet, read_sheet
 
@@ -46,9 +47,7 @@ class _Asked:
     price: NDArray[np.float64]
 
 
-def run_price(
-    quote: Quote, file: Path | None, engine: str, form: Callable[[], Form], server: str = ""
-) -> int:
+def run_price(quote: Quote, file: Path | None, engine: str, form: Callable[[], Form], server: Server) -> int:
     """Prices and Greeks, of this machine or of a server; the exit status."""
     shape = form()
     asked = _asked(quote, file, ("spot", "strike", "expiry", "vol"), "price")
@@ -63,7 +62,7 @@ def run_price(
 
 
 def run_implied_vol(
-    quote: Quote, file: Path | None, engine: str, form: Callable[[], Form], server: str = ""
+    quote: Quote, file: Path | None, engine: str, form: Callable[[], Form], server: Server
 ) -> int:
     """Implied vols, of this machine or of a server; the exit status."""
     shape = form()

@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 
 from book_service.settings import BookServiceSettings
 from market_sim.settings import MarketSimSettings
+from risk_cli.servers import ClientSettings
 from risk_service.settings import RiskServiceSettings
 from service_kit.settings import load
 
 SettingsT = TypeVar("SettingsT")
 
 # All processes may share one environment or file: each knows the others' names and passes them over.
-EVERY_PROCESS = (RiskServiceSettings, BookServiceSettings, MarketSimSettings)
+EVERY_PROCESS = (RiskServiceSettings, BookServiceSettings, MarketSimSettings, ClientSettings)
 
 
 def loaded(settings_class: type[SettingsT], toml: Path | None = None) -> SettingsT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from google.protobuf.json_format import MessageToDict
 from rich.console import Console
@@ -12,31 +13,27 @@ from rich.live import Live
 
 from protos.risk.v1.risk_pb2 import RiskMetrics
 from risk_cli.desk_view import DeskView
+from risk_cli.refusals import DONE
 from risk_cli.screen import plain_lines, render, timing_line
+from risk_cli.server_options import Server
+from risk_cli.servers import risk_server
+from risk_client import DeadlinePassed
 
 REFRESH_PER_SECOND = 8
 PLAIN_EVERY_S = 1.0
 
 
-def run_watch(server: str, portfolios: Sequence[str], seconds: float, as_json: bool) -> int:
+def run_watch(server: Server, portfolios: Sequence[str], seconds: float, as_json: bool) -> int:
     """Watches until Ctrl-C, or for `seconds`; the exit status."""
-    from risk_client import DeadlinePassed, RiskClient, RiskClientError
-
-    try:
-        with RiskClient(server) as client:
-            stream = client.watch_risk(portfolios, deadline_s=seconds or None)
-            if as_json:
-                _print_json(stream)
-            elif sys.stdout.isatty():
-                _show(stream, server)
-            else:
-                _print_lines(stream)
-    except (KeyboardInterrupt, DeadlinePassed):
-        return 0
-    except RiskClientError as error:
-        print(f"risk watch: {server}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    with risk_server(server) as client, suppress(KeyboardInterrupt, DeadlinePassed):
+        stream = client.watch_risk(portfolios, deadline_s=seconds or None)
+        if as_json:
+            _print_json(stream)
+        elif sys.stdout.isatty():
+            _show(stream, server.address)
+        else:
+            _print_lines(stream)
+    return DONE
 
 
 def _show(stream: Iterator[RiskMetrics], server: str) -> None:

@@ -11,6 +11,7 @@ from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from risk_cli.refusals import BadInput
 from risk_cli.stress import osi
+from risk_cli.stress.book import Layout
 from risk_cli.stress.market_file import CLOSE_UTC
 from risk_cli.stress.portfolio_file import Position
 
@@ -21,6 +22,18 @@ _KINDS = {
 }
 
 
+def portfolio_message(layout: Layout, name: str) -> wire.Portfolio:
+    """The positions of a layout; its groups are the layout's cells."""
+    message = wire.Portfolio(
+        portfolio=name,
+        underlyings=layout.underlyings,
+        groups=[f"{number}" for number in range(len(layout.cells))],
+        positions=_message(layout.positions, layout.underlyings),
+    )
+    packing.write(message.positions, "group_index", layout.cell)
+    return message
+
+
 def instruments_message(rows: Sequence[Position], underlyings: Sequence[str]) -> wire.Positions:
     """`rows` in their order; each must be on one of a stored portfolio's `underlyings`."""
     for one in rows:
@@ -29,10 +42,15 @@ def instruments_message(rows: Sequence[Position], underlyings: Sequence[str]) ->
                 f"{one.place}, column {one.name_column}: {one.underlying} is no underlying of the portfolio, "
                 f"which has {', '.join(underlyings)}"
             )
+    return _message(rows, underlyings)
+
+
+def _message(rows: Sequence[Position], underlyings: Sequence[str]) -> wire.Positions:
+    place = {name: number for number, name in enumerate(underlyings)}
     american = [osi.is_american(one.root) if one.american is None else one.american for one in rows]
     message = wire.Positions(symbol=[_symbol(one) for one in rows])
     columns: dict[str, Sequence[object]] = {
-        "underlying_index": [underlyings.index(one.underlying) for one in rows],
+        "underlying_index": [place[one.underlying] for one in rows],
         "kind": [_KINDS[one.kind] for one in rows],
         "quantity": [one.quantity for one in rows],
         "multiplier": [one.multiplier for one in rows],

@@ -81,6 +81,7 @@ class StressTest:
     value_today: float
     portfolio_version: int
     provenance: wire.Provenance
+    warnings: tuple[str, ...] = ()  # what is not in the numbers, and why
 
     @classmethod
     def of(cls, answer: wire.StressTestResponse) -> StressTest:
@@ -94,6 +95,7 @@ class StressTest:
             value_today=answer.value_today,
             portfolio_version=answer.portfolio_version,
             provenance=answer.provenance,
+            warnings=tuple(answer.warnings),
         )
 
 
@@ -109,6 +111,7 @@ class Hedge:
     measure: str
     portfolio_version: int
     provenance: wire.Provenance
+    warnings: tuple[str, ...] = ()  # what is not in the numbers, and why
 
     @classmethod
     def of(cls, answer: wire.HedgeResponse) -> Hedge:
@@ -122,4 +125,5 @@ class Hedge:
             measure=answer.measure,
             portfolio_version=answer.portfolio_version,
             provenance=answer.provenance,
+            warnings=tuple(answer.warnings),
         )

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from risk_cli.options import BookServer, Csv, Json, Parquet, Settings
+from risk_cli.options import Csv, Json, Parquet, Settings
+from risk_cli.server_options import Server, asks_server
 
 book_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -23,15 +24,17 @@ def book(context: typer.Context, settings: Settings = None) -> None:
 
 
 @book_app.command("show")
+@asks_server("Address of book_service.", default="127.0.0.1:50051")
 def show_book(
     symbol: Annotated[str, typer.Argument(help="An instrument of book_service.")],
-    server: BookServer = "127.0.0.1:50051",
     levels: Annotated[int, typer.Option(help="On each side.", min=1, max=1000)] = 10,
     live: Annotated[bool, typer.Option("--live", help="Draws it again and again until Ctrl-C.")] = False,
     png: Annotated[Path | None, typer.Option(help="Also a picture of the depth.", metavar="PATH")] = None,
     json: Json = False,
     csv: Csv = False,
     parquet: Parquet = None,
+    *,
+    server: Server,
 ) -> None:
     """Draws the depth of an instrument."""
     from risk_cli.refusals import exit_status

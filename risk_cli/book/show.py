@@ -15,8 +15,9 @@ from risk_cli.answers import Form, show
 from risk_cli.book.drawing import drawn, plain
 from risk_cli.book.ladder import Ladder, body_of, ladder_of, rows_of
 from risk_cli.book.picture import write_picture
-from risk_cli.refusals import DONE, BadInput, CannotDo
-from risk_client import BookClient, InvalidRequest, NotFound, RiskClientError
+from risk_cli.refusals import DONE, BadInput
+from risk_cli.server_options import Server
+from risk_cli.servers import book_server
 
 LIVE_EVERY_S = 0.25
 COLUMNS = ("symbol", "side", "level", "price", "price_ticks", "quantity", "orders", "up_to_here")
@@ -27,7 +28,7 @@ class Request:
     """The command line."""
 
     symbol: str
-    server: str
+    server: Server
     levels: int
     png: Path | None
     live: bool
@@ -40,19 +41,14 @@ def run_show(request: Request, form: Callable[[], Form]) -> int:
         raise BadInput("--live: draws on a terminal, without --json, --csv, --parquet or --png")
     if request.live and not sys.stdout.isatty():
         raise BadInput("--live: stdout is no terminal")
-    try:
-        with BookClient(request.server) as client:
+    with book_server(request.server) as client:
 
-            def fetch() -> Ladder:
-                return ladder_of(client.get_book(request.symbol, request.levels))
+        def fetch() -> Ladder:
+            return ladder_of(client.get_book(request.symbol, request.levels))
 
-            if request.live:
-                return _follow(fetch)
-            answer(fetch(), shape, request.png)
-    except (InvalidRequest, NotFound) as fault:
-        raise BadInput(f"{request.server} refuses: {fault}") from None
-    except RiskClientError as fault:
-        raise CannotDo(f"{request.server}: {fault}") from None
+        if request.live:
+            return _follow(fetch)
+        answer(fetch(), shape, request.png)
     return DONE
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from risk_cli.answers import Form, show
 from risk_cli.progress_bar import progress_bar
 from risk_cli.refusals import DONE, LIMIT_BREACHED, BadInput
+from risk_cli.server_options import Server
 from risk_cli.stress.market_file import Market, market_of, read_market
 from risk_cli.stress.outcome import Outcome
 from risk_cli.stress.portfolio_file import Position, read_portfolio
@@ -26,7 +27,7 @@ class Request:
     scenarios: Path | None
     market: Path | None
     engine: str
-    server: str
+    server: Server
     report: Path | None
     sample: bool
 

@@ -4,65 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
 
 import numpy as np
 
 import gpu_kernels as gk
 import risk_client
-from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from risk_cli.refusals import BadInput, CannotDo
-from risk_cli.stress import osi
+from risk_cli.server_options import Server
+from risk_cli.servers import named_engine, risk_server
 from risk_cli.stress.book import Layout, arrange
 from risk_cli.stress.in_process import Advance, ladder_grids
 from risk_cli.stress.limits import usages
-from risk_cli.stress.market_file import CLOSE_UTC
 from risk_cli.stress.outcome import Distribution, Floats, Outcome, Stress
 from risk_cli.stress.portfolio_file import Position
 from risk_cli.stress.scenario_file import LEVELS, WHOLE_FILE, Past, Plan, Simulation
 from risk_cli.stress.shocks import TRADING_DAYS, Stresses, build_stresses
 from risk_cli.stress.wording import scenario_words
+from risk_cli.wire_positions import portfolio_message
 
-# A large book on a busy server; the bar shows that it is being waited for.
-DEADLINE_S = 120.0
 # Fewer days than this have no whole outcome beyond the last of LEVELS.
 WINDOW_OF_ALL_LEVELS = 110
-_KINDS = {
-    "option": wire.INSTRUMENT_KIND_OPTION,
-    "future": wire.INSTRUMENT_KIND_FUTURE,
-    "spot": wire.INSTRUMENT_KIND_SPOT,
-}
 
 
 def run_through_server(
     positions: Sequence[Position],
     plan: Plan,
-    server: str,
+    server: Server,
     engine: str,
     progress: Callable[[int], Advance],
 ) -> Outcome:
     """The whole run; `engine` is the server's choice if it is auto."""
     layout = arrange(positions)
     _check_plan(plan)
-    book = _portfolio(layout)
+    book = portfolio_message(layout, "risk stress")
     stresses = build_stresses(plan, layout.underlyings, (), None)
     asked = plan.distributions or (Past(None, "history"),)
     advance = progress(1 + len(asked))
-    chosen = "" if engine == "auto" else engine
-    try:
-        with risk_client.RiskClient(server, deadline_s=DEADLINE_S) as client:
-            done, worst, answer = _stresses(client, book, layout, stresses, chosen)
+    chosen = named_engine(engine)
+    with risk_server(server) as client:
+        done, worst, answer = _stresses(client, book, layout, stresses, chosen)
+        advance(1)
+        distributions, notes = [], [*stresses.notes, *answer.warnings]
+        for one in asked:
+            found = _distribution(client, book, one, chosen, notes, plan)
+            distributions.extend(found)
             advance(1)
-            distributions, notes = [], list(stresses.notes)
-            for one in asked:
-                found = _distribution(client, book, one, chosen, notes, plan)
-                distributions.extend(found)
-                advance(1)
-    except risk_client.InvalidRequest as fault:
-        raise BadInput(f"{server} refuses: {fault}") from None
-    except risk_client.RiskClientError as fault:
-        raise CannotDo(f"{server}: {fault}") from None
     came = answer.provenance
     if any(one.kind == "future" for one in layout.positions):
         notes.append("the server counts futures in the value of today, at the spot of their underlying")
@@ -98,52 +85,6 @@ def _check_plan(plan: Plan) -> None:
     for limit in plan.limits:
         if limit.name == "es_975" and limit.scope != WHOLE_FILE:
             raise BadInput(f"{plan.file}, limits.{limit.scope}.es_975: --server tells no ES of one portfolio")
-
-
-def _portfolio(layout: Layout) -> wire.Portfolio:
-    """The positions as the service takes them; the groups are the layout's cells."""
-    rows = layout.positions
-    message = wire.Portfolio(
-        portfolio="risk stress",
-        underlyings=layout.underlyings,
-        groups=[f"{number}" for number in range(len(layout.cells))],
-        positions=wire.Positions(symbol=[_symbol(one) for one in rows]),
-    )
-    positions = message.positions
-    american = [osi.is_american(one.root) if one.american is None else one.american for one in rows]
-    columns: dict[str, Sequence[object]] = {
-        "underlying_index": layout.underlying.tolist(),
-        "kind": [_KINDS[one.kind] for one in rows],
-        "quantity": [one.quantity for one in rows],
-        "multiplier": [one.multiplier for one in rows],
-        "expiry_time_ns": [_expiry_ns(one) for one in rows],
-        "strike": [one.strike for one in rows],
-        "is_call": [one.is_call for one in rows],
-        "american": [flag and one.kind == "option" for flag, one in zip(american, rows, strict=True)],
-        "group_index": layout.cell.tolist(),
-    }
-    for name, values in columns.items():
-        packing.write(positions, name, np.asarray(values))
-    return message
-
-
-def _symbol(position: Position) -> str:
-    if position.kind != "option":
-        return position.underlying
-    return osi.symbol_of(position.root, _day(position), position.is_call, position.strike)
-
-
-def _day(position: Position) -> date:
-    if isinstance(position.expiry, date):
-        return position.expiry
-    raise BadInput(f"{position.place}, column expiry: must be a date with --server, not years")
-
-
-def _expiry_ns(position: Position) -> int:
-    if position.expiry is None:
-        return 0
-    moment = datetime.combine(_day(position), CLOSE_UTC, UTC)
-    return int(moment.timestamp()) * 1_000_000_000
 
 
 def _stresses(

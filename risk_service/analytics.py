@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gpu_kernels.analytics import SeriesFigures, series_figures
 from protos.market.v1.market_pb2 import EVENT_KIND_QUOTE, EVENT_KIND_TRADE
 from protos.risk.v1.risk_pb2 import AnalyticsResult
-from risk_service.market_events import MarketEvents
+from risk_service.market_events import MarketEvents, Tick
 from risk_service.market_state import UNTRUSTED
 
 BAR_NS = 1_000_000_000
@@ -32,20 +32,24 @@ class Analytics:
     _complete: int = -1  # bars before this one are
     _told: int = -1
 
-    def take(self, key: str, events: MarketEvents) -> None:
+    def take(self, key: str, events: MarketEvents | Tick) -> None:
         """Takes in the trusted prices of the underlying `key` in one of its records."""
+        if isinstance(events, Tick):
+            place = self._place(key, events.source_time_ns)
+            if place is not None and events.symbol == key and not events.flags & UNTRUSTED:
+                self._take_one(place, events.kind, events.bid, events.ask, events.price, events.quantity)
+            return
         if not len(events):
             return
-        self._advance(int(events.source_time_ns.max()) // BAR_NS)
-        place = self._places.get(key)
+        place = self._place(key, int(events.source_time_ns.max()))
         if place is None:
-            if len(self._places) >= UNDERLYINGS_MAX:
-                return
-            place = self._places[key] = len(self._places)
-            self._bars = np.concatenate((self._bars, _nothing(1, BARS + 1)), axis=1)
+            return
         for row in np.flatnonzero((events.flags & UNTRUSTED) == 0).tolist():
             if events.symbols[events.symbol_index[row]] == key:
-                self._take_one(place, events, row)
+                one = (
+                    float(column[row]) for column in (events.bid, events.ask, events.price, events.quantity)
+                )
+                self._take_one(place, int(events.kind[row]), *one)
 
     def results(self) -> list[AnalyticsResult]:
         """Figures of all underlyings if a bar was completed since they were asked for last; else nothing."""
@@ -65,16 +69,24 @@ class Analytics:
         self._bars = np.concatenate((self._bars[:, :, ahead:], _nothing(len(self._places), ahead)), axis=2)
         self._complete = bar
 
-    def _take_one(self, place: int, events: MarketEvents, row: int) -> None:
-        kind = events.kind[row]
-        now = self._bars[:, place, -1]
-        if kind == EVENT_KIND_QUOTE and events.bid[row] > 0.0 and events.ask[row] > 0.0:
-            now[_PRICE] = 0.5 * (events.bid[row] + events.ask[row])
-        elif kind == EVENT_KIND_TRADE and events.price[row] > 0.0 and events.quantity[row] > 0.0:
-            if np.isnan(now[_PRICE]):
-                now[_PRICE] = events.price[row]
-            now[_VOLUME] += events.quantity[row]
-            now[_TURNOVER] += events.price[row] * events.quantity[row]
+    def _place(self, key: str, time_ns: int) -> int | None:
+        """Of an underlying, at this moment; None for one too many."""
+        self._advance(time_ns // BAR_NS)
+        place = self._places.get(key)
+        if place is None and len(self._places) < UNDERLYINGS_MAX:
+            place = self._places[key] = len(self._places)
+            self._bars = np.concatenate((self._bars, _nothing(1, BARS + 1)), axis=1)
+        return place
+
+    def _take_one(self, place: int, kind: int, bid: float, ask: float, price: float, quantity: float) -> None:
+        bars = self._bars
+        if kind == EVENT_KIND_QUOTE and bid > 0.0 and ask > 0.0:
+            bars[_PRICE, place, -1] = 0.5 * (bid + ask)
+        elif kind == EVENT_KIND_TRADE and price > 0.0 and quantity > 0.0:
+            if np.isnan(bars[_PRICE, place, -1]):
+                bars[_PRICE, place, -1] = price
+            bars[_VOLUME, place, -1] += quantity
+            bars[_TURNOVER, place, -1] += price * quantity
 
     def _results(self, bars: NDArray[np.float64], time_ns: int) -> list[AnalyticsResult]:
         if not self._places:

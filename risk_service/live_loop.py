@@ -19,7 +19,7 @@ from risk_service.board import RiskBoard
 from risk_service.desk_books import DeskBooks
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_snapshot import LiveSnapshot, Measured, SnapshotDesk
-from risk_service.market_events import MarketEvents
+from risk_service.market_events import MarketEvents, Tick
 from risk_service.market_state import Clocks, MarketState
 from risk_service.portfolios import PortfolioStore, check
 from risk_service.positions import Fill, Positions
@@ -63,7 +63,7 @@ def decode_portfolio(value: bytes) -> Portfolio | None:
 class LiveLoop:
     """Owns the live state; runs in one thread. What others see goes through the board and the store."""
 
-    market_consumer: Consumer[MarketEvents]
+    market_consumer: Consumer[MarketEvents | Tick]
     portfolio_consumer: Consumer[Portfolio | None]
     fill_consumer: Consumer[tuple[Fill, ...]]
     producer: Producer
@@ -119,7 +119,7 @@ class LiveLoop:
         if messages:
             self.market_consumer.lag()  # sets the metric
 
-    def _arrived(self) -> list[Message[MarketEvents]]:
+    def _arrived(self) -> list[Message[MarketEvents | Tick]]:
         """What the market says next; nothing once the wait is over, or as soon as a call asks for us."""
         ends = time.monotonic() + self.poll_wait_s
         while True:
@@ -139,9 +139,16 @@ class LiveLoop:
             measured[name] = Measured(
                 self.writer.engine, last.book, marks, historical, last.pnl, seen, last.snapshot_id
             )
-        return LiveSnapshot(market, marks, dict(self.desk_books.books), measured)
+        return LiveSnapshot(
+            market,
+            marks,
+            dict(self.desk_books.books),
+            measured,
+            self.positions.all_quantities(),
+            self.positions.snapshot_id(),
+        )
 
-    def _apply(self, message: Message[MarketEvents]) -> None:
+    def _apply(self, message: Message[MarketEvents | Tick]) -> None:
         record = message.record
         # A number is the work of many ticks; its trace goes on from the newest of them.
         self._headers = record.headers

@@ -46,25 +46,44 @@ class MarketEvents:
         return len(self.kind)
 
 
-def decode(value: bytes) -> MarketEvents:
+@dataclass(slots=True)
+class Tick:
+    """A batch of one clean event, of which a fast feed sends thousands a second."""
+
+    symbol: str
+    normalized_time_ns: int
+    kind: int
+    source_time_ns: int
+    bid: float
+    ask: float
+    price: float
+    quantity: float
+    flags: int
+    rate: float
+    dividend_yield: float
+
+    def __len__(self) -> int:
+        return 1
+
+
+def decode(value: bytes) -> MarketEvents | Tick:
     """Reads a record's value; a value that is no batch raises ValueError naming the column."""
     batch = NormalizedBatch.FromString(value)
+    tick = _tick(batch)
+    if tick is not None:
+        return tick
     rows = packing.row_count(batch, COLUMNS)
     packing.names(batch, "symbols", "symbol_index", rows)
-    # Most records of a fast feed hold one event.
-    column = _one if rows == 1 else packing.column
-    columns: dict[str, NDArray[Any]] = {name: column(batch, name, rows) for name in COLUMNS}
+    columns: dict[str, NDArray[Any]] = {name: packing.column(batch, name, rows) for name in COLUMNS}
     return MarketEvents(symbols=tuple(batch.symbols), normalized_time_ns=batch.normalized_time_ns, **columns)
 
 
-_TYPES: dict[str, Any] = {
-    "symbol_index": np.uint32,
-    "kind": np.int32,
-    "source_time_ns": np.int64,
-    "flags": np.uint32,
-}
-
-
-def _one(batch: NormalizedBatch, name: str, rows: int) -> NDArray[Any]:
-    """The column of a batch of one row, which has one entry or none."""
-    return np.array(getattr(batch, name)[:rows] or (0,), _TYPES.get(name, np.float64))
+def _tick(batch: NormalizedBatch) -> Tick | None:
+    """The event of a batch of one row, whose columns have one entry or none; None for any other batch."""
+    columns = [getattr(batch, name) for name in COLUMNS]
+    if max(map(len, columns)) != 1:
+        return None
+    place, *values = [column[0] if column else 0 for column in columns]
+    if place >= len(batch.symbols):
+        return None
+    return Tick(batch.symbols[place], batch.normalized_time_ns, *values)

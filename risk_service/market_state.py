@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from protos.market.v1.market_pb2 import (
     EVENT_KIND_REFERENCE,
     EVENT_KIND_TRADE,
 )
-from risk_service.market_events import MarketEvents
+from risk_service.market_events import MarketEvents, Tick
 
 # A price with one of these flags is reported by the normaliser as not to be trusted: it marks nothing.
 UNTRUSTED = EVENT_FLAG_CROSSED | EVENT_FLAG_OUT_OF_BAND | EVENT_FLAG_STALE
@@ -56,12 +57,14 @@ def _empty(capacity: int) -> NDArray[np.void]:
     return slots
 
 
-@dataclass(frozen=True, slots=True)
-class Clocks:
+class Clocks(NamedTuple):
     """Newest moments seen. The numbers follow the source's; the other only measures the way of a tick."""
 
     source_time_ns: int = 0
     normalized_time_ns: int = 0
+
+
+_UNSET = Clocks()
 
 
 @dataclass(slots=True)
@@ -71,15 +74,20 @@ class MarketState:
     _slots: dict[str, int] = field(default_factory=dict)
     _data: NDArray[np.void] = field(default_factory=lambda: _empty(_FIRST_CAPACITY))
     _next_offsets: dict[int, int] = field(default_factory=dict)
-    clocks: Clocks = Clocks()
+    clocks: Clocks = _UNSET
+    _columns: dict[str, NDArray[Any]] = field(default_factory=dict)  # views of `_data`
+    _snapshot_id: str | None = None
 
-    def apply(self, events: MarketEvents, key: str, partition: int, offset: int) -> set[str]:
+    def __post_init__(self) -> None:
+        self._hold(self._data)
+
+    def apply(self, events: MarketEvents | Tick, key: str, partition: int, offset: int) -> set[str]:
         """Takes in one record, all of it of the underlying `key`; returns the symbols that changed."""
         underlying = self._slot(key)
-        if len(events) == 1:
-            changed = self._apply_one(events, underlying)
+        self._snapshot_id = None
+        if isinstance(events, Tick):
             self._next_offsets[partition] = offset + 1
-            return changed
+            return {events.symbol} if self._apply_tick(events, underlying) else set()
         slots = self.slots(events.symbols)
         places = slots[events.symbol_index]
         changed = self._set_references(events, places)
@@ -94,37 +102,38 @@ class MarketState:
         self._next_offsets[partition] = offset + 1
         return changed
 
-    def _apply_one(self, events: MarketEvents, underlying: int) -> set[str]:
-        """As `apply` for a record of one event, of which a fast feed sends thousands a second."""
-        symbol = events.symbols[int(events.symbol_index[0])]
-        place, kind, time_ns = self._slot(symbol), int(events.kind[0]), int(events.source_time_ns[0])
+    def _apply_tick(self, tick: Tick, underlying: int) -> bool:
+        """As `apply` for a record of one event; whether it changed anything."""
+        place, kind, time_ns = self._slot(tick.symbol), tick.kind, tick.source_time_ns
+        clocks, columns = self.clocks, self._columns
         self.clocks = Clocks(
-            max(self.clocks.source_time_ns, time_ns),
-            max(self.clocks.normalized_time_ns, events.normalized_time_ns),
+            max(clocks.source_time_ns, time_ns), max(clocks.normalized_time_ns, tick.normalized_time_ns)
         )
-        row = self._data[place]
         if kind == EVENT_KIND_REFERENCE:
-            row["rate"], row["dividend_yield"] = events.rate[0], events.dividend_yield[0]
-            return {symbol}
-        if int(events.flags[0]) & UNTRUSTED:
-            return set()
-        if kind == EVENT_KIND_QUOTE:
-            bid, ask = float(events.bid[0]), float(events.ask[0])
-            if not (ask > 0.0 and (bid > 0.0 or place != underlying)):
-                return set()
-            row["mid"], row["time_ns"] = 0.5 * (bid + ask), time_ns
-            self._tie_to_underlying(_Priced(_FIRST_ROW, np.array([place])), underlying)
-            return {symbol}
-        if kind == EVENT_KIND_TRADE and events.price[0] > 0.0:
-            row["last"], row["time_ns"] = events.price[0], time_ns
-            return {symbol}
-        return set()
+            columns["rate"][place], columns["dividend_yield"][place] = tick.rate, tick.dividend_yield
+            return True
+        if tick.flags & UNTRUSTED:
+            return False
+        if kind == EVENT_KIND_QUOTE and tick.ask > 0.0 and (tick.bid > 0.0 or place != underlying):
+            columns["mid"][place], columns["time_ns"][place] = 0.5 * (tick.bid + tick.ask), time_ns
+            mid = columns["mid"][underlying]
+            columns["underlying_spot"][place] = mid if mid == mid else columns["last"][underlying]
+            columns["underlying_rate"][place] = columns["rate"][underlying]
+            columns["underlying_yield"][place] = columns["dividend_yield"][underlying]
+            columns["quotes"][place] += 1
+            return True
+        if kind == EVENT_KIND_TRADE and tick.price > 0.0:
+            columns["last"][place], columns["time_ns"][place] = tick.price, time_ns
+            return True
+        return False
 
     def snapshot_id(self) -> str:
         """Names the exact prefix of the log that this state is made of: partition and next offset of each."""
-        return ",".join(
-            f"{partition}:{self._next_offsets[partition]}" for partition in sorted(self._next_offsets)
-        )
+        if self._snapshot_id is None:
+            self._snapshot_id = ",".join(
+                f"{partition}:{self._next_offsets[partition]}" for partition in sorted(self._next_offsets)
+            )
+        return self._snapshot_id
 
     @property
     def valuation_time_ns(self) -> int:
@@ -149,13 +158,13 @@ class MarketState:
 
     def column(self, name: str, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         """One column at the given slots; NaN where a slot is missing."""
-        values = self._data[name][slots].astype(np.float64)
+        values = self._columns[name][slots].astype(np.float64, copy=False)
         values[slots == MISSING] = np.nan
         return values
 
     def times_ns(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Moment of each slot's newest good price, by the source's clock; 0 where there is none."""
-        times = self._data["time_ns"][slots].astype(np.int64)
+        times = self._columns["time_ns"][slots]
         times[slots == MISSING] = 0
         return times
 
@@ -167,14 +176,18 @@ class MarketState:
     def _slot(self, symbol: str) -> int:
         slot = self._slots.setdefault(symbol, len(self._slots))
         if slot >= len(self._data):
-            self._data = np.concatenate((self._data, _empty(slot)))
+            self._hold(np.concatenate((self._data, _empty(slot))))
         return slot
+
+    def _hold(self, data: NDArray[np.void]) -> None:
+        self._data = data
+        self._columns = {name: data[name] for name in _SLOT.names or ()}
 
     def _set_references(self, events: MarketEvents, places: NDArray[np.int64]) -> set[str]:
         rows = np.flatnonzero(events.kind == EVENT_KIND_REFERENCE)
         # NumPy keeps the last of several writes to one place, which is the latest event of the record.
-        self._data["rate"][places[rows]] = events.rate[rows]
-        self._data["dividend_yield"][places[rows]] = events.dividend_yield[rows]
+        self._columns["rate"][places[rows]] = events.rate[rows]
+        self._columns["dividend_yield"][places[rows]] = events.dividend_yield[rows]
         return {events.symbols[index] for index in np.unique(events.symbol_index[rows]).tolist()}
 
     def _set_prices(self, events: MarketEvents, places: NDArray[np.int64], underlying: int) -> _Priced:
@@ -183,24 +196,21 @@ class MarketState:
         two_sided = (events.bid > 0.0) | (places != underlying)
         quoted = trusted & (events.kind == EVENT_KIND_QUOTE) & two_sided & (events.ask > 0.0)
         traded = trusted & (events.kind == EVENT_KIND_TRADE) & (events.price > 0.0)
-        self._data["mid"][places[quoted]] = 0.5 * (events.bid[quoted] + events.ask[quoted])
-        self._data["last"][places[traded]] = events.price[traded]
+        self._columns["mid"][places[quoted]] = 0.5 * (events.bid[quoted] + events.ask[quoted])
+        self._columns["last"][places[traded]] = events.price[traded]
         either = quoted | traded
-        self._data["time_ns"][places[either]] = events.source_time_ns[either]
+        self._columns["time_ns"][places[either]] = events.source_time_ns[either]
         return _Priced(np.flatnonzero(either), np.unique(places[quoted]))
 
     def _tie_to_underlying(self, priced: _Priced, underlying: int) -> None:
         here = np.array([underlying], np.int64)
-        self._data["underlying_spot"][priced.quoted] = self.spots(here)[0]
-        self._data["underlying_rate"][priced.quoted] = self._data["rate"][underlying]
-        self._data["underlying_yield"][priced.quoted] = self._data["dividend_yield"][underlying]
-        self._data["quotes"][priced.quoted] += 1
+        self._columns["underlying_spot"][priced.quoted] = self.spots(here)[0]
+        self._columns["underlying_rate"][priced.quoted] = self._columns["rate"][underlying]
+        self._columns["underlying_yield"][priced.quoted] = self._columns["dividend_yield"][underlying]
+        self._columns["quotes"][priced.quoted] += 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Priced:
     rows: NDArray[np.intp]  # events that carried a good price
     quoted: NDArray[np.int64]  # slots that got a good quote
-
-
-_FIRST_ROW = np.zeros(1, np.intp)

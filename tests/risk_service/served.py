@@ -30,7 +30,7 @@ from risk_service.live_loop import LiveLoop
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import SnapshotDesk
-from risk_service.market_events import MarketEvents
+from risk_service.market_events import MarketEvents, Tick
 from risk_service.portfolios import PortfolioStore
 from risk_service.positions import AccountRule, Positions
 from risk_service.price_history import PriceHistory
@@ -114,7 +114,7 @@ def price_history(days: int = 500, seed: int = 3, underlyings: tuple[str, ...] =
     return PriceHistory(underlyings, closes, 0.2 * np.exp(0.05 * random.standard_normal(shape)))
 
 
-def market_records(underlying: str = "IDX", spot: float = SPOT) -> Iterator[MarketEvents]:
+def market_records(underlying: str = "IDX", spot: float = SPOT) -> Iterator[MarketEvents | Tick]:
     """The underlying, and a call and a put at each strike at their values."""
     yield reference(underlying)
     yield quotes([underlying], [spot])

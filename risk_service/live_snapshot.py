@@ -49,6 +49,8 @@ class LiveSnapshot:
     marks: VolMarks
     books: Mapping[str, Book]
     measured: Mapping[str, Measured]
+    fills: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # quantity by portfolio and symbol
+    executions_snapshot_id: str = ""  # the prefix of orders.executed that these come from
 
 
 @dataclass(slots=True)

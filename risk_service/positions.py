@@ -104,6 +104,7 @@ class Positions:
     rule: AccountRule
     _by_portfolio: dict[str, dict[tuple[int, str], Position]] = field(default_factory=dict)
     _next_offsets: dict[int, int] = field(default_factory=dict)
+    _quantities: dict[str, dict[str, float]] = field(default_factory=dict)  # worked out so far
 
     def apply(self, fills: Iterable[Fill], partition: int, offset: int) -> set[str]:
         """Takes in one record; the portfolios that it changed. A record seen before changes nothing."""
@@ -117,6 +118,8 @@ class Positions:
                 book, key = self._by_portfolio.setdefault(name, {}), (fill.account, fill.symbol)
                 book[key] = book.get(key, Position()).after(fill.quantity, fill.price)
                 changed.add(name)
+        for name in changed:
+            self._quantities.pop(name, None)
         return changed
 
     def of(self, portfolio: str) -> list[tuple[int, str, Position]]:
@@ -130,6 +133,12 @@ class Positions:
         for _, symbol, position in self.of(portfolio):
             total[symbol] = total.get(symbol, 0.0) + position.quantity
         return total
+
+    def all_quantities(self) -> dict[str, dict[str, float]]:
+        """`quantities` of every portfolio that has fills; what it holds is not changed any more."""
+        for name in self._by_portfolio.keys() - self._quantities.keys():
+            self._quantities[name] = self.quantities(name)
+        return dict(self._quantities)
 
     def snapshot_id(self) -> str:
         """Names the prefix of orders.executed behind the positions: partition and next offset of each."""

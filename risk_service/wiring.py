@@ -16,6 +16,7 @@ from risk_service import engine_metrics, market_events, price_history
 from risk_service.admission import Admission
 from risk_service.alerts import AlertBook
 from risk_service.api.access import Access
+from risk_service.api.on_demand_plans import OnDemandPlans
 from risk_service.api.on_demand_rpcs import OnDemandRpcs
 from risk_service.api.option_rpcs import OptionRpcs
 from risk_service.api.portfolio_rpcs import PortfolioLog, PortfolioRpcs
@@ -32,7 +33,7 @@ from risk_service.live_loop import LiveLoop, decode_portfolio
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import SnapshotDesk
-from risk_service.on_demand.blocks import Limits
+from risk_service.on_demand.patient_engine import Limits
 from risk_service.portfolio_log import KafkaPortfolioLog
 from risk_service.portfolios import PortfolioStore
 from risk_service.positions import AccountRule, Positions, decode_fills
@@ -168,9 +169,13 @@ def risk_servicer(
         portfolios=portfolios,
         on_demand=OnDemandRpcs(
             engines=engines,
-            portfolios=portfolios,
+            plans=OnDemandPlans(
+                engines=engines,
+                portfolios=portfolios,
+                scenarios=ScenarioReader(history, risk.history_days_max, limits.scenario_values_max),
+                limits=limits,
+            ),
             desk=loop.desk,
-            scenarios=ScenarioReader(history, risk.history_days_max, limits.scenario_values_max),
             limits=limits,
             work=work,
         ),

@@ -7,7 +7,7 @@ import numpy as np
 
 from protos.risk.v1 import risk_pb2 as wire
 from risk_service.api.scenario_requests import SCENARIOS_DEFAULT, ScenarioReader
-from risk_service.on_demand.blocks import AMERICAN_COST
+from risk_service.on_demand.option_blocks import AMERICAN_COST
 from risk_service.portfolios import HeldPortfolio
 
 # What is done once per position besides its scenarios: implied vol, Greeks, the way in and out.

@@ -3,58 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeVar
 
 import gpu_kernels as gk
 from protos.risk.v1 import risk_pb2 as wire
-from risk_service.api import book_requests, costs, risk_answers
-from risk_service.api.book_requests import within
-from risk_service.api.portfolio_rpcs import PortfolioRpcs
-from risk_service.api.scenario_requests import ScenarioReader
+from risk_service.api.on_demand_plans import Job, OnDemandPlans, Plan
 from risk_service.api.work import Work
 from risk_service.engines import Engines
-from risk_service.live_snapshot import LiveSnapshot, SnapshotDesk
-from risk_service.on_demand import hedging, stress, tail
-from risk_service.on_demand.blocks import Limits, Revaluer
-from risk_service.on_demand.books import ValuedBook, book_at, measured_book, stored_book
+from risk_service.live_snapshot import SnapshotDesk
+from risk_service.on_demand.blocks import Revaluer
 from risk_service.on_demand.patience import Patience
-from risk_service.portfolios import HeldPortfolio
-from risk_service.worker.fallback import degraded_reason
-from service_kit.errors import InvalidRequest, TooLarge
+from risk_service.on_demand.patient_engine import Limits
+from risk_service.on_demand.progress import Progress
+from service_kit.grpc_server.call import current_call
 
-LEVEL_DEFAULT = 0.975
-LEVELS_MAX = 100
-# Whole lots are found by trying single ones and pairs: with more instruments that takes too long.
-INSTRUMENTS_MAX = 50
+# How often a caller is told of progress: often enough to look alive, and nothing beside the work itself.
+PROGRESS_EVERY_S = 0.1
 
 Answer = TypeVar("Answer")
-Objective = wire.HedgeRequest
-# `pnl` is named so by the kernels; a caller knows the vector by the level that needs more scenarios.
-_TAIL_NAMES = {"pnl": "levels", "level": "levels", "scenarios": "scenarios"}
-
-
-class _Known(NamedTuple):
-    """A book, and its vector under the live historical scenarios where the loop has just made it."""
-
-    book: ValuedBook
-    pnl: NDArray[np.float64] | None
-
-
-class _Job(NamedTuple):
-    """What a computation in a thread is given."""
-
-    snapshot: LiveSnapshot
-    revaluer: Revaluer
-
-    @property
-    def engine(self) -> gk.Engine:
-        return self.revaluer.engine
+Update = TypeVar("Update")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,194 +31,52 @@ class OnDemandRpcs:
     """Each call takes a snapshot from the live loop and computes in a thread, so that ticks go on."""
 
     engines: Engines
-    portfolios: PortfolioRpcs
+    plans: OnDemandPlans
     desk: SnapshotDesk
-    scenarios: ScenarioReader
     limits: Limits
     work: Work
 
-    async def expected_shortfall(
-        self, request: wire.ExpectedShortfallRequest
-    ) -> wire.ExpectedShortfallResponse:
-        """Tail risk of a book."""
-        held = self._readable(request)
-        live = held is not None and self.scenarios.is_live(request)
-        cost = costs.expected_shortfall(request, held, self.scenarios, live and self._measured(held))
-        levels = _levels(request)
-        convention = risk_answers.convention(request.convention)
+    async def answer(self, plan: Plan[Answer]) -> Answer:
+        """What the plan computes."""
+        return await self._compute(plan, Progress(plan.cost))
 
-        def compute(job: _Job) -> wire.ExpectedShortfallResponse:
-            if held is not None and live:
-                book, pnl = self._known(job, held)
-            else:
-                book, pnl = _book(job, held, request), None
-            scenarios, words = self.scenarios.of(request, book.held.underlyings)
-            with within("scenarios", _TAIL_NAMES):
-                answer = tail.expected_shortfall(
-                    job.revaluer,
-                    book,
-                    scenarios,
-                    levels,
-                    convention,
-                    components=request.with_components,
-                    pnl=pnl,
-                )
-            came = risk_answers.came(job.engine, book, f"full revaluation, {words}, {convention}")
-            return risk_answers.tail_response(book, answer, came, with_pnl=request.with_pnl)
+    async def with_progress(
+        self, plan: Plan[Answer], update: Callable[..., Update]
+    ) -> AsyncGenerator[Update]:
+        """`update(progress=…)` from the start on and wherever it has moved, then `update(result=…)`."""
+        # The call ends by itself: a server that stops lets it finish, unlike a watch.
+        current_call().endless = False
+        progress = Progress(plan.cost)
+        computing = asyncio.ensure_future(self._compute(plan, progress))
+        told, wait_s = -1, 0.0  # what is refused at once is refused before any progress
+        try:
+            while not (await asyncio.wait((computing,), timeout=wait_s))[0]:
+                if progress.done > told:
+                    told = progress.done
+                    yield update(progress=_message(progress))
+                wait_s = PROGRESS_EVERY_S
+            yield update(result=computing.result())
+        finally:
+            computing.cancel()
+            # Waited for, so that what it holds is given back before the call ends.
+            await asyncio.gather(computing, return_exceptions=True)
 
-        return await self._compute(request.engine, cost, compute)
-
-    async def stress_test(self, request: wire.StressTestRequest) -> wire.StressTestResponse:
-        """What given and named scenarios do to a book."""
-        held = self._readable(request)
-
-        def compute(job: _Job) -> wire.StressTestResponse:
-            book = _book(job, held, request)
-            scenarios, words = self.scenarios.stresses(request, book.held.underlyings)
-            if request.by_group and not book.held.groups:
-                raise InvalidRequest("by_group", "the portfolio has no groups")
-            rows = len(book.held) if request.by_position else len(book.held.groups) * request.by_group
-            if rows * len(scenarios) > self.limits.answer_values_max:
-                raise TooLarge(
-                    f"{rows} rows × {len(scenarios)} scenarios are more than the "
-                    f"{self.limits.answer_values_max} numbers of one answer"
-                )
-            answer = stress.stress(
-                job.revaluer,
-                book,
-                scenarios,
-                by_group=request.by_group,
-                by_position=request.by_position,
-            )
-            came = risk_answers.came(job.engine, book, f"full revaluation, {words}")
-            return risk_answers.stress_response(book, scenarios.names, answer, came)
-
-        return await self._compute(request.engine, costs.stress_test(request, held), compute)
-
-    async def what_if(self, request: wire.WhatIfRequest) -> wire.WhatIfResponse:
-        """Expected shortfall with and without a trade, from the live vector where it is at hand."""
-        held = self.portfolios.readable(request.portfolio)
-        level = request.level or LEVEL_DEFAULT
-
-        def compute(job: _Job) -> wire.WhatIfResponse:
-            asked = book_requests.read_positions(request.trade, held, "trade")
-            book, pnl = self._known(job, held)
-            trade = book_at(job.engine, book.market, book.snapshot_id, asked)
-            book_requests.expect_valued(trade, "trade")
-            scenarios, words = self.scenarios.live(held.underlyings)
-            with within("level", {"pnl": "level", "level": "level", "scenarios": "scenarios"}):
-                impact = tail.what_if(job.revaluer, book, trade, scenarios, level, pnl)
-            came = risk_answers.came(job.engine, book, f"full revaluation, {words}, exact_tail")
-            return risk_answers.what_if_response(book, impact, came)
-
-        cost = costs.what_if(request, held, self.scenarios, self._measured(held))
-        return await self._compute(request.engine, cost, compute)
-
-    async def hedge(self, request: wire.HedgeRequest) -> wire.HedgeResponse:
-        """Trades that take risk off a portfolio."""
-        held = self.portfolios.readable(request.portfolio)
-        budget = _budget(request)
-        if request.objective not in Objective.Objective.values():
-            raise InvalidRequest("objective", f"{request.objective} is no objective")
-
-        def compute(job: _Job) -> wire.HedgeResponse:
-            tail_asked = request.objective == Objective.OBJECTIVE_MIN_EXPECTED_SHORTFALL
-            known = self._known(job, held) if tail_asked else _Known(_stored(job, held), None)
-            book = known.book
-            instruments = _instruments(job, request, book, budget)
-            words = "least squares in whole lots"
-            with within("instruments", _TAIL_NAMES | {"residual_limit": "instruments", "budget": "budget"}):
-                if tail_asked:
-                    scenarios, words = self.scenarios.live(held.underlyings)
-                    answer = hedging.hedge_tail(
-                        job.revaluer, book, instruments, scenarios, LEVEL_DEFAULT, known.pnl
-                    )
-                elif request.objective == Objective.OBJECTIVE_DELTA:
-                    answer = hedging.hedge_delta(job.engine, book, instruments)
-                else:
-                    answer = hedging.hedge_greeks(job.engine, book, instruments)
-            came = risk_answers.came(job.engine, book, words)
-            return risk_answers.hedge_response(book, instruments, answer, came)
-
-        cost = costs.hedge(request, held, self.scenarios, self._measured(held))
-        return await self._compute(request.engine, cost, compute)
-
-    async def _compute(self, engine_name: str, cost: int, compute: Callable[[_Job], Answer]) -> Answer:
-        """Runs a computation of this cost (revaluations) on the named engine at the newest snapshot."""
-        await self.work.expect(self.engines, engine_name)
-        with self.work.admitted(cost):
+    async def _compute(self, plan: Plan[Answer], progress: Progress) -> Answer:
+        """Runs a plan at the newest snapshot."""
+        await self.work.expect(self.engines, plan.engine)
+        with self.work.admitted(plan.cost):
             snapshot = await asyncio.wrap_future(self.desk.ask())
 
             def run(engine: gk.Engine, patience: Patience) -> Answer:
-                return compute(_Job(snapshot, Revaluer(engine, self.limits, patience)))
+                progress.begin()
+                return plan.compute(Job(snapshot, Revaluer.of(engine, self.limits, patience, progress)))
 
-            return await self.work.on_engine(self.engines, engine_name, cost, run)
-
-    def _readable(self, request: book_requests.Request) -> HeldPortfolio | None:
-        name = book_requests.named_portfolio(request)
-        return None if name is None else self.portfolios.readable(name)
-
-    def _measured(self, held: HeldPortfolio | None) -> bool:
-        """Whether the live loop has this very portfolio's risk: then its vector is most likely at hand."""
-        latest = None if held is None else self.portfolios.board.latest(held.name)
-        return held is not None and latest is not None and latest.portfolio_version == held.version
-
-    def _is_serving(self, engine: gk.Engine) -> bool:
-        return engine.name == self.engines.serving.name and not degraded_reason(engine)
-
-    def _known(self, job: _Job, held: HeldPortfolio) -> _Known:
-        """The portfolio as the loop has just valued it, where it has and with the same engine."""
-        measured = job.snapshot.measured.get(held.name)
-        if measured is None or measured.book.held is not held or not self._is_serving(job.engine):
-            return _Known(_stored(job, held), None)
-        return _Known(measured_book(measured), measured.pnl)
+            return await self.work.on_engine(self.engines, plan.engine, plan.cost, run)
 
 
-def _stored(job: _Job, held: HeldPortfolio) -> ValuedBook:
-    return stored_book(job.engine, job.snapshot, held)
-
-
-def _book(job: _Job, held: HeldPortfolio | None, request: book_requests.Request) -> ValuedBook:
-    if held is not None:
-        return _stored(job, held)
-    market = job.snapshot.market
-    inline = book_requests.read_inline(request.inline_portfolio)
-    return book_at(job.engine, market, market.snapshot_id(), inline)
-
-
-def _instruments(
-    job: _Job, request: wire.HedgeRequest, book: ValuedBook, budget: float
-) -> hedging.Instruments:
-    """What may be traded; for a delta hedge without any said, the underlyings themselves."""
-    held = book.held
-    if request.objective == Objective.OBJECTIVE_DELTA and not request.instruments.symbol:
-        asked = book_requests.spot_positions(held)
-    else:
-        asked = book_requests.read_positions(request.instruments, held, "instruments")
-    if len(asked) > INSTRUMENTS_MAX:
-        raise InvalidRequest("instruments", f"{len(asked)} are more than {INSTRUMENTS_MAX}")
-    at = book_at(job.engine, book.market, book.snapshot_id, asked)
-    book_requests.expect_valued(at, "instruments")
-    instruments = hedging.Instruments(
-        book=at,
-        lot_size=book_requests.read_per_row(request, "lot_size", len(asked), 1.0),
-        cost_per_lot=book_requests.read_per_row(request, "cost_per_lot", len(asked), 0.0),
-        budget=budget,
+def _message(progress: Progress) -> wire.Progress:
+    return wire.Progress(
+        fraction=progress.fraction(),
+        revaluations_done=progress.done,
+        revaluations_total=max(progress.total, progress.done),
     )
-    instruments.check()
-    return instruments
-
-
-def _levels(request: wire.ExpectedShortfallRequest) -> list[float]:
-    if len(request.levels) > LEVELS_MAX:
-        raise InvalidRequest("levels", f"{len(request.levels)} levels are more than {LEVELS_MAX}")
-    for row, level in enumerate(request.levels):
-        if not 0.0 < level < 1.0:
-            raise InvalidRequest("levels", f"must lie strictly between 0 and 1, got {level}", row)
-    return list(request.levels) or [LEVEL_DEFAULT]
-
-
-def _budget(request: wire.HedgeRequest) -> float:
-    if not request.budget >= 0.0:
-        raise InvalidRequest("budget", f"must not be negative, got {request.budget}")
-    return request.budget or math.inf

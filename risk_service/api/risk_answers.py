@@ -41,6 +41,7 @@ def came(engine: gk.Engine, book: ValuedBook, method: str) -> wire.Provenance:
         method=method,
         market_snapshot_id=book.snapshot_id,
         data_age_ns=book.data_age_ns,
+        executions_snapshot_id=book.executions_snapshot_id,
     )
 
 
@@ -53,6 +54,7 @@ def tail_response(
         portfolio_version=book.held.version,
         scenarios=len(answer.pnl),
         provenance=provenance,
+        filled=book.filled,
     )
     _write(response, "component_by_position", answer.by_position)
     _write(response, "component_by_group", answer.by_group)
@@ -70,6 +72,7 @@ def stress_response(
         portfolio_version=book.held.version,
         provenance=provenance,
         warnings=book.left_out(),
+        filled=book.filled,
     )
     _write(response, "pnl", answer.pnl)
     _write_matrix(response.pnl_by_group, answer.by_group)

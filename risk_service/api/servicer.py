@@ -88,19 +88,46 @@ class RiskServicer(RiskServiceServicer):
         self, request: wire.ExpectedShortfallRequest, context: Any
     ) -> wire.ExpectedShortfallResponse:
         """Tail risk of a portfolio: historical, Monte Carlo or under given scenarios."""
-        return await self.on_demand.expected_shortfall(request)
+        return await self.on_demand.answer(self.on_demand.plans.expected_shortfall(request))
 
     async def StressTest(self, request: wire.StressTestRequest, context: Any) -> wire.StressTestResponse:
         """What given and named scenarios do to a portfolio."""
-        return await self.on_demand.stress_test(request)
+        return await self.on_demand.answer(self.on_demand.plans.stress_test(request))
 
     async def Hedge(self, request: wire.HedgeRequest, context: Any) -> wire.HedgeResponse:
         """Trades that take risk off a portfolio."""
-        return await self.on_demand.hedge(request)
+        return await self.on_demand.answer(self.on_demand.plans.hedge(request))
 
     async def WhatIf(self, request: wire.WhatIfRequest, context: Any) -> wire.WhatIfResponse:
         """Expected shortfall with and without a trade."""
-        return await self.on_demand.what_if(request)
+        return await self.on_demand.answer(self.on_demand.plans.what_if(request))
+
+    async def ExpectedShortfallWithProgress(
+        self, request: wire.ExpectedShortfallRequest, context: Any
+    ) -> AsyncIterator[wire.ExpectedShortfallUpdate]:
+        """How far it is, then the tail risk."""
+        plan = self.on_demand.plans.expected_shortfall(request)
+        async with aclosing(self.on_demand.with_progress(plan, wire.ExpectedShortfallUpdate)) as updates:
+            async for update in updates:
+                yield update
+
+    async def StressTestWithProgress(
+        self, request: wire.StressTestRequest, context: Any
+    ) -> AsyncIterator[wire.StressTestUpdate]:
+        """How far it is, then the stresses."""
+        plan = self.on_demand.plans.stress_test(request)
+        async with aclosing(self.on_demand.with_progress(plan, wire.StressTestUpdate)) as updates:
+            async for update in updates:
+                yield update
+
+    async def HedgeWithProgress(
+        self, request: wire.HedgeRequest, context: Any
+    ) -> AsyncIterator[wire.HedgeUpdate]:
+        """How far it is, then the trades."""
+        plan = self.on_demand.plans.hedge(request)
+        async with aclosing(self.on_demand.with_progress(plan, wire.HedgeUpdate)) as updates:
+            async for update in updates:
+                yield update
 
     async def WatchRisk(
         self, request: wire.WatchRiskRequest, context: Any

@@ -19,6 +19,7 @@ class CallContext:
     ends_at: float  # event loop time, seconds
     span: Span = NO_SPAN  # for attributes; `span.inject` carries the trace on into Kafka or another call
     stopping: bool = False  # the server wants this call to end
+    endless: bool = False  # a watch: it ends as soon as the server stops, the others may finish
 
     def remaining_s(self) -> float:
         """Seconds left until the deadline, never below 0."""

@@ -53,12 +53,10 @@ class _Route:
 class _Open:
     """A call between its admission and its end."""
 
-    __slots__ = ("account", "call", "timeout", "watch")
+    __slots__ = ("account", "call", "timeout")
 
-    def __init__(
-        self, call: CallContext, account: Account | None, timeout: asyncio.Timeout, watch: bool
-    ) -> None:
-        self.call, self.account, self.timeout, self.watch = call, account, timeout, watch
+    def __init__(self, call: CallContext, account: Account | None, timeout: asyncio.Timeout) -> None:
+        self.call, self.account, self.timeout = call, account, timeout
 
 
 class Guard:
@@ -150,10 +148,10 @@ class Guard:
                 raise errors.Unavailable("the server is stopping", RETRY_AFTER_STOP_S)
             seconds = self._deadline(context.time_remaining(), route.streams_out)
             account = self.quotas.enter(principal, now)
-        call = CallContext(route.method, principal, now + seconds)
+        endless = route.streams_out and not route.streams_in
+        call = CallContext(route.method, principal, now + seconds, endless=endless)
         CURRENT.set(call)
-        watch = route.streams_out and not route.streams_in
-        opened = _Open(call, account, asyncio.timeout_at(call.ends_at), watch)
+        opened = _Open(call, account, asyncio.timeout_at(call.ends_at))
         self.open.add(opened)
         return opened
 
@@ -192,7 +190,7 @@ class Guard:
         self.stopping = True
         now = asyncio.get_running_loop().time()
         for opened in self.open:
-            when = now if opened.watch else min(opened.call.ends_at, now + within_s)
+            when = now if opened.call.endless else min(opened.call.ends_at, now + within_s)
             if when < opened.call.ends_at and not opened.timeout.expired():
                 opened.call.stopping = True
                 opened.timeout.reschedule(when)

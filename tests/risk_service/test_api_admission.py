@@ -18,8 +18,7 @@ from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
 from risk_service.admission import RATE_AT_FIRST, Admission
 from risk_service.api import costs
 from risk_service.api.scenario_requests import ScenarioReader
-from risk_service.on_demand.blocks import AMERICAN_COST
-from risk_service.on_demand.option_blocks import BLOCK_COST, cost_of, in_blocks
+from risk_service.on_demand.option_blocks import AMERICAN_COST, BLOCK_COST, cost_of, in_blocks
 from risk_service.on_demand.patience import Patience
 from risk_service.portfolios import check
 from risk_service.settings import RiskSettings

@@ -61,6 +61,11 @@ async def test_the_same_calls_pass_without_the_fault(world: World, service: Serv
         "StressTest": wire.StressTestRequest(portfolio="desk", named=["2020-03"]),
         "Hedge": wire.HedgeRequest(portfolio="desk"),
         "WhatIf": wire.WhatIfRequest(portfolio="desk", trade=trade),
+        "ExpectedShortfallWithProgress": wire.ExpectedShortfallRequest(
+            portfolio="desk", historical=wire.HistoricalScenarios()
+        ),
+        "StressTestWithProgress": wire.StressTestRequest(portfolio="desk", named=["2020-03"]),
+        "HedgeWithProgress": wire.HedgeRequest(portfolio="desk"),
         "WatchRisk": wire.WatchRiskRequest(),
         "ListEngines": wire.ListEnginesRequest(),
         "DeletePortfolio": wire.DeletePortfolioRequest(portfolio="desk"),

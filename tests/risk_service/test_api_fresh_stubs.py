@@ -71,6 +71,15 @@ impact = call("WhatIf", pb.WhatIfRequest(portfolio="stranger", trade=trade))
 assert abs(impact.after.expected_shortfall - impact.before.expected_shortfall - impact.incremental) < 1e-9
 hedge = call("Hedge", pb.HedgeRequest(portfolio="stranger"))
 assert hedge.risk_after <= hedge.risk_before and not hedge.warnings
+for name, request, alone in (
+    ("ExpectedShortfall", pb.ExpectedShortfallRequest(
+        portfolio="stranger", monte_carlo=pb.MonteCarloScenarios(scenarios=4096, seed=1)), "tail"),
+    ("StressTest", pb.StressTestRequest(portfolio="stranger", named=["2020-03"]), "pnl"),
+    ("Hedge", pb.HedgeRequest(portfolio="stranger"), "trade"),
+):
+    updates = list(call(name + "WithProgress", request))
+    assert [one.WhichOneof("update") for one in updates] == ["progress"] * (len(updates) - 1) + ["result"]
+    assert getattr(updates[-1].result, alone) == getattr(call(name, request), alone)
 engines = call("ListEngines", pb.ListEnginesRequest())
 assert engines.serving in {one.name for one in engines.engines if one.available}
 call("DeletePortfolio", pb.DeletePortfolioRequest(portfolio="stranger"))

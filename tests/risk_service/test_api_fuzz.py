@@ -62,6 +62,8 @@ GOOD = {
     "WhatIf": [wire.WhatIfRequest(portfolio="desk", trade=TRADE)],
     "WatchRisk": [wire.WatchRiskRequest(portfolios=["desk"], min_interval_ms=1)],
 }
+for _name in ("ExpectedShortfall", "StressTest", "Hedge"):
+    GOOD[f"{_name}WithProgress"] = GOOD[_name]
 WORDS = ("desk", "IDX", "cpu", "reference", "2020-03", *(osi("IDX", "C", strike) for strike in STRIKES))
 LIMITS = RiskSettings(revaluations_per_request_max=20_000_000, values_per_answer_max=100_000)
 

@@ -17,7 +17,7 @@ import risk_client
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
 from risk_client import RiskClient
-from risk_service.on_demand.blocks import Limits
+from risk_service.on_demand.patient_engine import Limits
 from risk_service.settings import RiskSettings
 from service_kit.grpc_server import GrpcSettings
 

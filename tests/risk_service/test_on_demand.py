@@ -10,9 +10,10 @@ from worlds import option, portfolio, priced_market, quotes
 
 import gpu_kernels as gk
 from risk_service.live_snapshot import LiveSnapshot, SnapshotDesk
-from risk_service.on_demand.blocks import Limits, Revaluer
+from risk_service.on_demand.blocks import Revaluer
 from risk_service.on_demand.books import book_at
 from risk_service.on_demand.patience import NobodyWaits, Patience
+from risk_service.on_demand.patient_engine import Limits
 from risk_service.portfolios import check
 from risk_service.vol_marks import VolMarks
 from service_kit.errors import DeadlinePassed, QuotaExceeded, TooLarge, Unavailable
@@ -46,7 +47,7 @@ def scenarios(seed, count=1_003):
 @pytest.mark.parametrize("block", [1, 10, 170, 10_000_000])
 def test_blocks_change_no_bit(engine, book, block, seed):
     given, limits = scenarios(seed), Limits(block_revaluations=block)
-    revaluer = Revaluer(engine, limits, Patience(60.0))
+    revaluer = Revaluer.of(engine, limits, Patience(60.0))
     whole = engine.revalue(book, given)
     np.testing.assert_array_equal(revaluer.pnl(book, given), whole)
     by_group = revaluer.pnl_by_group(book, given)
@@ -57,10 +58,10 @@ def test_blocks_change_no_bit(engine, book, block, seed):
 
 def test_patience_ends_work_between_blocks(engine, book, seed):
     given, limits = scenarios(seed), Limits(block_revaluations=1)
-    late = Revaluer(engine, limits, Patience(0.0))
+    late = Revaluer.of(engine, limits, Patience(0.0))
     with pytest.raises(DeadlinePassed):
         late.pnl(book, given)
-    left = Revaluer(engine, limits, Patience(60.0))
+    left = Revaluer.of(engine, limits, Patience(60.0))
     left.patience.cancel()
     with pytest.raises(NobodyWaits):
         left.pnl(book, given)
@@ -69,9 +70,9 @@ def test_patience_ends_work_between_blocks(engine, book, seed):
 def test_what_costs_too_much_is_refused_before_it_begins(engine, book, seed):
     limits = Limits(request_revaluations_max=10 * 1_003 - 1)
     with pytest.raises(TooLarge):
-        Revaluer(engine, limits, Patience(60.0)).pnl(book, scenarios(seed))
+        Revaluer.of(engine, limits, Patience(60.0)).pnl(book, scenarios(seed))
     limits = Limits(request_revaluations_max=10 * 1_003)
-    assert len(Revaluer(engine, limits, Patience(60.0)).pnl(book, scenarios(seed))) == 1_003
+    assert len(Revaluer.of(engine, limits, Patience(60.0)).pnl(book, scenarios(seed))) == 1_003
 
 
 def snapshot():

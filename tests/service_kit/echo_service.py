@@ -102,7 +102,12 @@ def _empty(method: MethodDescriptor) -> Any:
         async for _ in requests:
             yield answer()
 
-    return each if method.client_streaming else once
+    async def watched(_self: EchoRisk, _request: Any, _context: Any) -> Any:
+        yield answer()
+
+    if method.client_streaming:
+        return each
+    return watched if method.server_streaming else once
 
 
 for _method in SERVICE.methods:

@@ -129,6 +129,7 @@ class Provenance(_message.Message):
     DATA_AGE_NS_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     DEGRADED_REASON_FIELD_NUMBER: _builtins.int
+    EXECUTIONS_SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """cuda, cpu, xla or reference"""
     device: _builtins.str
@@ -141,6 +142,10 @@ class Provenance(_message.Message):
     degraded: _builtins.bool
     """not the engine that this service normally answers with"""
     degraded_reason: _builtins.str
+    executions_snapshot_id: _builtins.str
+    """The fills in the positions, as the prefix of orders.executed; empty: no fills were looked at. With
+    market_snapshot_id and the portfolio's version it says which inputs give this number again.
+    """
     def __init__(
         self,
         *,
@@ -151,10 +156,11 @@ class Provenance(_message.Message):
         data_age_ns: _builtins.int = ...,
         degraded: _builtins.bool = ...,
         degraded_reason: _builtins.str = ...,
+        executions_snapshot_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_age_ns", b"data_age_ns", "degraded", b"degraded", "degraded_reason", b"degraded_reason", "device", b"device", "engine", b"engine", "market_snapshot_id", b"market_snapshot_id", "method", b"method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_age_ns", b"data_age_ns", "degraded", b"degraded", "degraded_reason", b"degraded_reason", "device", b"device", "engine", b"engine", "executions_snapshot_id", b"executions_snapshot_id", "market_snapshot_id", b"market_snapshot_id", "method", b"method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -739,6 +745,116 @@ class DeletePortfolioResponse(_message.Message):
 Global___DeletePortfolioResponse: _TypeAlias = DeletePortfolioResponse  # noqa: Y015
 
 @_typing.final
+class Progress(_message.Message):
+    """---- progress of long computations -----------------------------------------------------------------------------
+
+    How far a computation is. One revaluation is one European option under one scenario.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRACTION_FIELD_NUMBER: _builtins.int
+    REVALUATIONS_DONE_FIELD_NUMBER: _builtins.int
+    REVALUATIONS_TOTAL_FIELD_NUMBER: _builtins.int
+    fraction: _builtins.float
+    """0 to 1, of the work as estimated before it began; never falls"""
+    revaluations_done: _builtins.int
+    revaluations_total: _builtins.int
+    """estimated"""
+    def __init__(
+        self,
+        *,
+        fraction: _builtins.float = ...,
+        revaluations_done: _builtins.int = ...,
+        revaluations_total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fraction", b"fraction", "revaluations_done", b"revaluations_done", "revaluations_total", b"revaluations_total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
+class ExpectedShortfallUpdate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___Progress: ...
+    @_builtins.property
+    def result(self) -> Global___ExpectedShortfallResponse: ...
+    def __init__(
+        self,
+        *,
+        progress: Global___Progress | None = ...,
+        result: Global___ExpectedShortfallResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "result", b"result", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "result", b"result", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["progress", "result"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___ExpectedShortfallUpdate: _TypeAlias = ExpectedShortfallUpdate  # noqa: Y015
+
+@_typing.final
+class StressTestUpdate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___Progress: ...
+    @_builtins.property
+    def result(self) -> Global___StressTestResponse: ...
+    def __init__(
+        self,
+        *,
+        progress: Global___Progress | None = ...,
+        result: Global___StressTestResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "result", b"result", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "result", b"result", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["progress", "result"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___StressTestUpdate: _TypeAlias = StressTestUpdate  # noqa: Y015
+
+@_typing.final
+class HedgeUpdate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___Progress: ...
+    @_builtins.property
+    def result(self) -> Global___HedgeResponse: ...
+    def __init__(
+        self,
+        *,
+        progress: Global___Progress | None = ...,
+        result: Global___HedgeResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "result", b"result", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "result", b"result", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["progress", "result"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___HedgeUpdate: _TypeAlias = HedgeUpdate  # noqa: Y015
+
+@_typing.final
 class Matrix(_message.Message):
     """---- scenarios and tail risk -----------------------------------------------------------------------------------
 
@@ -943,6 +1059,7 @@ class ExpectedShortfallRequest(_message.Message):
     WITH_COMPONENTS_FIELD_NUMBER: _builtins.int
     WITH_PNL_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    WITHOUT_FILLS_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     """one that the service holds, at its live market"""
     convention: Global___TailConvention.ValueType
@@ -950,6 +1067,8 @@ class ExpectedShortfallRequest(_message.Message):
     with_pnl: _builtins.bool
     """the scenario vector too"""
     engine: _builtins.str
+    without_fills: _builtins.bool
+    """of a stored portfolio: as it was put, without the fills since"""
     @_builtins.property
     def inline_portfolio(self) -> Global___Portfolio: ...
     @_builtins.property
@@ -975,10 +1094,11 @@ class ExpectedShortfallRequest(_message.Message):
         with_components: _builtins.bool = ...,
         with_pnl: _builtins.bool = ...,
         engine: _builtins.str = ...,
+        without_fills: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "custom", b"custom", "historical", b"historical", "inline_portfolio", b"inline_portfolio", "monte_carlo", b"monte_carlo", "portfolio", b"portfolio", "scenarios", b"scenarios"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "convention", b"convention", "custom", b"custom", "engine", b"engine", "historical", b"historical", "inline_portfolio", b"inline_portfolio", "levels", b"levels", "monte_carlo", b"monte_carlo", "portfolio", b"portfolio", "scenarios", b"scenarios", "with_components", b"with_components", "with_pnl", b"with_pnl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "convention", b"convention", "custom", b"custom", "engine", b"engine", "historical", b"historical", "inline_portfolio", b"inline_portfolio", "levels", b"levels", "monte_carlo", b"monte_carlo", "portfolio", b"portfolio", "scenarios", b"scenarios", "with_components", b"with_components", "with_pnl", b"with_pnl", "without_fills", b"without_fills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_book: _TypeAlias = _typing.Literal["portfolio", "inline_portfolio"]  # noqa: Y015
     _WhichOneofArgType_book: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
@@ -1035,6 +1155,7 @@ class ExpectedShortfallResponse(_message.Message):
     PORTFOLIO_VERSION_FIELD_NUMBER: _builtins.int
     SCENARIOS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    FILLED_FIELD_NUMBER: _builtins.int
     portfolio_version: _builtins.int
     scenarios: _builtins.int
     @_builtins.property
@@ -1043,7 +1164,7 @@ class ExpectedShortfallResponse(_message.Message):
 
     @_builtins.property
     def component_by_position(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """at the first level; adds up to its expected shortfall"""
+        """at the first level; adds up to its expected shortfall; see filled"""
 
     @_builtins.property
     def component_by_group(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
@@ -1051,6 +1172,10 @@ class ExpectedShortfallResponse(_message.Message):
     def pnl(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
     def provenance(self) -> Global___Provenance: ...
+    @_builtins.property
+    def filled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """underlyings held through fills alone: positions after the portfolio's own"""
+
     def __init__(
         self,
         *,
@@ -1061,10 +1186,11 @@ class ExpectedShortfallResponse(_message.Message):
         portfolio_version: _builtins.int = ...,
         scenarios: _builtins.int = ...,
         provenance: Global___Provenance | None = ...,
+        filled: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_by_group", b"component_by_group", "component_by_position", b"component_by_position", "pnl", b"pnl", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "scenarios", b"scenarios", "tail", b"tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_by_group", b"component_by_group", "component_by_position", b"component_by_position", "filled", b"filled", "pnl", b"pnl", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "scenarios", b"scenarios", "tail", b"tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1081,10 +1207,13 @@ class StressTestRequest(_message.Message):
     BY_GROUP_FIELD_NUMBER: _builtins.int
     BY_POSITION_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    WITHOUT_FILLS_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     by_group: _builtins.bool
     by_position: _builtins.bool
     engine: _builtins.str
+    without_fills: _builtins.bool
+    """of a stored portfolio: as it was put, without the fills since"""
     @_builtins.property
     def inline_portfolio(self) -> Global___Portfolio: ...
     @_builtins.property
@@ -1103,10 +1232,11 @@ class StressTestRequest(_message.Message):
         by_group: _builtins.bool = ...,
         by_position: _builtins.bool = ...,
         engine: _builtins.str = ...,
+        without_fills: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "inline_portfolio", b"inline_portfolio", "portfolio", b"portfolio", "scenarios", b"scenarios"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "by_group", b"by_group", "by_position", b"by_position", "engine", b"engine", "inline_portfolio", b"inline_portfolio", "named", b"named", "portfolio", b"portfolio", "scenarios", b"scenarios"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "by_group", b"by_group", "by_position", b"by_position", "engine", b"engine", "inline_portfolio", b"inline_portfolio", "named", b"named", "portfolio", b"portfolio", "scenarios", b"scenarios", "without_fills", b"without_fills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_book: _TypeAlias = _typing.Literal["portfolio", "inline_portfolio"]  # noqa: Y015
     _WhichOneofArgType_book: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
@@ -1126,6 +1256,7 @@ class StressTestResponse(_message.Message):
     PORTFOLIO_VERSION_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    FILLED_FIELD_NUMBER: _builtins.int
     value_today: _builtins.float
     portfolio_version: _builtins.int
     @_builtins.property
@@ -1139,12 +1270,18 @@ class StressTestResponse(_message.Message):
         """groups × scenarios"""
 
     @_builtins.property
-    def pnl_by_position(self) -> Global___Matrix: ...
+    def pnl_by_position(self) -> Global___Matrix:
+        """positions × scenarios; see filled"""
+
     @_builtins.property
     def provenance(self) -> Global___Provenance: ...
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what is not in the numbers, and why"""
+
+    @_builtins.property
+    def filled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """underlyings held through fills alone: positions after the portfolio's own"""
 
     def __init__(
         self,
@@ -1157,10 +1294,11 @@ class StressTestResponse(_message.Message):
         portfolio_version: _builtins.int = ...,
         provenance: Global___Provenance | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        filled: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pnl_by_group", b"pnl_by_group", "pnl_by_position", b"pnl_by_position", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "pnl", b"pnl", "pnl_by_group", b"pnl_by_group", "pnl_by_position", b"pnl_by_position", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "value_today", b"value_today", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filled", b"filled", "name", b"name", "pnl", b"pnl", "pnl_by_group", b"pnl_by_group", "pnl_by_position", b"pnl_by_position", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "value_today", b"value_today", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1192,11 +1330,14 @@ class HedgeRequest(_message.Message):
     COST_PER_LOT_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    WITHOUT_FILLS_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     objective: Global___HedgeRequest.Objective.ValueType
     budget: _builtins.float
     """0: none"""
     engine: _builtins.str
+    without_fills: _builtins.bool
+    """the portfolio as it was put, without the fills since"""
     @_builtins.property
     def instruments(self) -> Global___Positions:
         """what may be traded; quantity is the largest position either way"""
@@ -1215,10 +1356,11 @@ class HedgeRequest(_message.Message):
         cost_per_lot: _abc.Iterable[_builtins.float] | None = ...,
         budget: _builtins.float = ...,
         engine: _builtins.str = ...,
+        without_fills: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instruments", b"instruments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cost_per_lot", b"cost_per_lot", "engine", b"engine", "instruments", b"instruments", "lot_size", b"lot_size", "objective", b"objective", "portfolio", b"portfolio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cost_per_lot", b"cost_per_lot", "engine", b"engine", "instruments", b"instruments", "lot_size", b"lot_size", "objective", b"objective", "portfolio", b"portfolio", "without_fills", b"without_fills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1283,10 +1425,13 @@ class WhatIfRequest(_message.Message):
     TRADE_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    WITHOUT_FILLS_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     level: _builtins.float
     """0: 0.975"""
     engine: _builtins.str
+    without_fills: _builtins.bool
+    """the portfolio as it was put, without the fills since"""
     @_builtins.property
     def trade(self) -> Global___Positions:
         """underlying_index counts the portfolio's underlyings"""
@@ -1298,10 +1443,11 @@ class WhatIfRequest(_message.Message):
         trade: Global___Positions | None = ...,
         level: _builtins.float = ...,
         engine: _builtins.str = ...,
+        without_fills: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["trade", b"trade"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "level", b"level", "portfolio", b"portfolio", "trade", b"trade"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "level", b"level", "portfolio", b"portfolio", "trade", b"trade", "without_fills", b"without_fills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,6 +110,21 @@ class RiskServiceStub:
                 request_serializer=protos_dot_risk_dot_v1_dot_risk__pb2.WhatIfRequest.SerializeToString,
                 response_deserializer=protos_dot_risk_dot_v1_dot_risk__pb2.WhatIfResponse.FromString,
                 _registered_method=True)
+        self.ExpectedShortfallWithProgress = channel.unary_stream(
+                '/gpu_risk.risk.v1.RiskService/ExpectedShortfallWithProgress',
+                request_serializer=protos_dot_risk_dot_v1_dot_risk__pb2.ExpectedShortfallRequest.SerializeToString,
+                response_deserializer=protos_dot_risk_dot_v1_dot_risk__pb2.ExpectedShortfallUpdate.FromString,
+                _registered_method=True)
+        self.StressTestWithProgress = channel.unary_stream(
+                '/gpu_risk.risk.v1.RiskService/StressTestWithProgress',
+                request_serializer=protos_dot_risk_dot_v1_dot_risk__pb2.StressTestRequest.SerializeToString,
+                response_deserializer=protos_dot_risk_dot_v1_dot_risk__pb2.StressTestUpdate.FromString,
+                _registered_method=True)
+        self.HedgeWithProgress = channel.unary_stream(
+                '/gpu_risk.risk.v1.RiskService/HedgeWithProgress',
+                request_serializer=protos_dot_risk_dot_v1_dot_risk__pb2.HedgeRequest.SerializeToString,
+                response_deserializer=protos_dot_risk_dot_v1_dot_risk__pb2.HedgeUpdate.FromString,
+                _registered_method=True)
         self.WatchRisk = channel.unary_stream(
                 '/gpu_risk.risk.v1.RiskService/WatchRisk',
                 request_serializer=protos_dot_risk_dot_v1_dot_risk__pb2.WatchRiskRequest.SerializeToString,
@@ -216,6 +231,26 @@ class RiskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExpectedShortfallWithProgress(self, request, context):
+        """The same answers, with word of how far they are: progress from the start on, a few times a second where it has
+        moved, and the result last. Cancelling the call, or its deadline, ends the work.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StressTestWithProgress(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HedgeWithProgress(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRisk(self, request, context):
         """The portfolio's risk now, then every change; a slow reader gets the latest value, never a queue.
         """
@@ -301,6 +336,21 @@ def add_RiskServiceServicer_to_server(servicer, server):
                     servicer.WhatIf,
                     request_deserializer=protos_dot_risk_dot_v1_dot_risk__pb2.WhatIfRequest.FromString,
                     response_serializer=protos_dot_risk_dot_v1_dot_risk__pb2.WhatIfResponse.SerializeToString,
+            ),
+            'ExpectedShortfallWithProgress': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExpectedShortfallWithProgress,
+                    request_deserializer=protos_dot_risk_dot_v1_dot_risk__pb2.ExpectedShortfallRequest.FromString,
+                    response_serializer=protos_dot_risk_dot_v1_dot_risk__pb2.ExpectedShortfallUpdate.SerializeToString,
+            ),
+            'StressTestWithProgress': grpc.unary_stream_rpc_method_handler(
+                    servicer.StressTestWithProgress,
+                    request_deserializer=protos_dot_risk_dot_v1_dot_risk__pb2.StressTestRequest.FromString,
+                    response_serializer=protos_dot_risk_dot_v1_dot_risk__pb2.StressTestUpdate.SerializeToString,
+            ),
+            'HedgeWithProgress': grpc.unary_stream_rpc_method_handler(
+                    servicer.HedgeWithProgress,
+                    request_deserializer=protos_dot_risk_dot_v1_dot_risk__pb2.HedgeRequest.FromString,
+                    response_serializer=protos_dot_risk_dot_v1_dot_risk__pb2.HedgeUpdate.SerializeToString,
             ),
             'WatchRisk': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRisk,
@@ -697,6 +747,87 @@ class RiskService:
             '/gpu_risk.risk.v1.RiskService/WhatIf',
             protos_dot_risk_dot_v1_dot_risk__pb2.WhatIfRequest.SerializeToString,
             protos_dot_risk_dot_v1_dot_risk__pb2.WhatIfResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExpectedShortfallWithProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gpu_risk.risk.v1.RiskService/ExpectedShortfallWithProgress',
+            protos_dot_risk_dot_v1_dot_risk__pb2.ExpectedShortfallRequest.SerializeToString,
+            protos_dot_risk_dot_v1_dot_risk__pb2.ExpectedShortfallUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StressTestWithProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gpu_risk.risk.v1.RiskService/StressTestWithProgress',
+            protos_dot_risk_dot_v1_dot_risk__pb2.StressTestRequest.SerializeToString,
+            protos_dot_risk_dot_v1_dot_risk__pb2.StressTestUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HedgeWithProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gpu_risk.risk.v1.RiskService/HedgeWithProgress',
+            protos_dot_risk_dot_v1_dot_risk__pb2.HedgeRequest.SerializeToString,
+            protos_dot_risk_dot_v1_dot_risk__pb2.HedgeUpdate.FromString,
             options,
             channel_credentials,
             insecure,

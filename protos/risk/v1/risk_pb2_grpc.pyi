@@ -54,6 +54,12 @@ class RiskServiceStub:
     StressTest: _grpc.UnaryUnaryMultiCallable[_risk_pb2.StressTestRequest, _risk_pb2.StressTestResponse]
     Hedge: _grpc.UnaryUnaryMultiCallable[_risk_pb2.HedgeRequest, _risk_pb2.HedgeResponse]
     WhatIf: _grpc.UnaryUnaryMultiCallable[_risk_pb2.WhatIfRequest, _risk_pb2.WhatIfResponse]
+    ExpectedShortfallWithProgress: _grpc.UnaryStreamMultiCallable[_risk_pb2.ExpectedShortfallRequest, _risk_pb2.ExpectedShortfallUpdate]
+    """The same answers, with word of how far they are: progress from the start on, a few times a second where it has
+    moved, and the result last. Cancelling the call, or its deadline, ends the work.
+    """
+    StressTestWithProgress: _grpc.UnaryStreamMultiCallable[_risk_pb2.StressTestRequest, _risk_pb2.StressTestUpdate]
+    HedgeWithProgress: _grpc.UnaryStreamMultiCallable[_risk_pb2.HedgeRequest, _risk_pb2.HedgeUpdate]
     WatchRisk: _grpc.UnaryStreamMultiCallable[_risk_pb2.WatchRiskRequest, _risk_pb2.RiskMetrics]
     """The portfolio's risk now, then every change; a slow reader gets the latest value, never a queue."""
     ListEngines: _grpc.UnaryUnaryMultiCallable[_risk_pb2.ListEnginesRequest, _risk_pb2.ListEnginesResponse]
@@ -84,6 +90,12 @@ class RiskServiceAsyncStub(RiskServiceStub):
     StressTest: _aio.UnaryUnaryMultiCallable[_risk_pb2.StressTestRequest, _risk_pb2.StressTestResponse]  # type: ignore[assignment]
     Hedge: _aio.UnaryUnaryMultiCallable[_risk_pb2.HedgeRequest, _risk_pb2.HedgeResponse]  # type: ignore[assignment]
     WhatIf: _aio.UnaryUnaryMultiCallable[_risk_pb2.WhatIfRequest, _risk_pb2.WhatIfResponse]  # type: ignore[assignment]
+    ExpectedShortfallWithProgress: _aio.UnaryStreamMultiCallable[_risk_pb2.ExpectedShortfallRequest, _risk_pb2.ExpectedShortfallUpdate]  # type: ignore[assignment]
+    """The same answers, with word of how far they are: progress from the start on, a few times a second where it has
+    moved, and the result last. Cancelling the call, or its deadline, ends the work.
+    """
+    StressTestWithProgress: _aio.UnaryStreamMultiCallable[_risk_pb2.StressTestRequest, _risk_pb2.StressTestUpdate]  # type: ignore[assignment]
+    HedgeWithProgress: _aio.UnaryStreamMultiCallable[_risk_pb2.HedgeRequest, _risk_pb2.HedgeUpdate]  # type: ignore[assignment]
     WatchRisk: _aio.UnaryStreamMultiCallable[_risk_pb2.WatchRiskRequest, _risk_pb2.RiskMetrics]  # type: ignore[assignment]
     """The portfolio's risk now, then every change; a slow reader gets the latest value, never a queue."""
     ListEngines: _aio.UnaryUnaryMultiCallable[_risk_pb2.ListEnginesRequest, _risk_pb2.ListEnginesResponse]  # type: ignore[assignment]
@@ -195,6 +207,30 @@ class RiskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _risk_pb2.WhatIfRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_risk_pb2.WhatIfResponse, _abc.Awaitable[_risk_pb2.WhatIfResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ExpectedShortfallWithProgress(
+        self,
+        request: _risk_pb2.ExpectedShortfallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_risk_pb2.ExpectedShortfallUpdate], _abc.AsyncIterator[_risk_pb2.ExpectedShortfallUpdate]]:
+        """The same answers, with word of how far they are: progress from the start on, a few times a second where it has
+        moved, and the result last. Cancelling the call, or its deadline, ends the work.
+        """
+
+    @_abc_1.abstractmethod
+    def StressTestWithProgress(
+        self,
+        request: _risk_pb2.StressTestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_risk_pb2.StressTestUpdate], _abc.AsyncIterator[_risk_pb2.StressTestUpdate]]: ...
+
+    @_abc_1.abstractmethod
+    def HedgeWithProgress(
+        self,
+        request: _risk_pb2.HedgeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_risk_pb2.HedgeUpdate], _abc.AsyncIterator[_risk_pb2.HedgeUpdate]]: ...
 
     @_abc_1.abstractmethod
     def WatchRisk(

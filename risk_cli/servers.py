@@ -62,6 +62,8 @@ def named_engine(engine: str) -> str:
 @contextmanager
 def _connected(kind: Callable[..., Client], server: Server) -> Iterator[Client]:
     credentials, token = _credentials(server), _token(server)
+    if not server.address.startswith("unix:") and not server.address.rpartition(":")[2].isdigit():
+        raise BadInput(f"--server: {server.address!r} is no HOST:PORT")
     try:
         client = kind(server.address, credentials, token, deadline_s=DEADLINE_S)
     except ValueError as mistake:
@@ -75,7 +77,7 @@ def _connected(kind: Callable[..., Client], server: Server) -> Iterator[Client]:
     except risk_client.Unauthenticated as fault:
         raise CannotDo(f"{server}: {fault} (--token-file, or --cert and --key, say who asks)") from None
     except risk_client.Unavailable as fault:
-        raise CannotDo(f"{server}: {_why_unavailable(str(fault), secure=credentials is not None)}") from None
+        raise CannotDo(f"{server}: {_why_unavailable(str(fault))}") from None
     except risk_client.RiskClientError as fault:
         raise CannotDo(f"{server}: {fault}") from None
 
@@ -128,16 +130,20 @@ def _read(option: str, path: Path) -> bytes:
         raise BadInput(f"--{option}: {path} cannot be read: {error.strerror or error}") from None
 
 
-def _why_unavailable(said: str, *, secure: bool) -> str:
-    """gRPC tells every address and library call; a reader wants to know what to do."""
-    if "CERTIFICATE_VERIFY_FAILED" in said:
-        return "its certificate is not signed by an authority that we trust (--ca names another)"
-    if "Peer name" in said or "not in peer certificate" in said:
-        return "its certificate is not for this name"
-    if secure and ("WRONG_VERSION_NUMBER" in said or "handshake" in said.lower()):
-        return f"no TLS connection ({said})"
-    if "Connection refused" in said:
-        return "nobody listens there (Connection refused)"
-    if not secure and ("Socket closed" in said or "closed" in said.lower()):
-        return f"hangs up: if it wants TLS, say --tls or --ca ({said})"
-    return said
+# What gRPC says, in pieces, and what a reader can do about it; the first that fits.
+_WHY = (
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by an authority that we trust (see --ca)"),
+    (
+        "certificate signature failure",
+        "its certificate is not signed by an authority that we trust (see --ca)",
+    ),
+    ("Hostname Verification", "its certificate is for another name"),
+    ("WRONG_VERSION_NUMBER", "does not speak TLS: leave out --tls, --ca and GPU_RISK_CLIENT_TLS, _CA"),
+    ("Connection refused", "nobody listens there"),
+    ("name not found", "there is no host of this name"),
+    ("Socket closed", "hangs up: if it wants TLS, say --tls or --ca"),
+)
+
+
+def _why_unavailable(said: str) -> str:
+    return next((words for piece, words in _WHY if piece in said), said)

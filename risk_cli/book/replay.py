@@ -90,12 +90,11 @@ def _partition(request: Request, settings: BookServiceSettings) -> int:
 
 
 def _rebuilt(request: Request, settings: BookServiceSettings, partition: int, until_ns: int | None) -> Moment:
-    from book_service.matching import Controls
     from book_service.replay import replay, replay_audit
     from service_kit.kafka.admin import check_broker
 
     book = settings.book
-    controls = Controls() if book.controls else None
+    controls = book.first_controls()
     through = request.offset
     if request.audit is not None:
         return replay_audit(

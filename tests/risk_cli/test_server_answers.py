@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from desk_files import run
-from test_stress_server import _files, address  # noqa: F401 - the fixture of a service with a market
+from served_desk import desk_options
 
 OPTIONS = """label,spot,strike,expiry,vol,price,right,exercise
 a,100,110,0.5,0.25,3.5,C,E
@@ -22,7 +22,7 @@ def _rows(*words: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(run(*words, "--csv").stdout)))
 
 
-def test_prices_and_greeks_are_those_of_this_machine(address: str, tmp_path: Path) -> None:  # noqa: F811
+def test_prices_and_greeks_are_those_of_this_machine(address: str, tmp_path: Path) -> None:
     path = tmp_path / "options.csv"
     path.write_text(OPTIONS)
     words = ("price", "--options", str(path), "--rate", "0.03")
@@ -34,14 +34,14 @@ def test_prices_and_greeks_are_those_of_this_machine(address: str, tmp_path: Pat
     assert run(*words, "--server", address).exit_code == 1  # a row has no price
 
 
-def test_implied_vols_are_those_of_this_machine(address: str) -> None:  # noqa: F811
+def test_implied_vols_are_those_of_this_machine(address: str) -> None:
     words = ("iv", "--price", "10.45", "--spot", "100", "--strike", "100", "--expiry", "1", "--rate", "0.05")
     here, there = _rows(*words, "--engine", "reference"), _rows(*words, "--server", address)
     assert float(there[0]["vol"]) == pytest.approx(float(here[0]["vol"]), rel=1e-9)
 
 
-def test_expected_shortfall_at_the_servers_history(address: str, tmp_path: Path) -> None:  # noqa: F811
-    files = _files(tmp_path)
+def test_expected_shortfall_at_the_servers_history(address: str, tmp_path: Path) -> None:
+    files = desk_options(tmp_path)
     words = ("es", *files[:2], "--server", address)
     answer = json.loads(run(*words, "--json").stdout)
     tail = answer["tail"][0]
@@ -73,7 +73,7 @@ def test_no_server(words: tuple[str, ...], status: int, says: str) -> None:
     assert (done.exit_code, says in done.stderr) == (status, True), done.stderr
 
 
-def test_an_engine_that_the_server_has_not_is_refused(address: str) -> None:  # noqa: F811
+def test_an_engine_that_the_server_has_not_is_refused(address: str) -> None:
     words = ["--spot", "1", "--strike", "1", "--expiry", "1", "--vol", "1", "--engine", "abacus"]
     done = run("price", *words, "--server", address)
     assert (done.exit_code, "abacus" in done.stderr) == (2, True), done.stderr

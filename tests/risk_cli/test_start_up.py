@@ -10,7 +10,9 @@ import pytest
 HEAVY = ("numpy", "numba", "scipy", "jax", "grpc", "google.protobuf", "confluent_kafka", "gpu_kernels")
 
 
-@pytest.mark.parametrize("words", [("--help",), ("book", "--help"), ("feed", "--help"), ("stress", "--help")])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("book", "--help"), ("feed", "--help"), ("stress", "--help"), ("watch", "--help")]
+)
 def test_help_loads_nothing_heavy(words: tuple[str, ...]) -> None:
     script = (
         "import sys\nfrom risk_cli.main import app\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from gpu_kernels.errors import InvalidInput
 from gpu_kernels.portfolio import Portfolio
-from gpu_kernels.random_streams import philox_uniforms
 from gpu_kernels.revaluation import check, shocks
 from gpu_kernels.scenarios import VOL_FLOOR, Scenarios
 from gpu_kernels.shocked_options import kinked_in_rate, options_of, vol_changes
@@ -21,25 +21,52 @@ Floats = NDArray[np.float64]
 
 # Places along spot, vols and rates at which a position is priced; a side that does not move has one.
 NODES = (32, 8, 4)
-# Points per position at which the interpolant is checked; the first few are corners of its ranges.
-CHECKS = 12
-CORNERS = 4
-# A position whose measured error is larger, as a part of its spot, is priced exactly instead.
+# The error bound of an interpolant is this many times the largest one found on its grid of checks. Were the
+# coefficients nothing beyond one and a half times the nodes, √2 would do for each direction that moves.
+SAFETY = 2.0
+# A position whose bound is larger, as a part of its spot, is priced exactly instead.
 TOLERANCE = 1e-5
 # Coefficients are left out as long as all that is left out stays below this part of the tolerance.
 LEFT_OUT = 0.1
 # Bytes of (position, scenario) numbers held at once: 32 MiB.
 BLOCK_NUMBERS = 1 << 22
+# Stands for a spot of 0 in quotients.
+SMALLEST = 1e-290
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A tensor without its small coefficients, and the size of its last ones as a part of each spot."""
+
+    tensor: Any
+    last: Floats
+
+
+def _said(options: int, wide: int, kinked: int, tolerance: float) -> tuple[str, ...]:
+    """What is not interpolated, and why."""
+    notes = []
+    if wide:
+        notes.append(
+            f"{wide} of {options} American positions are priced exactly: "
+            f"the error bound of their interpolants is above {tolerance:g} of spot"
+        )
+    if kinked:
+        notes.append(
+            f"{kinked} of {options} American positions are priced exactly: "
+            "their exercise boundary has a kink in the rate"
+        )
+    return tuple(notes)
 
 
 class AmericanBook:
     """A portfolio whose American rows are revalued through Chebyshev interpolants; asked for by making one.
 
     Built for the ranges of spot, vol and rate that ``scenarios`` span, at their one horizon, and good for
-    any scenarios within them. ``error`` is the largest deviation from exact prices found at CHECKS random
-    points of every position, or the size of its last coefficients and of those left out if that is more, as
-    a part of its spot; positions beyond ``tolerance`` are priced exactly (``exact`` holds their rows), so
-    that no interpolated row was seen to be worse. Only the cpu engine has this.
+    any scenarios within them. Each position has an error bound, as a part of its spot: SAFETY times the
+    largest deviation from exact prices on a grid of checks finer than the nodes, or the size of the last
+    coefficients where that is more, plus all that was left out. Positions whose bound is above ``tolerance``
+    are priced exactly; ``exact`` holds their rows, ``notes`` say how many and why, ``bounds`` are those of
+    the ``interpolated`` rows and ``error`` is the largest of them. Only the cpu engine has this.
     """
 
     def __init__(
@@ -50,30 +77,50 @@ class AmericanBook:
         *,
         tolerance: float = TOLERANCE,
         nodes: tuple[int, int, int] = NODES,
-        seed: int = 0,
     ) -> None:
         check(portfolio, scenarios)
         if len(np.unique(scenarios.elapsed)) != 1:
             raise InvalidInput("elapsed", "must be the same in all scenarios")
         self._kernel = engine.module("american_interpolant")
+        self._fit = engine.module("american_interpolant_fit")
         self._plain = engine.module("revaluation")
         self._engine = engine
         self.elapsed = float(scenarios.elapsed[0])
         american = np.flatnonzero(portfolio.american)
         self._rows = portfolio.rows(american).ungrouped()
-        self._build(self._rows, scenarios, nodes)
-        bound = self._shorten(LEFT_OUT * tolerance)
-        errors = np.maximum(self._measured_errors(seed), bound)
+        columns, ranges, counts = self._ranges(self._rows, scenarios, nodes)
+        self._today = engine.price(options_of(self._rows)).price
+        tensor = self._fit.build(columns, ranges, engine, counts)
+        highest = np.exp(np.maximum(self._return_high, 0.0))[self._rows.underlying]
+        kept = self._shortened(tensor, highest, LEFT_OUT * tolerance)
+        self._tensor = kept.tensor
+        found = self._fit.largest_errors(columns, ranges, tensor, engine, counts)
+        spots = np.maximum(self._rows.spot, SMALLEST)
+        bounds = np.maximum(SAFETY * found / spots, kept.last) + LEFT_OUT * tolerance
         kinked = kinked_in_rate(self._rows, self._rate_low, self._rate_high)
-        good = (errors <= tolerance) & ~kinked
-        self.error = float(errors[good].max(initial=0.0))
+        self._divide(portfolio, american, bounds, kinked, tolerance)
+
+    def _divide(
+        self,
+        portfolio: Portfolio,
+        american: NDArray[np.int64],
+        bounds: Floats,
+        kinked: NDArray[np.bool_],
+        tolerance: float,
+    ) -> None:
+        """Keep the interpolants that are good enough; all other rows are priced in full."""
+        close = bounds <= tolerance
+        good = close & ~kinked
+        self.bounds = bounds[good]
+        self.error = float(self.bounds.max(initial=0.0))
         self.exact = american[~good]
+        self.interpolated = american[good]
+        self.notes = _said(len(american), int((~close & ~kinked).sum()), int(kinked.sum()), tolerance)
         self._rows = self._rows.rows(np.flatnonzero(good))
         self._keep(good)
         rest = np.ones(len(portfolio), dtype=bool)
-        rest[american[good]] = False
+        rest[self.interpolated] = False
         self._rest = portfolio.rows(rest).ungrouped()
-        self._interpolated = american[good]
         self._rest_rows = np.flatnonzero(rest)
 
     def revalue(self, scenarios: Scenarios) -> Floats:
@@ -93,14 +140,17 @@ class AmericanBook:
 
     def position_pnl(self, scenarios: Scenarios) -> Floats:
         """P&L of every position (options, then linear), (P, S), under scenarios within the book's ranges."""
-        out = np.empty((len(self._interpolated) + len(self._rest_rows), len(scenarios)))
+        out = np.empty((len(self.interpolated) + len(self._rest_rows), len(scenarios)))
         out[self._rest_rows] = self._plain.position_pnl(self._engine, self._rest, scenarios)
         if self._rows.options:
             self._check_within(scenarios)
-            out[self._interpolated] = self._pnl(scenarios)
+            out[self.interpolated] = self._pnl(scenarios)
         return out
 
-    def _build(self, rows: Portfolio, scenarios: Scenarios, nodes: tuple[int, int, int]) -> None:
+    def _ranges(
+        self, rows: Portfolio, scenarios: Scenarios, nodes: tuple[int, int, int]
+    ) -> tuple[tuple[Any, ...], Any, tuple[int, int, int]]:
+        """The options at the horizon, what their interpolants cover, and their nodes in each direction."""
         low, high = scenarios.spot_return.min(axis=0), scenarios.spot_return.max(axis=0)
         self._return_low, self._return_high = low, high
         self._vol_low, self._vol_high = self._vol_span(scenarios)
@@ -113,7 +163,7 @@ class AmericanBook:
         furthest, nearest = np.where(rows.is_call, ends, ends[::-1])
         with np.errstate(divide="ignore", invalid="ignore"):
             now = np.log(rows.spot) - np.log(rows.strike)
-        ranges = self._kernel.Ranges(
+        ranges = self._fit.Ranges(
             nearest=sign * (now + nearest),
             reach=sign * (now + furthest),
             vol_low=self._vol_low,
@@ -135,47 +185,23 @@ class AmericanBook:
             nodes[1] if (self._vol_high > self._vol_low).any() else 1,
             nodes[2] if self._rate_high > self._rate_low else 1,
         )
-        self._tensor = self._kernel.build(columns, ranges, self._engine, counts)
-        self._today = self._engine.price(options_of(rows)).price if rows.options else np.empty(0)
+        return columns, ranges, counts
 
-    def _shorten(self, share: float) -> Floats:
-        """Leave out coefficients up to ``share`` of each spot; bound on them and the rest."""
-        rows, tensor = self._rows, self._tensor
+    def _shortened(self, tensor: Any, highest: Floats, share: float) -> _Kept:
+        """The tensor without coefficients up to ``share`` of each spot, and the size of the last ones.
+
+        ``highest`` is the largest multiple of its spot today that an option is priced at.
+        """
+        rows = self._rows
         size = np.abs(tensor.premium)
-        missing = size[:, -3:].sum(axis=2).max(axis=1, initial=0.0)
+        last = size[:, -3:].sum(axis=2).max(axis=1, initial=0.0)
         for order in tensor.orders:
             if order.any():
-                missing = np.maximum(missing, size[:, :, order == order.max()].sum(axis=(1, 2)))
+                last = np.maximum(last, size[:, :, order == order.max()].sum(axis=(1, 2)))
         # From units of the tensor to parts of the spot.
-        scale = np.where(rows.is_call, 1.0, np.divide(rows.strike, np.maximum(rows.spot, 1e-290)))
-        self._tensor = self._kernel.shortened(tensor, share / np.maximum(scale, 1e-290))
-        return np.asarray(np.where(np.isnan(missing), np.inf, missing * scale + share))
-
-    def _measured_errors(self, seed: int) -> Floats:
-        """Largest error of each position at random points of its own ranges, as a part of its spot."""
-        rows = self._rows
-        worst = np.zeros(rows.options)
-        if not rows.options:
-            return worst
-        for number in range(CHECKS):
-            at = philox_uniforms(seed, 0, self._return_low.size + 2, 1, stream=number)
-            at = np.rint(at) if number < CORNERS else at
-            spread = at[:-2, 0] * (self._return_high - self._return_low) + self._return_low
-            vol_at, rate_at = at[-2, 0], at[-1, 0]
-            rate_change = self._rate_low + rate_at * (self._rate_high - self._rate_low)
-            wanted = self._vol_low + vol_at * (self._vol_high - self._vol_low)
-            # One scenario whose vol differs by position: today's vols are moved instead.
-            moved = rows.with_vols(wanted)
-            scenario = Scenarios(spread[None, :], rate_change=rate_change, elapsed=self.elapsed)
-            exact = self._plain.position_pnl(self._engine, moved, scenario)[:, 0]
-            exact += (
-                (self._engine.price(options_of(moved)).price - self._today) * rows.quantity * rows.multiplier
-            )
-            found = self._pnl(scenario, moved)[:, 0]
-            size = np.abs(rows.quantity * rows.multiplier) * rows.spot
-            part = np.divide(np.abs(found - exact), size, out=np.zeros_like(size), where=size > 0.0)
-            worst = np.maximum(worst, np.where(np.isnan(part), np.inf, part))
-        return worst
+        scale = np.where(rows.is_call, highest, np.divide(rows.strike, np.maximum(rows.spot, SMALLEST)))
+        short = self._fit.shortened(tensor, share / np.maximum(scale, SMALLEST))
+        return _Kept(short, np.where(np.isnan(last), np.inf, last * scale))
 
     def _pnl(self, scenarios: Scenarios, rows: Portfolio | None = None) -> Floats:
         """P&L per American row and scenario."""

@@ -14,6 +14,16 @@ def nodes(count: int) -> Floats:
     return np.asarray(np.cos(np.pi * (np.arange(count) + 0.5) / count))
 
 
+def extrema(count: int) -> Floats:
+    """Where the polynomial of this degree is ±1, ends of (−1, 1) included; the middle for one node."""
+    return np.cos(np.pi * np.arange(count + 1) / count) if count > 1 else np.zeros(1)
+
+
+def polynomials(count: int, at: Floats) -> Floats:
+    """The first ``count`` Chebyshev polynomials at some places in −1..1, (count, places)."""
+    return np.cos(np.arange(count)[:, None] * np.arccos(np.clip(at, -1.0, 1.0))[None, :])
+
+
 def scaled_nodes(count: int, low: Floats, high: Floats) -> Floats:
     """The points spread over low to high, (P, count)."""
     return np.asarray((low + high)[:, None] / 2.0 + (high - low)[:, None] / 2.0 * nodes(count))

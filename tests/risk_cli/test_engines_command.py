@@ -7,7 +7,6 @@ import io
 import json
 
 from desk_files import run
-from test_stress_server import address  # noqa: F401 - the fixture of a service
 
 import gpu_kernels as gk
 
@@ -23,7 +22,7 @@ def test_engines_of_this_machine() -> None:
     assert "reference" in run("engines").stdout
 
 
-def test_engines_of_a_server(address: str) -> None:  # noqa: F811
+def test_engines_of_a_server(address: str) -> None:
     answer = json.loads(run("engines", "--server", address, "--json").stdout)
     assert answer["serving"] in {one["name"] for one in answer["engines"] if one["available"]}
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from desk_files import run, write
-from test_stress_server import address  # noqa: F401 - the fixture of a service with a market
 
 import risk_client
 from protos.risk.v1 import risk_pb2 as wire
@@ -105,7 +104,7 @@ def test_the_least_expected_shortfall_is_what_risk_es_says(tmp_path: Path) -> No
     assert found[1] < 0.5 * found[0]
 
 
-def test_a_server_hedges_a_portfolio_that_it_keeps(address: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_server_hedges_a_portfolio_that_it_keeps(address: str, tmp_path: Path) -> None:
     book = wire.Portfolio(portfolio="kept", underlyings=["IDX"])
     book.positions.symbol.append("IDX")
     book.positions.underlying_index.append(0)
@@ -130,7 +129,7 @@ def _hedged_by(server: str, *words: str) -> dict[str, Any]:
     return answer
 
 
-def test_what_cannot_be_hedged_is_refused(address: str, tmp_path: Path) -> None:  # noqa: F811
+def test_what_cannot_be_hedged_is_refused(address: str, tmp_path: Path) -> None:
     files = write(tmp_path)
     desk = ("--portfolio", files["portfolio"], "--market", files["market"])
     (tmp_path / "bad.csv").write_text("symbol,quantity\nSPX,-3\n")

@@ -102,11 +102,11 @@ def delta_hedge(
     ``band`` is the half-width within which nothing is traded, in units (see ``whalley_wilmott_band``);
     ``limit`` the largest trade, in units. A trade costs ``cost_per_lot`` a lot and ``cost_rate`` of its
     value. The risk is Σ|delta|·spot, in currency. Without a band or limit at most half a lot of delta is
-    left.
+    left. ``spot`` may be NaN where the delta is 0, as `exposures` has it where there is no position.
     """
     held = column(delta, "delta", None)
     count = len(held)
-    price = column(spot, "spot", count, low=0.0)
+    price = column(_known(spot, held), "spot", count, low=0.0)
     lot = column(lot_size, "lot_size", count, low=0.0, strict=True)
     per_lot, rate = (
         column(cost_per_lot, "cost_per_lot", count, low=0.0),
@@ -135,6 +135,12 @@ def delta_hedge(
         risk_after=_total(left, "delta"),
         measure="sum of |delta| · spot",
     )
+
+
+def _known(spot: ArrayLike, held: Floats) -> ArrayLike:
+    """Spots, 0 where there is none and none is needed."""
+    prices = np.asarray(spot, dtype=np.float64)
+    return np.where(np.isnan(prices) & (held == 0.0), 0.0, prices) if prices.shape == held.shape else prices
 
 
 def _refuse(bad: NDArray[np.bool_], field: str, why: str) -> None:
@@ -177,8 +183,12 @@ def whalley_wilmott_band(
 
 @dataclass(frozen=True)
 class RebalancingPlan:
-    """The next spots of one underlying at which to trade, nearest first, and the trades due, in units."""
+    """What to trade in one underlying now, and the next spots at which to trade, nearest first, in units.
 
+    The trades at those spots are those of a position that has traded what is due now.
+    """
+
+    due_now: float
     spots_up: Floats
     trades_up: Floats
     spots_down: Floats
@@ -197,8 +207,8 @@ def rebalancing_plan(
 ) -> RebalancingPlan:
     """Spots, up and down, at which the delta of one underlying leaves its ``band`` (units), with the trades.
 
-    Starts from the present position. The spot is walked ``reach`` (a fraction) either way in ``steps`` steps,
-    vols and time as they are.
+    ``due_now`` brings the present delta back to the band, 0 where it is within. From there the spot is walked
+    ``reach`` (a fraction) either way in ``steps`` steps, vols and time as they are.
     """
     lot = float(column(lot_size, "lot_size", 1, low=0.0, strict=True)[0])
     width = float(column(band, "band", 1, low=0.0)[0])
@@ -207,21 +217,28 @@ def rebalancing_plan(
         raise InvalidInput("underlying", f"{underlying} has no positions")
     at = float(exposures(engine, part).spot[underlying])
 
+    def due_at(spot: float, hedged: float) -> float:
+        moved = part.with_spots(np.full(part.underlyings, spot))
+        delta = float(exposures(engine, moved).delta[underlying]) + hedged
+        return float(delta_hedge([delta], spot=spot, lot_size=lot, band=width).trades[0])
+
+    now = due_at(at, 0.0)
+
     def walk(direction: float) -> tuple[Floats, Floats]:
-        spots, trades, hedged = [], [], 0.0
-        for step in range(steps + 1):
+        spots, trades, hedged = [], [], now
+        for step in range(1, steps + 1):
             spot = at * (1.0 + direction * reach * step / steps)
-            moved = part.with_spots(np.full(part.underlyings, spot))
-            delta = float(exposures(engine, moved).delta[underlying]) + hedged
-            due = delta_hedge([delta], spot=spot, lot_size=lot, band=width).trades[0]
+            due = due_at(spot, hedged)
             if due:
                 spots.append(spot)
-                trades.append(float(due))
-                hedged += float(due)
+                trades.append(due)
+                hedged += due
         return np.array(spots), np.array(trades)
 
     up, down = walk(1.0), walk(-1.0)
-    return RebalancingPlan(spots_up=up[0], trades_up=up[1], spots_down=down[0], trades_down=down[1])
+    return RebalancingPlan(
+        due_now=now, spots_up=up[0], trades_up=up[1], spots_down=down[0], trades_down=down[1]
+    )
 
 
 def column(

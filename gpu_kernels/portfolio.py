@@ -14,15 +14,18 @@ from gpu_kernels.options import Options
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+# Group numbers may leave out so many beyond the rows there are: each number is a row of the sums by group.
+EMPTY_GROUPS_MAX = 1 << 16
+
 
 def real_column(value: ArrayLike, field: str, count: int) -> Floats:
-    """``value`` as ``count`` finite doubles; a scalar or one entry holds for every row."""
+    """``value`` as ``count`` finite doubles of its own; a scalar or one entry holds for every row."""
     raw = np.asarray(value)
     if raw.dtype.kind not in "fiub":
         raise InvalidInput(field, f"must hold real numbers, got dtype {raw.dtype}")
     if raw.ndim > 1 or (raw.ndim == 1 and raw.shape[0] not in (1, count)):
         raise InvalidInput(field, f"must have shape ({count},) or be a scalar, got {raw.shape}")
-    column = np.ascontiguousarray(np.broadcast_to(raw.astype(np.float64, copy=False), (count,)))
+    column = np.array(np.broadcast_to(raw, (count,)), dtype=np.float64, order="C")
     bad = np.flatnonzero(~np.isfinite(column))
     if bad.size:
         raise InvalidInput(field, f"is {column[bad[0]]}", int(bad[0]))
@@ -30,13 +33,13 @@ def real_column(value: ArrayLike, field: str, count: int) -> Floats:
 
 
 def index_column(value: ArrayLike, field: str, count: int) -> Integers:
-    """``value`` as ``count`` integers that are not negative; a scalar holds for every row."""
+    """``value`` as ``count`` integers of its own, not negative; a scalar holds for every row."""
     raw = np.asarray(value)
     if raw.dtype.kind not in "iu" and raw.size:
         raise InvalidInput(field, f"must hold integers, got dtype {raw.dtype}")
     if raw.ndim > 1 or (raw.ndim == 1 and raw.shape[0] not in (1, count)):
         raise InvalidInput(field, f"must have shape ({count},) or be a scalar, got {raw.shape}")
-    column = np.ascontiguousarray(np.broadcast_to(raw.astype(np.int64, copy=False), (count,)))
+    column = np.array(np.broadcast_to(raw, (count,)), dtype=np.int64, order="C")
     bad = np.flatnonzero(column < 0)
     if bad.size:
         raise InvalidInput(field, f"must not be negative, got {column[bad[0]]}", int(bad[0]))
@@ -107,7 +110,7 @@ class Portfolio:
 
     ``underlying`` counts the columns of the scenarios; ``group`` is a number 0..G-1 per row (desk, book or
     strategy). ``linear`` is a LinearPositions or a mapping of its columns (underlying, quantity, multiplier,
-    spot and, when ``group`` is given, group). The columns may not be changed afterwards.
+    spot and, when ``group`` is given, group). The columns are copies and cannot be changed afterwards.
     """
 
     def __init__(
@@ -126,7 +129,7 @@ class Portfolio:
         self.underlying = index_column(underlying, "underlying", count)
         self._take_options(options, count)
         self.group = self._groups(group, count)
-        self.groups = 0 if self.group is None else int(self.group.max(initial=-1)) + 1
+        self.groups = _group_count(self.group)
         self.underlyings = self._highest_underlying() + 1
         for column in self._columns():
             column.setflags(write=False)
@@ -271,6 +274,21 @@ def _linear(linear: LinearLike | None) -> LinearPositions:
     return LinearPositions.of(**linear)
 
 
+def _group_count(group: Integers | None) -> int:
+    """G of groups 0..G-1; some may be empty, but not so many that sums by group would fill the memory."""
+    if group is None:
+        return 0
+    most = len(group) + EMPTY_GROUPS_MAX
+    bad = np.flatnonzero(group >= most)
+    if bad.size:
+        raise InvalidInput(
+            "group",
+            f"is {group[bad[0]]}: groups count from 0, below {most} for {len(group)} rows",
+            int(bad[0]),
+        )
+    return int(group.max(initial=-1)) + 1
+
+
 def _option_rows(
     options: Options | None, quantity: ArrayLike, multiplier: ArrayLike, underlying: ArrayLike
 ) -> int:
@@ -307,4 +325,4 @@ def _flags(given: dict[str, ArrayLike], field: str, count: int) -> NDArray[np.bo
     raw = np.asarray(given[field])
     if raw.ndim > 1 or (raw.ndim == 1 and raw.shape[0] not in (1, count)):
         raise InvalidInput(field, f"must have shape ({count},) or be a scalar, got {raw.shape}")
-    return np.ascontiguousarray(np.broadcast_to(raw.astype(bool), (count,)))
+    return np.array(np.broadcast_to(raw, (count,)), dtype=np.bool_, order="C")

@@ -47,7 +47,7 @@ class VolShockSurface:
                 f"(S, U, {len(moneyness)}, {len(tenors)}), got {np.shape(shock)}",
             )
         _finite(shocks, "vol_shock_surface.shock")
-        return cls(log_moneyness=moneyness, tenor=tenors, shock=shocks)
+        return cls(log_moneyness=_own(moneyness), tenor=_own(tenors), shock=_own(shocks))
 
     @classmethod
     def factors(
@@ -89,6 +89,7 @@ class Scenarios:
     ``spot_return`` (S, U) log returns; ``vol_change`` (S, U), (S, 1) or a scalar, absolute; ``rate_change``
     (S,) or a scalar, parallel and absolute; ``elapsed`` years, a scalar or (S,). ``weights`` (S,) are
     probabilities (age-weighted history), else all are equally likely. ``notes`` say what a builder did.
+    The columns are copies and cannot be changed afterwards.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Scenarios:
             raise InvalidInput("spot_return", f"must have shape (S, U), got {returns.shape}")
         _finite(returns, "spot_return")
         _at_most(returns, "spot_return", MOST_RETURN, np.inf)
-        self.spot_return = np.ascontiguousarray(returns)
+        self.spot_return = _own(returns)
         count = len(returns)
         self.vol_change = self._vol_change(vol_change)
         self.rate_change = _column(rate_change, "rate_change", count)
@@ -131,7 +132,7 @@ class Scenarios:
                 "vol_change", f"must have shape ({count}, {underlyings}) or ({count}, 1), got {changes.shape}"
             )
         _finite(changes, "vol_change")
-        return np.ascontiguousarray(changes)
+        return _own(changes)
 
     def _elapsed(self, value: ArrayLike) -> Floats:
         elapsed = _column(value, "elapsed", len(self.spot_return))
@@ -213,6 +214,13 @@ def _real(value: ArrayLike, field: str) -> Floats:
     return raw.astype(np.float64, copy=False)
 
 
+def _own(values: Floats) -> Floats:
+    """A copy that nobody can change: what has been checked stays as it was."""
+    own = np.array(values, order="C")
+    own.setflags(write=False)
+    return own
+
+
 def _finite(values: Floats, field: str) -> None:
     if not np.isfinite(values).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
@@ -236,7 +244,7 @@ def _column(value: ArrayLike, field: str, count: int) -> Floats:
     if column.shape != (count,):
         raise InvalidInput(field, f"must have shape ({count},) or be a scalar, got {column.shape}")
     _finite(column, field)
-    return column
+    return _own(column)
 
 
 def _nodes(value: ArrayLike, field: str) -> Floats:
@@ -256,4 +264,4 @@ def _weights(value: ArrayLike, count: int) -> Floats:
     if bad.size or weights.sum() <= 0.0:
         row = int(bad[0]) if bad.size else 0
         raise InvalidInput("weights", f"must not be negative nor all zero, got {weights[row]}", row)
-    return weights / float(weights.sum())
+    return _own(weights / float(weights.sum()))

@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 MOVES_MAX = 10_000
 # Trades in whole lots that are simply all tried: a few instruments of a few lots.
 GRID_MAX = 50_000
+# Values that differ by less, as a share, are as good as each other.
+TIE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def _continuous(problem: _Problem) -> Floats:
     reach = _reach(problem)
     count = len(reach)
     _refuse_infeasible(problem, reach)
+    if not count:
+        return np.zeros(0)
     norm = max(1.0, float(np.square(problem.exposure).sum()))
     gain = problem.per_lot
 
@@ -195,6 +199,8 @@ def _refuse_infeasible(problem: _Problem, reach: Floats) -> None:
 
 def _whole(problem: _Problem, start: Floats) -> Floats:
     """Whole lots: the best of all where they can be counted; else rounded, then improved lot by lot."""
+    if not len(start):
+        return start
     best_of_all = _best_of_all(problem)
     if best_of_all is not None:
         return best_of_all
@@ -234,7 +240,11 @@ def _best_of_all(problem: _Problem) -> Floats | None:
     if not allowed.any():
         return None
     value = 0.5 * np.square(residual).sum(axis=1) + problem.price_of_cost * spent
-    return np.asarray(lots[np.argmin(np.where(allowed, value, np.inf))])
+    lots, value = lots[allowed], value[allowed]
+    least = float(value.min())
+    # Of trades that are as good as each other the smallest: an instrument that does nothing is left alone.
+    equal = np.flatnonzero(value <= least + TIE * max(1.0, abs(least)))
+    return np.asarray(lots[equal[np.argmin(np.abs(lots[equal]).sum(axis=1))]])
 
 
 def _nearest_allowed(problem: _Problem, centre: Floats) -> Floats:

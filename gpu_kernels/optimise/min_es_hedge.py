@@ -26,6 +26,8 @@ WHOLE_PROGRAMME_SCENARIOS = 2000
 GAP = 1e-9
 PLANES_MAX = 2000
 MOVES_MAX = 1000
+# Trades in whole lots around the exact optimum that are simply all tried.
+AROUND_MAX = 700
 
 
 @dataclass(frozen=True)
@@ -189,12 +191,17 @@ def _unit(problem: _Problem) -> float:
 
 
 def _whole(problem: _Problem, start: Floats) -> Floats:
-    """Whole lots near the exact optimum: the best of two roundings, improved by single lots."""
+    """Whole lots near the exact optimum: the best all around it, improved by single lots and by pairs."""
     count = len(start)
-    allowed = [lots for lots in (np.rint(start), np.trunc(start), np.zeros(count)) if problem.allows(lots)]
+    if not count:
+        return start
+    candidates = [*_around(start), np.trunc(start), np.zeros(count)]
+    allowed = [lots for lots in candidates if problem.allows(lots)]
     best = min(allowed, key=problem.value)
     value = problem.value(best)
-    moves = np.concatenate([np.eye(count), -np.eye(count)])
+    steps = np.concatenate([np.eye(count), -np.eye(count)])
+    pairs = [steps[i] + steps[j] for i in range(len(steps)) for j in range(i) if (i - j) % count]
+    moves = np.concatenate([steps, pairs]) if pairs else steps
     for _ in range(MOVES_MAX):
         trials = [best + move for move in moves if problem.allows(best + move)]
         values = [problem.value(trial) for trial in trials]
@@ -203,3 +210,13 @@ def _whole(problem: _Problem, start: Floats) -> Floats:
         value = min(values)
         best = trials[values.index(value)]
     return best
+
+
+def _around(start: Floats) -> Floats:
+    """Trades in whole lots next to the exact one, in as wide a box as there may be trials."""
+    count = len(start)
+    wide = max((reach for reach in (3, 2, 1) if (2 * reach) ** count <= AROUND_MAX), default=0)
+    if not wide:
+        return np.rint(start)[None, :]
+    axes = [np.floor(place) + np.arange(1 - wide, 1 + wide) for place in start]
+    return np.asarray(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, count))

@@ -88,6 +88,7 @@ def test_rebalancing_plan_keeps_delta_within_the_band() -> None:
     options = gk.Options(spot=100.0, strike=100.0, expiry=0.25, vol=0.2)
     book = gk.Portfolio(options, 50.0, 100.0, linear={"underlying": 0, "quantity": -2700.0, "spot": 100.0})
     plan = rebalancing_plan(engine, book, 0, band=300.0, lot_size=100.0)
+    assert plan.due_now == 0.0
     assert len(plan.spots_up) > 0
     assert (np.diff(plan.spots_up) > 0.0).all()
     assert (np.diff(plan.spots_down) < 0.0).all()
@@ -98,6 +99,41 @@ def test_rebalancing_plan_keeps_delta_within_the_band() -> None:
             assert abs(delta) > 300.0
             done += trade
             assert abs(delta + trade) <= 300.0 + 50.0
+
+
+def test_a_plan_says_what_is_due_now_and_counts_it_once() -> None:
+    engine = gk.engine("reference")
+    options = gk.Options(spot=100.0, strike=100.0, expiry=0.25, vol=0.2)
+    book = gk.Portfolio(options, 50.0, 100.0, linear={"underlying": 0, "quantity": -3600.0, "spot": 100.0})
+    start = exposures(engine, book).delta[0]
+    plan = rebalancing_plan(engine, book, 0, band=300.0, lot_size=100.0)
+    assert plan.due_now == delta_hedge([start], spot=100.0, lot_size=100.0, band=300.0).trades[0] > 0.0
+    assert abs(start + plan.due_now) <= 350.0
+    assert plan.spots_up[0] > 100.0 > plan.spots_down[0]
+    traded = book.linear.quantity + plan.due_now
+    after = gk.Portfolio(options, 50.0, 100.0, linear={"underlying": 0, "quantity": traded, "spot": 100.0})
+    later = rebalancing_plan(engine, after, 0, band=300.0, lot_size=100.0)
+    assert np.array_equal(later.spots_up, plan.spots_up)
+    assert np.array_equal(later.trades_down, plan.trades_down)
+
+
+def test_exposures_of_unused_underlyings_need_no_spot() -> None:
+    engine = gk.engine("reference")
+    book = gk.Portfolio(linear={"underlying": [0, 2], "quantity": [7.0, -3.0], "spot": 100.0})
+    held = exposures(engine, book)
+    assert np.isnan(held.spot[1])
+    assert delta_hedge(held.delta, spot=held.spot).trades.tolist() == [-7.0, 0.0, 3.0]
+    with pytest.raises(gk.InvalidInput, match=r"spot\[0\]"):
+        delta_hedge([1.0, 0.0], spot=[np.nan, np.nan])
+
+
+def test_an_instrument_that_does_nothing_is_left_alone(rng: np.random.Generator) -> None:
+    assert greek_hedge([100.0], [[0.0]], limit=10.0).trades.tolist() == [0.0]
+    assert greek_hedge([100.0], [[0.0, -1.0]], limit=200.0).trades.tolist() == [0.0, 100.0]
+    assert greek_hedge([100.0], np.zeros((1, 0))).trades.tolist() == []
+    with pytest.raises(InfeasibleHedge, match="residual_limit"):
+        greek_hedge([100.0], np.zeros((1, 0)), residual_limit=1.0)
+    assert min_es_hedge(rng.normal(size=100), np.zeros((0, 100)), limit=1.0).trades.tolist() == []
 
 
 def test_greek_hedge_is_the_best_of_all_lots(rng: np.random.Generator) -> None:
@@ -243,16 +279,17 @@ def test_planes_are_used_for_many_scenarios(rng: np.random.Generator) -> None:
 
 
 def test_min_es_hedge_in_lots_is_the_best_lot(rng: np.random.Generator) -> None:
-    instruments = rng.standard_t(4, (2, 500))
-    pnl = np.array([6.3, -4.4]) @ instruments + rng.normal(size=500)
-    hedge = min_es_hedge(pnl, instruments, limit=10.0, lot_size=2.0, cost_per_lot=0.01)
+    for _ in range(5):
+        instruments = rng.standard_t(4, (2, 500)) + rng.choice([0.0, 2.0]) * rng.standard_t(4, 500)
+        pnl = rng.uniform(-8.0, 8.0, 2) @ instruments + rng.normal(size=500)
+        hedge = min_es_hedge(pnl, instruments, limit=10.0, lot_size=2.0, cost_per_lot=0.01)
 
-    def value(lots: np.ndarray) -> float:
-        return gk.tail_risk(pnl + 2.0 * lots @ instruments).es + 0.01 * np.abs(lots).sum()
+        def value(lots: np.ndarray, p=pnl, x=instruments) -> float:
+            return gk.tail_risk(p + 2.0 * lots @ x).es + 0.01 * np.abs(lots).sum()
 
-    best = min(value(np.array(lots)) for lots in itertools.product(range(-5, 6), repeat=2))
-    assert value(hedge.lots) == pytest.approx(best, rel=1e-12)
-    assert np.array_equal(hedge.trades, 2.0 * hedge.lots)
+        best = min(value(np.array(lots)) for lots in itertools.product(range(-5, 6), repeat=2))
+        assert value(hedge.lots) == pytest.approx(best, rel=1e-12)
+        assert np.array_equal(hedge.trades, 2.0 * hedge.lots)
 
 
 def test_min_es_hedge_is_never_worse_than_none(rng: np.random.Generator) -> None:
@@ -303,13 +340,42 @@ def test_kelly_within_limits_is_the_best_of_a_grid() -> None:
 
 
 def test_kelly_says_what_cannot_be() -> None:
-    with pytest.raises(InfeasibleHedge, match="budget"):
-        kelly_sizes([0.05], [[0.04]], spot=10.0, capital=1e5, cost_per_lot=1.0, budget=5.0)
+    dear = {"spot": 10.0, "capital": 1e5, "cost_per_lot": 1.0, "budget": 5.0}
+    with pytest.raises(InfeasibleHedge, match="within its limits"):
+        kelly_sizes([0.05], [[0.04]], held=2000.0, limit=1000.0, **dear)
+    # What the budget pays for is bought.
+    assert kelly_sizes([0.05], [[0.04]], **dear).trades.tolist() == [5.0]
+    assert kelly_sizes([0.05], [[0.04]], **(dear | {"budget": 0.0})).trades.tolist() == [0.0]
     with pytest.raises(InfeasibleHedge, match="unbounded"):
         kelly_sizes([0.1, 0.0], [[0.04, 0.04], [0.04, 0.04]], spot=1.0, capital=1e5)
     held = kelly_sizes([0.04], [[0.04]], spot=10.0, capital=1e5, fraction=0.5, held=2000.0, cost_per_lot=0.1)
     assert held.trades == pytest.approx([3000.0], abs=1.0)
     assert held.risk_before == pytest.approx(0.2 * 0.2)
+
+
+def test_kelly_within_a_budget_is_the_best_of_all_lots(rng: np.random.Generator) -> None:
+    for _ in range(6):
+        root = rng.normal(size=(2, 2))
+        cov, mean = root @ root.T * 0.02 + 0.03 * np.eye(2), rng.normal(0.0, 0.06, 2)
+        cost, held = rng.uniform(0.5, 3.0, 2), rng.integers(-4, 5, 2).astype(float)
+        given = {"spot": 0.05, "capital": 1.0, "fraction": 1.0, "held": held, "cost_per_lot": cost}
+        sizes = kelly_sizes(mean, cov, limit=12.0, leverage=1.0, budget=9.0, **given)
+
+        def growth(units: np.ndarray, m=mean, c=cov) -> float:
+            return float(0.05 * units @ m - 0.5 * 0.0025 * units @ c @ units)
+
+        every = [np.array(lots) for lots in itertools.product(range(-12, 13), repeat=2)]
+        best = max(
+            growth(lots)
+            for lots in every
+            if cost @ np.abs(lots - held) <= 9.0 and np.abs(lots).sum() <= 20 and np.abs(lots).max() <= 12
+        )
+        after = held + sizes.trades
+        assert sizes.cost <= 9.0 + 1e-9
+        assert np.abs(after).max() <= 12.0
+        # Rounding towards no trade gives away at most what a lot or two of each are worth.
+        step = sum(abs(growth(after + 2.0 * sign * e) - growth(after)) for e in np.eye(2) for sign in (1, -1))
+        assert growth(after) >= best - step
 
 
 def test_growth_of_full_kelly_is_greatest() -> None:

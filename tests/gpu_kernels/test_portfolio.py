@@ -137,3 +137,32 @@ def test_selecting_and_stacking_scenarios() -> None:
     assert both.elapsed.tolist() == [0.1, 0.1, 0.0]
     with pytest.raises(gk.InvalidInput, match=r"parts\[1\]"):
         gk.Scenarios.stacked([one, gk.Scenarios([[0.0]])])
+
+
+def test_what_was_checked_does_not_change_with_the_callers_arrays() -> None:
+    columns = {
+        name: np.array([one, one])
+        for name, one in {"spot": 100.0, "strike": 90.0, "expiry": 0.5, "vol": 0.2, "rate": 0.01}.items()
+    }
+    quantity, spot, returns = np.array([1.0, 2.0]), np.array([50.0]), np.zeros((2, 1))
+    changes, elapsed, shock = np.zeros((2, 1)), np.zeros(2), np.zeros((2, 1, 1))
+    surface = VolShockSurface.of(log_moneyness=[0.0], tenor=[1.0], shock=shock)
+    book = gk.Portfolio(
+        gk.Options(**columns), quantity, linear={"underlying": 0, "quantity": 1.0, "spot": spot}
+    )
+    scenarios = gk.Scenarios(returns, changes, elapsed=elapsed, vol_shock_surface=surface)
+    engine = gk.engine("reference")
+    before = engine.revalue(book, scenarios)
+    for array in (*columns.values(), quantity, spot, returns, changes, elapsed, shock):
+        array[:] = np.nan
+    assert np.array_equal(engine.revalue(book, scenarios), before)
+    for held in (book.quantity, book.strike, scenarios.spot_return, scenarios.vol_change, scenarios.elapsed):
+        with pytest.raises(ValueError, match="read-only"):
+            held[0] = 1.0
+
+
+def test_a_group_number_beyond_all_rows_is_named() -> None:
+    options = gk.Options(spot=100.0, strike=[90.0, 100.0], expiry=0.5, vol=0.2)
+    with pytest.raises(gk.InvalidInput, match=r"group\[1\].*below 65538"):
+        gk.Portfolio(options, 1.0, group=[0, 2**40])
+    assert gk.Portfolio(options, 1.0, group=[0, 9]).groups == 10

@@ -195,7 +195,7 @@ def _whole(problem: _Problem, start: Floats) -> Floats:
     count = len(start)
     if not count:
         return start
-    candidates = [*_around(start), np.trunc(start), np.zeros(count)]
+    candidates: list[Floats] = [*_around(start), np.trunc(start), np.zeros(count)]
     allowed = [lots for lots in candidates if problem.allows(lots)]
     best = min(allowed, key=problem.value)
     value = problem.value(best)

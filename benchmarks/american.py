@@ -17,7 +17,7 @@ from gpu_kernels.cash_dividends import CashDividends
 from gpu_kernels.cash_dividends import price as price_with_dividends
 from gpu_kernels.engines.cpu import american as backend
 from gpu_kernels.engines.cpu.american_rows import STATE, boundary_kernel, price_rows
-from gpu_kernels.engines.cpu.american_solver import LANES, boundary_solver, compiled
+from gpu_kernels.engines.cpu.american_solver import LANES, compiled
 from gpu_kernels.engines.cpu.threads import workers
 from gpu_kernels.engines.engine import Columns
 from gpu_kernels.formulas.american_tables import SCHEMES, Scheme, angles
@@ -43,8 +43,7 @@ QUANTLIB = {
 
 def ours(scheme: Scheme, columns: Columns, out: PriceResult) -> Callable[[], None]:
     """A call that prices all rows with any scheme, as the engine does with its own two."""
-    rows = boundary_kernel(boundary_solver(scheme.nodes, scheme.angles))
-    solve = compiled(rows)
+    solve = compiled(boundary_kernel(scheme, few_rows=0))
     premium = (scheme.premium, 1)
     rule = angles(*premium)
     tables = backend.tables(scheme, premium)
@@ -52,9 +51,9 @@ def ours(scheme: Scheme, columns: Columns, out: PriceResult) -> Callable[[], Non
     def work(start: int, stop: int) -> None:
         part = tuple(columns.slice(start, stop))
         state = np.empty(((stop - start + LANES - 1) // LANES, STATE + scheme.premium, LANES))
-        solve(part, tables, scheme.steps, LANES, state)
+        solve(part, tables, scheme.steps, state)
         legs = (rule.cosine, rule.inv_cosine, rule.weight)
-        price_rows(part, state, legs, LANES, out.price[start:stop], out.status[start:stop])
+        price_rows(part, state, legs, out.price[start:stop], out.status[start:stop])
 
     return lambda: workers().run(out.status.size, work, backend.BLOCK_ROWS)
 

@@ -45,11 +45,6 @@ GREEK_ANGLES = 48
 GREEK_CROWDING = 2
 
 
-def lanes_for(rows: int) -> int:
-    """How many lanes of a block to compute: all, unless a batch is so small that fewer are faster."""
-    return 1 if rows == 1 else min(LANES, 8 if rows <= 8 else LANES)
-
-
 @cache
 def tables(scheme: Scheme, premium: tuple[int, int]) -> Any:
     """The arrays that the boundary kernels take for this scheme.
@@ -59,10 +54,14 @@ def tables(scheme: Scheme, premium: tuple[int, int]) -> Any:
     rule = angles(*premium)
     made = boundary_tables(scheme.nodes, scheme.angles)
     inner = made.angles
+    at, places, sines = place_table(made.xi), place_table(made.places), place_table(rule.sine)
+    to_premium = interpolation(scheme.nodes, rule.sine)
+    # The same with the nodes of one angle side by side, for `american_one_row`.
+    by_angle = np.arange(places.shape[0]).reshape(scheme.nodes, -1).T.reshape(-1)
+    across = (at.T, places[by_angle].T, made.matrix[by_angle].T, sines.T, to_premium.T)
     return (
-        place_table(made.xi), place_table(made.places),
-        inner.cosine, inner.inv_cosine, inner.weight, made.matrix,
-        place_table(rule.sine), interpolation(scheme.nodes, rule.sine),
+        at, places, inner.cosine, inner.inv_cosine, inner.weight, made.matrix, sines, to_premium,
+        tuple(map(np.ascontiguousarray, across)),
     )  # fmt: skip
 
 
@@ -72,7 +71,7 @@ def block_state(part: tuple[Any, ...], method: str, premium: tuple[int, int]) ->
     blocks = (part[0].size + LANES - 1) // LANES
     state = np.empty((blocks, STATE + premium[0], LANES))
     solve = fast_boundaries if method == "fast" else accurate_boundaries
-    solve(part, tables(scheme, premium), scheme.steps, lanes_for(part[0].size), state)
+    solve(part, tables(scheme, premium), scheme.steps, state)
     return state
 
 
@@ -86,8 +85,7 @@ def price(columns: Columns, method: str, out: PriceResult) -> None:
     def work(start: int, stop: int) -> None:
         part = tuple(full.slice(start, stop)) if stop - start < size else tuple(full)
         state = block_state(part, method, rule)
-        lanes = lanes_for(stop - start)
-        price_rows(part, state, legs, lanes, out.price[start:stop], out.status[start:stop])
+        price_rows(part, state, legs, out.price[start:stop], out.status[start:stop])
 
     workers().run(size, work, BLOCK_ROWS)
     american_fallback.price(full, out, cash_dividends.solve)
@@ -100,10 +98,9 @@ def slopes(columns: Columns, method: str) -> NDArray[np.float64]:
 
     def work(start: int, stop: int) -> None:
         part = tuple(columns.slice(start, stop))
-        lanes = lanes_for(stop - start)
         # Of its own: a cut-out with a stride would be another kind of argument, and another compilation.
         block = np.empty((8, stop - start))
-        slopes_rows(part, block_state(part, method, rule), _premium(rule), lanes, block)
+        slopes_rows(part, block_state(part, method, rule), _premium(rule), block)
         out[:, start:stop] = block
 
     workers().run(columns.spot.size, work, BLOCK_ROWS)
@@ -151,9 +148,8 @@ def price_from_boundaries(boundaries: Boundaries, spot: Any, strike: Any, out: P
             last = min(first + BLOCK_ROWS, stop)
             state = states[first // BLOCK_ROWS].copy()
             part = tuple(moved.slice(first, last))
-            move_spots(part, state, lanes_for(last - first))
-            lanes = lanes_for(last - first)
-            price_rows(part, state, premium, lanes, out.price[first:last], out.status[first:last])
+            move_spots(part, state)
+            price_rows(part, state, premium, out.price[first:last], out.status[first:last])
 
     workers().run(rows, work, BLOCK_ROWS)
     american_fallback.price(moved, out, cash_dividends.solve)

@@ -59,10 +59,10 @@ def _american_values() -> None:
     state = np.zeros((1, american_rows.STATE + premium, LANES))
     status = np.zeros(size, np.uint8)
     rule = american._premium((premium, 1))
-    american_rows.price_rows(tuple(rows), state, rule, american.lanes_for(size), np.zeros(size), status)
+    american_rows.price_rows(tuple(rows), state, rule, np.zeros(size), status)
     rule = american._premium((american.GREEK_ANGLES, american.GREEK_CROWDING))
     state = np.zeros((1, american_rows.STATE + american.GREEK_ANGLES, LANES))
-    american_rows.slopes_rows(tuple(rows), state, rule, american.lanes_for(size), np.zeros((8, size)))
+    american_rows.slopes_rows(tuple(rows), state, rule, np.zeros((8, size)))
 
 
 def _american_boundaries() -> None:

@@ -193,7 +193,7 @@ def service(settings: KafkaSettings, log: Path, transactions: bool) -> subproces
         "GPU_RISK_GRPC_PORT": "0",
         "GPU_RISK_BOOK_INSTRUMENTS": ",".join(f"{symbol}:{TICK}" for symbol in SYMBOLS),
         "GPU_RISK_BOOK_CONTROLS": "false",
-        "GPU_RISK_BOOK_TRANSACTIONS": str(transactions).lower(),
+        "GPU_RISK_BOOK_TRANSACTIONS": "always" if transactions else "never",
     }
     with log.open("wb") as out:
         return subprocess.Popen(

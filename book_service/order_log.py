@@ -46,20 +46,13 @@ class KafkaOrderLog:
         """Logs the batch; a part that could not be logged is reported, with those that were."""
         logged: list[Origin] = []
         for part in by_partition(orders, self.partitions):
-            self._append(part, None, logged)
+            self._append(part, logged)
         return logged
 
-    def append_everywhere(self, command: OrderBatch) -> list[Origin]:
-        """Logs a control command on every partition."""
-        logged: list[Origin] = []
-        for partition in range(self.partitions):
-            self._append(command, partition, logged)
-        return logged
-
-    def _append(self, orders: OrderBatch, partition: int | None, logged: list[Origin]) -> None:
+    def _append(self, orders: OrderBatch, logged: list[Origin]) -> None:
         try:
             place, offset = self.appender.append(
-                topics.ORDERS_INCOMING, orders.symbols[0], orders.SerializeToString(), partition
+                topics.ORDERS_INCOMING, orders.symbols[0], orders.SerializeToString()
             )
         except DeliveryFailed as fault:
             before = ", ".join(f"partition {one.partition} offset {one.offset}" for one in logged)

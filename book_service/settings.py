@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
+from book_service.budgets import first_controls
+from book_service.matching import Controls
+from book_service.matching.layout import HIGHEST_MULTIPLIER
 from book_service.normaliser import FailoverRules, NormaliserRules
 from book_service.venue import Listed
 from service_kit.errors import SettingError
 from service_kit.grpc_server.settings import GrpcSettings
+from service_kit.kafka.control_log import PARTITIONS
 from service_kit.kafka.settings import KafkaSettings
 from service_kit.settings import limited
 from service_kit.telemetry.logs import LogSettings
 from service_kit.telemetry.metrics import MetricsSettings
 from service_kit.telemetry.traces import TraceSettings
+
+_BLUR = 1e-9  # relative: a decimal tick over a decimal unit is this near to a whole number
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,9 @@ class BookSettings:
     # Pre-trade controls. With them an order in an instrument without a reference price is refused, until a
     # logged command gives it one.
     controls: bool = True
+    # The venue's amounts (values, exposures, losses, capital) are whole numbers of this much currency, the
+    # same for all instruments: every tick must be a whole number of it.
+    money_unit: float = limited(0.0001, at_least=1e-12, at_most=1e6)
     # Principals that may kill and send control commands. With auth "none" everybody may.
     operators: tuple[str, ...] = ()
     group: str = "book-service"
@@ -39,8 +49,9 @@ class BookSettings:
     # Where the audit log is kept. Empty: none.
     audit_folder: str = ""
     audit_file_bytes_max: int = limited(268_435_456, at_least=1_048_576, at_most=1_099_511_627_776)
-    # Executions and offsets in Kafka transactions. For brokers of version 4 or newer; not the embedded one.
-    transactions: bool = False
+    # Executions and offsets in Kafka transactions: where every broker is of version 4 or newer, always (older
+    # ones are then refused), or never. Without them a process that was paused can double a batch.
+    transactions: Literal["auto", "always", "never"] = "auto"
     band_relative: float = limited(0.25, at_least=0.001, at_most=100.0)
     band_absolute: float = limited(1.0, at_least=0.0, at_most=1e9)
     band_confirmations: int = limited(5, at_least=1, at_most=1_000_000)
@@ -75,9 +86,13 @@ class BookSettings:
             raise SettingError("book.symbol_map", "names a source's symbol twice")
         return found
 
+    def first_controls(self) -> Controls | None:
+        """The limits that every partition of the venue starts with; commands change them."""
+        return first_controls(Controls(), PARTITIONS) if self.controls else None
+
     def listed(self) -> tuple[Listed, ...]:
         """The instruments, in the order of the setting."""
-        found = tuple(_listed(entry) for entry in self.instruments)
+        found = tuple(_listed(entry, self.money_unit) for entry in self.instruments)
         if len({one.symbol for one in found}) != len(found):
             raise SettingError("book.instruments", "names a symbol twice")
         return found
@@ -91,7 +106,7 @@ def _mapped(entry: str) -> tuple[tuple[str, str], str]:
     return (source, symbol), ours
 
 
-def _listed(entry: str) -> Listed:
+def _listed(entry: str, money_unit: float) -> Listed:
     symbol, *numbers = entry.split(":")
     try:
         tick, *reference = (float(number) for number in numbers)
@@ -99,7 +114,11 @@ def _listed(entry: str) -> Listed:
         tick, reference = 0.0, []
     if not symbol or len(reference) > 1 or not all(0.0 < number < math.inf for number in (tick, *reference)):
         raise SettingError("book.instruments", f"{entry!r} is not SYMBOL:TICK_SIZE[:REFERENCE_PRICE]")
-    return Listed(symbol, tick, reference[0] if reference else None)
+    units = tick / money_unit
+    if not 1.0 <= round(units) <= HIGHEST_MULTIPLIER or abs(units - round(units)) > _BLUR * units:
+        why = f"the tick of {entry!r} is no whole number of book.money_unit ({money_unit:g}), or too many"
+        raise SettingError("book.instruments", why)
+    return Listed(symbol, tick, reference[0] if reference else None, round(units))
 
 
 @dataclass(frozen=True, slots=True)

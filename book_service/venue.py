@@ -48,13 +48,13 @@ class Listed:
     symbol: str
     tick_size: float
     reference_price: float | None = None
+    multiplier: int = 1  # of a tick in the units of the controls' amounts, so that symbols add up
 
     def instrument(self) -> Instrument:
         """As the controls know it: in ticks."""
         reference = self.reference_price
-        return Instrument(
-            self.symbol, reference=None if reference is None else round(reference / self.tick_size)
-        )
+        ticks = None if reference is None else round(reference / self.tick_size)
+        return Instrument(self.symbol, self.multiplier, ticks)
 
 
 @dataclass(frozen=True, slots=True)

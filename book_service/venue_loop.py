@@ -18,8 +18,6 @@ from book_service.service_metrics import BookMetrics
 from book_service.venue import Listed, warm_up
 from book_service.venue_partition import VenuePartition
 from protos.book.v1.book_pb2 import Book
-from protos.market.v1.market_pb2 import Origin
-from protos.orders.v1.orders_pb2 import ACTION_CONTROL, REPORT_KIND_CANCELLED, ExecutionBatch
 from service_kit.errors import Unavailable
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.errors import ConsumerFailed, ProducerFenced
@@ -29,12 +27,11 @@ from service_kit.lifecycle import Stop
 from service_kit.telemetry.traces import Headers, Traces
 
 LOG = logging.getLogger("gpu_risk.book_service")
-COMMANDS_REMEMBERED = 1_000
 
 
 @dataclass(slots=True)
 class VenueLoop:
-    """Runs in one thread; `book` and `wait_for_command` may be called from any."""
+    """Runs in one thread; `book` may be called from any."""
 
     make: Callable[[Partition], VenuePartition]
     listed: tuple[Listed, ...]
@@ -49,9 +46,7 @@ class VenueLoop:
     traces: Traces = field(default_factory=Traces.off)
     consumer: Consumer[OrderEvents] = field(init=False)
     _venues: dict[int, VenuePartition] = field(default_factory=dict)
-    _lock: threading.Condition = field(default_factory=threading.Condition)
-    # Orders that each recent control command cancelled, for the calls that wait for it.
-    _commands: dict[tuple[int, int], int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _leaving: bool = False
     _settled_at_s: float = 0.0
     _saved_at_s: float = field(default_factory=time.monotonic)
@@ -118,16 +113,6 @@ class VenueLoop:
                 raise Unavailable(f"the book of {symbol} is not held here, or not yet rebuilt", 1.0)
             return held.venue.book(symbol, levels)
 
-    def wait_for_command(self, origin: Origin, within_s: float) -> int:
-        """Orders that a logged command cancelled, once its partition has applied it."""
-        place = (origin.partition, origin.offset)
-        with self._lock:
-            if not self._lock.wait_for(lambda: place in self._commands, within_s):
-                raise Unavailable(
-                    f"the command is logged (partition {place[0]}, offset {place[1]}), not yet applied here"
-                )
-            return self._commands[place]
-
     def _match(self, message: Message[OrderEvents]) -> None:
         record = message.record
         held = self._venues.get(record.partition)
@@ -135,8 +120,6 @@ class VenueLoop:
             return  # shut out a moment ago: its next owner reads it
         with self._lock:
             executions = held.apply(record, message.value)
-            if (message.value.rows["action"] == ACTION_CONTROL).any():
-                self._note_command(record.partition, record.offset, executions)
         if not held.is_new(record.offset):
             self._unless_fenced(held, lambda: held.publish(record, executions))
             return
@@ -146,13 +129,6 @@ class VenueLoop:
             headers: Headers = []
             span.inject(headers)
             self._unless_fenced(held, lambda: held.publish(record, executions, headers))
-
-    def _note_command(self, partition: int, offset: int, executions: ExecutionBatch) -> None:
-        cancelled = sum(kind == REPORT_KIND_CANCELLED for kind in executions.kind)
-        self._commands[partition, offset] = cancelled
-        while len(self._commands) > COMMANDS_REMEMBERED:
-            del self._commands[next(iter(self._commands))]
-        self._lock.notify_all()
 
     def _settle(self) -> None:
         """Everything sent is there for good; then the group's offsets follow."""

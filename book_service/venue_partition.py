@@ -122,6 +122,8 @@ class VenuePartition:
             raise VenueUnrecoverable(
                 f"{self._name} begins at offset {low}, and no snapshot reaches up to there"
             )
+        begins = "the log's beginning" if start.file is None else f"snapshot {start.file.name}"
+        LOG.info("%s: taken at offset %d, from %s", self._name, self.venue.next_offset, begins)
         self._snapshot_at = self.venue.next_offset
         self._replay_to = 0 if published is None else published.offset + 1
         self._unsettled.clear()

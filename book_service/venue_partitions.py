@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from book_service.audit import AuditLog
-from book_service.matching import Controls
 from book_service.order_events import OrderEvents
 from book_service.settings import BookSettings
 from book_service.snapshots import SnapshotFolder, fingerprint
@@ -33,7 +32,7 @@ class VenuePartitions:
     def make(self, home: Partition) -> VenuePartition:
         """A partition's venue, to be opened."""
         book = self.book
-        listed, controls = book.listed(), Controls() if book.controls else None
+        listed, controls = book.listed(), book.first_controls()
         snapshots = None
         if book.snapshot_folder:
             snapshots = SnapshotFolder(Path(book.snapshot_folder), fingerprint(listed, controls))
@@ -48,7 +47,7 @@ class VenuePartitions:
         )
 
     def _output(self, home: Partition) -> PlainOutput | TransactionalOutput:
-        if not self.book.transactions:
+        if self.book.transactions != "always":
             return PlainOutput(self.kafka, self.lookup, home.partition, self.metrics)
         return TransactionalOutput(
             self.kafka,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from book_service import order_events, raw_events
 from book_service.api.servicer import BookServicer
@@ -19,10 +22,13 @@ from protos import topics
 from protos.book.v1.book_pb2 import DESCRIPTOR as BOOK
 from protos.book.v1.book_pb2_grpc import add_BookServiceServicer_to_server
 from service_kit.closing import Resources
+from service_kit.errors import SettingError
 from service_kit.grpc_server.server import GrpcServer
 from service_kit.kafka.admin import check_broker
 from service_kit.kafka.appender import Appender
+from service_kit.kafka.broker_version import all_from_version_4
 from service_kit.kafka.consumer import Consumer
+from service_kit.kafka.control_log import PARTITIONS, ControlLog
 from service_kit.kafka.lookup import LogLookup
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.producer import Producer
@@ -30,8 +36,9 @@ from service_kit.lifecycle import Stop
 from service_kit.telemetry.metrics import MetricsExporter, process_registry
 from service_kit.telemetry.traces import Traces
 
+LOG = logging.getLogger("gpu_risk.book_service")
 SERVICE = BOOK.services_by_name["BookService"].full_name
-ORDER_PARTITIONS = next(topic.partitions for topic in topics.TOPICS if topic.name == topics.ORDERS_INCOMING)
+ORDER_PARTITIONS = PARTITIONS
 
 
 async def serve(
@@ -39,6 +46,7 @@ async def serve(
 ) -> None:
     """Runs the service until told to stop; `listening` is given the port once calls are answered."""
     check_broker(settings.kafka)
+    settings = await asyncio.to_thread(_with_transactions_decided, settings)
     registry = process_registry()
     kafka_metrics = KafkaMetrics(registry)
     metrics = BookMetrics.on(registry)
@@ -72,12 +80,13 @@ async def serve(
         servicer = BookServicer(
             book=venue.book,
             log=KafkaOrderLog(appender, ORDER_PARTITIONS),
-            wait_for_command=venue.wait_for_command,
+            commands=ControlLog(settings.kafka, appender),
             instruments=tuple(one.symbol for one in venue.listed),
             executor=executor,
             operators=frozenset(settings.book.operators),
             everyone=settings.grpc.auth == "none",
             has_controls=settings.book.controls,
+            money_unit=settings.book.money_unit,
         )
         services = [(add_BookServiceServicer_to_server, servicer, SERVICE)]
         async with GrpcServer(settings.grpc, services, registry=registry, traces=traces) as server:
@@ -117,6 +126,20 @@ def _normalise_loop(
     )
 
 
+def _with_transactions_decided(settings: BookServiceSettings) -> BookServiceSettings:
+    """`always` or `never` for `auto`; SettingError where the brokers are too old for what is asked."""
+    wanted = settings.book.transactions
+    if wanted == "never" or not settings.book.instruments:
+        return settings
+    able = all_from_version_4(settings.kafka)
+    if wanted == "always" and not able:
+        why = f"the brokers at {settings.kafka.bootstrap} are older than version 4 (or the embedded one)"
+        raise SettingError("book.transactions", f"always: {why}")
+    book = replace(settings.book, transactions="always" if able else "never")
+    LOG.info("executions are published %s transactions", "in" if able else "without")
+    return replace(settings, book=book)
+
+
 def venue_loop(
     settings: BookServiceSettings,
     producer: Producer,
@@ -124,7 +147,7 @@ def venue_loop(
     metrics: BookMetrics,
     kafka_metrics: KafkaMetrics,
 ) -> VenueLoop:
-    """The venue's loop, to be run in a thread."""
+    """The venue's loop, to be run in a thread; without transactions while that is not decided."""
     book = settings.book
     partitions = VenuePartitions(settings.kafka, book, lookup, lambda: loop.consumer, kafka_metrics)
     loop = VenueLoop(
@@ -136,7 +159,7 @@ def venue_loop(
         poll_wait_s=book.poll_wait_s,
         commit_every_s=book.commit_every_s,
         snapshot_every_s=book.snapshot_every_s,
-        transactional=book.transactions,
+        transactional=book.transactions == "always",
     )
     loop.consumer = Consumer(
         settings.kafka,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,6 +16,8 @@ from risk_client.connection import Token, bearer, open_channel
 from risk_client.errors import from_rpc
 
 DEADLINE_S = 5.0  # of a call, unless the client is given another
+COMMAND_S = 20.0  # at least, of a command: every partition must answer, one that is being taken over too
+WATCH_S = 3_600.0
 
 Answer = TypeVar("Answer")
 
@@ -46,6 +48,32 @@ class BookClient:
         book: wire.Book = self._call(self._stub.GetBook, wire.GetBookRequest(symbol=symbol, levels=levels))
         return book
 
+    def watch_book(
+        self, symbol: str, levels: int = 0, min_interval_s: float = 0.1, deadline_s: float = WATCH_S
+    ) -> Iterator[wire.Book]:
+        """Depth now, then whenever it has changed, for at most so long; it ends with an error."""
+        request = wire.WatchBookRequest(
+            symbol=symbol, levels=levels, min_interval_ms=max(1, round(min_interval_s * 1e3))
+        )
+        books = self._stub.WatchBook(request, timeout=deadline_s, metadata=bearer(self._token))
+        try:
+            yield from books
+        except grpc.RpcError as error:
+            raise from_rpc(error) from None
+        finally:
+            books.cancel()
+
+    def kill(self, accounts: Iterable[int] = (), reason: str = "") -> wire.KillResponse:
+        """Cancels every order and refuses new ones, of these accounts or all, on every partition."""
+        request = wire.KillRequest(reason=reason, accounts=accounts)
+        answer: wire.KillResponse = self._call(self._stub.Kill, request, COMMAND_S)
+        return answer
+
+    def set_limits(self, request: wire.SetLimitsRequest) -> wire.SetLimitsResponse:
+        """Splits limits over the partitions; without limits tells those in force."""
+        answer: wire.SetLimitsResponse = self._call(self._stub.SetLimits, request, COMMAND_S)
+        return answer
+
     def close(self) -> None:
         """Ends the connection."""
         self._channel.close()
@@ -58,8 +86,8 @@ class BookClient:
     ) -> None:
         self.close()
 
-    def _call(self, method: Callable[..., Answer], request: Any) -> Answer:
+    def _call(self, method: Callable[..., Answer], request: Any, at_least_s: float = 0.0) -> Answer:
         try:
-            return method(request, timeout=self._deadline_s, metadata=bearer(self._token))
+            return method(request, timeout=max(self._deadline_s, at_least_s), metadata=bearer(self._token))
         except grpc.RpcError as error:
             raise from_rpc(error) from None

@@ -11,10 +11,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import gpu_kernels as gk
 from protos import topics
 from protos.risk.v1.risk_pb2 import DESCRIPTOR as RISK
+from protos.risk.v1.risk_pb2 import RiskAlert
 from protos.risk.v1.risk_pb2_grpc import add_RiskServiceServicer_to_server
 from risk_service import engine_metrics, market_events, price_history
 from risk_service.admission import Admission
-from risk_service.alerts import AlertBook
 from risk_service.api.access import Access
 from risk_service.api.on_demand_plans import OnDemandPlans
 from risk_service.api.on_demand_rpcs import OnDemandRpcs
@@ -24,6 +24,7 @@ from risk_service.api.scenario_requests import ScenarioReader
 from risk_service.api.servicer import RiskServicer
 from risk_service.api.work import Work
 from risk_service.board import RiskBoard
+from risk_service.breaker import BreakerRule, PortfolioBreaker, WatchedAlerts, logged_alerts
 from risk_service.desk_books import DeskBooks
 from risk_service.desk_premiums import DeskPremiums
 from risk_service.desk_risk import DeskRisk
@@ -46,6 +47,7 @@ from service_kit.grpc_server.server import GrpcServer
 from service_kit.kafka.admin import check_broker
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.consumer import Consumer
+from service_kit.kafka.control_log import ControlLog
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import BEGINNING, Partition
@@ -58,6 +60,7 @@ SWITCH_S = 0.001
 # What a health check asks for to learn whether the engine itself answers, and how often that is looked at.
 ENGINE_HEALTH = "gpu_risk.engine"
 HEALTH_EVERY_S = 0.5
+COMMAND_S = 10.0  # for every partition of the venue to answer a command; then it is written again
 GROUP = "risk-service"  # names the reader in metrics; every instance reads all partitions by itself
 
 
@@ -107,6 +110,7 @@ async def serve(
         beside = threading.Thread(target=loop.slow.run, args=(stop,), name="monte carlo")
         beside.start()
         resources.add("monte carlo", beside.join)
+        _start_breaker(settings, loop, appender, stop, resources)
         thread = _start(loop, stop)
         resources.add("live loop", thread.join)
         log = KafkaPortfolioLog(appender)
@@ -222,12 +226,44 @@ def _live_loop(
         board=RiskBoard(risk.watchers_max),
         desk_books=DeskBooks(DeskRisk(engine, ScenarioSource(history, risk.history_days_max), premiums)),
         writer=MetricsWriter(engine, risk.es_level),
-        alerts=AlertBook(round(risk.stale_after_s * 1e9)),
+        alerts=WatchedAlerts(round(risk.stale_after_s * 1e9)),
         metrics=metrics,
         desk=SnapshotDesk(risk.snapshots_waiting_max),
         poll_records_max=risk.poll_records_max,
         poll_wait_s=risk.poll_wait_s,
     )
+
+
+def _start_breaker(
+    settings: RiskServiceSettings, loop: LiveLoop, appender: Appender, stop: Stop, resources: Resources
+) -> None:
+    """Has the portfolios with a capital watched."""
+    rule = BreakerRule.of(settings.risk.capital, settings.risk.breaker_loss)
+    if not rule.losses or not isinstance(loop.alerts, WatchedAlerts):
+        return
+    commands = ControlLog(settings.kafka, appender)
+    loop.alerts.breaker = breaker = PortfolioBreaker(
+        rule=rule,
+        accounts=loop.positions.rule,
+        send=lambda batches: commands.send(batches, COMMAND_S),
+        publish=lambda alert: _log_alert(appender, alert),
+        standing=lambda: logged_alerts(settings.kafka),
+    )
+
+    def run() -> None:
+        try:
+            breaker.run(stop)
+        except Exception as failure:  # noqa: BLE001 - the thread's edge; the process ends with it
+            loop.failure = failure
+            stop.set("the breaker failed")
+
+    thread = threading.Thread(target=run, name="breaker")
+    thread.start()
+    resources.add("breaker", thread.join)
+
+
+def _log_alert(appender: Appender, alert: RiskAlert) -> None:
+    appender.append(topics.RISK_ALERTS, alert.portfolio, alert.SerializeToString())
 
 
 def _whole(name: str) -> dict[Partition, int]:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from book_service import order_events
+from book_service.api.limits import budgets_of, capital_of, wanted_of
+from book_service.budgets import Budget, Splitter
 from book_service.matching import ControlCommand
-from book_service.matching.layout import FLAG_ALL_ACCOUNTS, FLAG_ALL_SYMBOLS
 from protos import packing
 from protos.book.v1 import book_pb2 as wire
 from protos.book.v1.book_pb2_grpc import BookServiceServicer
+from protos.control_commands import ControlRow, control_batch
 from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1.orders_pb2 import ACTION_CONTROL, OrderBatch
 from service_kit.errors import InvalidRequest, NotFound, PermissionDenied, PreconditionFailed
 from service_kit.grpc_server.call import current_call
+from service_kit.kafka.control_log import PARTITIONS, Acknowledged
 
 KILL_ACCOUNTS_MAX = 10_000
 LEVELS_DEFAULT = 10
@@ -36,8 +38,12 @@ class OrderLog(Protocol):
     def append(self, orders: OrderBatch) -> list[Origin]:
         """Returns when the log has them: where each partition's part is."""
 
-    def append_everywhere(self, command: OrderBatch) -> list[Origin]:
-        """Returns when every partition's log has the command: where it is in each."""
+
+class Commands(Protocol):
+    """How control commands reach partitions, whichever process holds them."""
+
+    def send(self, batches: Mapping[int, OrderBatch], within_s: float) -> list[Acknowledged]:
+        """Returns when every partition has applied its commands, with what it says to each."""
 
 
 @dataclass(slots=True)
@@ -46,13 +52,14 @@ class BookServicer(BookServiceServicer):
 
     book: Callable[[str, int], wire.Book | None]
     log: OrderLog
-    wait_for_command: Callable[[Origin, float], int]
+    commands: Commands
     instruments: tuple[str, ...]
     executor: Executor
     # Who may kill and send control commands; the others may trade. `everyone`: no callers are told apart.
     operators: frozenset[str] = frozenset()
     everyone: bool = False
     has_controls: bool = True
+    money_unit: float = 1.0  # of the venue's amounts, in currency
     clock_ns: Callable[[], int] = time.time_ns
 
     async def SubmitOrders(
@@ -90,21 +97,48 @@ class BookServicer(BookServiceServicer):
     async def Kill(self, request: wire.KillRequest, context: Any) -> wire.KillResponse:
         """Cancels every order and refuses new ones, of some accounts or of all, on every partition."""
         self._expect_operator("kill")
-        if not self.instruments:
-            raise PreconditionFailed("this service has no instruments: there is nothing to kill")
-        if not self.has_controls:
-            raise PreconditionFailed("this service runs without pre-trade controls: a kill would do nothing")
+        self._expect_controls("a kill would do nothing")
         if len(request.accounts) > KILL_ACCOUNTS_MAX:
             raise InvalidRequest("accounts", f"has more than {KILL_ACCOUNTS_MAX}")
-        command = kill_command(request.accounts, self.instruments[0], self.clock_ns())
-        command.client = current_call().principal
-        logged = await self._in_thread(lambda: self.log.append_everywhere(command))
+        accounts: list[int | None] = list(request.accounts) or [None]
+        rows = [ControlRow(ControlCommand.KILL, account) for account in accounts]
+        command = control_batch(rows, self.clock_ns(), current_call().principal)
+        everywhere = dict.fromkeys(range(PARTITIONS), command)
+        left_s = current_call().remaining_s()
         response = wire.KillResponse()
-        for origin in logged:
-            left_s = current_call().remaining_s()
-            cancelled = await self._in_thread(partial(self.wait_for_command, origin, left_s))
-            response.acknowledged.add(partition=origin.partition, offset=origin.offset, cancelled=cancelled)
+        for one in await self._in_thread(lambda: self.commands.send(everywhere, left_s)):
+            cancelled = sum(answer.amount for answer in one.answers)
+            response.acknowledged.add(partition=one.partition, offset=one.offset, cancelled=cancelled)
         return response
+
+    async def SetLimits(self, request: wire.SetLimitsRequest, context: Any) -> wire.SetLimitsResponse:
+        """Splits limits over the partitions while trading goes on; tells the budgets that are in force."""
+        self._expect_operator("set limits")
+        self._expect_controls("there are no limits")
+        wanted = wanted_of(request, self.money_unit)
+        capital = capital_of(request, self.money_unit)
+        ends_s = time.monotonic() + current_call().remaining_s()
+        splitter = Splitter(
+            send=lambda batches: self.commands.send(batches, max(0.0, ends_s - time.monotonic())),
+            partitions=PARTITIONS,
+            time_ns=self.clock_ns,
+            client=current_call().principal,
+        )
+        accounts: list[int | None] = list(request.accounts) or [None]
+
+        def work() -> list[Budget]:
+            if wanted or capital:
+                splitter.split(wanted, capital, by_use=request.by_use)
+            return [budget for account in accounts for budget in splitter.tell(account)]
+
+        budgets = await self._in_thread(work)
+        return wire.SetLimitsResponse(budgets=budgets_of(budgets, self.money_unit))
+
+    def _expect_controls(self, why: str) -> None:
+        if not self.instruments:
+            raise PreconditionFailed(f"this service has no instruments: {why}")
+        if not self.has_controls:
+            raise PreconditionFailed(f"this service runs without pre-trade controls: {why}")
 
     def _expect_operator(self, what: str) -> None:
         principal = current_call().principal
@@ -119,17 +153,6 @@ class BookServicer(BookServiceServicer):
 
     async def _in_thread(self, work: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self.executor, work)
-
-
-def kill_command(accounts: Sequence[int], symbol: str, time_ns: int) -> OrderBatch:
-    """The logged command that kills some accounts, or all."""
-    command = OrderBatch(symbols=[symbol], symbol_index=[0])
-    packing.write(command, "action", [ACTION_CONTROL])
-    packing.write(command, "kind", [ControlCommand.KILL])
-    packing.write(command, "flags", [FLAG_ALL_SYMBOLS if accounts else FLAG_ALL_SYMBOLS | FLAG_ALL_ACCOUNTS])
-    packing.write(command, "account", accounts or [0])
-    packing.write(command, "time_ns", [time_ns])
-    return command
 
 
 def _levels(asked: int) -> int:

@@ -23,6 +23,7 @@ from book_service.matching.layout import (
     A_CAPITAL,
     A_FIRST,
     A_FLAGS,
+    A_OPEN_VALUE,
     ACCOUNTS,
     BAND_STALE,
     BREAKER_PPM,
@@ -34,6 +35,7 @@ from book_service.matching.layout import (
     C_PORTFOLIO,
     C_REFERENCE,
     C_RESTRICTED,
+    E_ACCOUNT,
     E_CASH,
     E_NEXT,
     E_POSITION,
@@ -57,8 +59,12 @@ from book_service.matching.layout import (
     NONE,
     PORTFOLIO_CAPITAL,
     PORTFOLIO_RESULT,
+    R_MAKER_LEAVES,
+    R_PRICE,
+    REPORTS,
     RUNNING,
     TRIPPED,
+    TURN,
     Y_HAS_LAST,
 )
 from book_service.matching.memory import (
@@ -78,7 +84,7 @@ from book_service.matching.orders import (
 (SET_LIMIT, SET_REFERENCE, CLEAR_REFERENCE, KILL, REVIVE, RESTRICT, UNRESTRICT, HALT, RESUME, REDUCING_ONLY,
 RELEASE,
  TRIP_BREAKER, RESET_BREAKER, SET_CAPITAL, SET_POSITION,
- RESET_THROTTLE) = (int(code) for code in ControlCommand)  # fmt: skip
+ RESET_THROTTLE, LOWER_LIMIT, RAISE_LIMIT) = (int(code) for code in ControlCommand)  # fmt: skip
 SYMBOL_LIMITS, ACCOUNT_LIMITS, BREAKER_LIMIT = 7, 14, 14
 
 
@@ -115,6 +121,49 @@ def _set_limit(s: int, limit: int, value: int, first: int, last: int, low: int, 
     for row in range(low, high):
         store64(account_at(s, row) + (limit - SYMBOL_LIMITS) * 8, value)
     return high > low
+
+
+@compiled
+def _smaller(now: int, value: int) -> int:
+    """The smaller of two limits, of which -1 is none."""
+    return now if value < 0 or (now >= 0 and now <= value) else value
+
+
+@compiled
+def _limit_at(s: int, limit: int, row: int) -> int:
+    """Address of the breaker's limit, or of one of an account row."""
+    return s + BREAKER_PPM if limit == BREAKER_LIMIT else account_at(s, row) + (limit - SYMBOL_LIMITS) * 8
+
+
+@compiled
+def _set_budget(s: int, answer: int, message: int, account: int, codes: int) -> bool:
+    """Lowers or raises a limit that is split over partitions, and says what it is now."""
+    lower = ((codes >> 16) & 0xFF) == LOWER_LIMIT
+    limit = (codes >> 24) & 0xFF
+    everybody = ((codes >> 32) & FLAG_ALL_ACCOUNTS) != 0
+    value, turn = wire64(message + M_PRICE), wire64(message + M_STOP)
+    if limit < SYMBOL_LIMITS or limit > BREAKER_LIMIT or value < -1 or value > _highest(limit):
+        return False
+    tell = lower and value < 0 and turn == 0
+    if not tell and (turn < 1 or turn < load64(s + TURN) or (not lower and turn != load64(s + TURN))):
+        return False
+    low, high = 0, 1
+    if limit != BREAKER_LIMIT and everybody:
+        high = load64(s + ACCOUNTS)
+    elif limit != BREAKER_LIMIT:
+        head = enter(s, EVERY_SYMBOL, account)
+        if head == NONE:
+            return False
+        low = load64(record_at(s, head) + E_ACCOUNT)
+        high = low + 1
+        store64(answer + R_MAKER_LEAVES, load64(account_at(s, low) + A_OPEN_VALUE))
+    if not tell:
+        store64(s + TURN, turn)
+    for row in range(low, high):
+        now = load64(_limit_at(s, limit, row))
+        _set_limit(s, limit, _smaller(now, value) if lower else value, 0, 0, row, row + 1)
+    store64(answer + R_PRICE, load64(_limit_at(s, limit, low)))
+    return True
 
 
 @compiled
@@ -164,14 +213,16 @@ def _set_flag(s: int, flag: int, on: bool, low: int, high: int) -> bool:
 
 
 @compiled
-def _kill(s: int, on: bool, account: int, everybody: bool, low: int, high: int) -> bool:
-    """The kill switch and cancel-all in one."""
+def _kill(s: int, answer: int, on: bool, account: int, everybody: bool, low: int, high: int) -> bool:
+    """The kill switch and cancel-all in one; the answer's maker_leaves is the number of orders cancelled."""
     if everybody:
         store64(s + KILLED, 1 if on else 0)
     elif not _set_flag(s, IS_KILLED, on, low, high):
         return False
     if on:
+        before = load64(s + REPORTS)
         cancel_many(s, 0, fixed64(s + N_SYMBOLS), account, 1 if everybody else 0, BY_KILL)
+        store64(answer + R_MAKER_LEAVES, load64(s + REPORTS) - before)
     return True
 
 
@@ -230,8 +281,11 @@ def _set_position(s: int, symbol: int, account: int, position: int, cost: int) -
 
 
 @compiled
-def apply_command(s: int, message: int, symbol: int, account: int, codes: int) -> bool:
-    """Carries out a control command; False if it makes no sense, and then nothing has changed."""
+def apply_command(s: int, answer: int, message: int, symbol: int, account: int, codes: int) -> bool:
+    """Carries out a control command; False if it makes no sense, and then nothing has changed.
+
+    `answer` is the address of its report.
+    """
     command = (codes >> 16) & 0xFF
     limit = (codes >> 24) & 0xFF
     flags = (codes >> 32) & 0xFF
@@ -249,11 +303,15 @@ def apply_command(s: int, message: int, symbol: int, account: int, codes: int) -
     if command >= RESTRICT and command <= RESUME:
         return _set_state(s, command, first, last)
     if command == TRIP_BREAKER:
+        before = load64(s + REPORTS)
         _trip(s)
+        store64(answer + R_MAKER_LEAVES, load64(s + REPORTS) - before)
         return True
     if command == RESET_BREAKER:
         store64(s + TRIPPED, 0)
         return True
+    if command in (LOWER_LIMIT, RAISE_LIMIT):
+        return _set_budget(s, answer, message, account, codes)
     if command > RESET_THROTTLE:
         return False
     everybody = (flags & FLAG_ALL_ACCOUNTS) != 0
@@ -271,7 +329,7 @@ def apply_command(s: int, message: int, symbol: int, account: int, codes: int) -
     if command == SET_LIMIT:
         return _set_limit(s, limit, value, 0, 0, low, high)
     if command in (KILL, REVIVE):
-        return _kill(s, command == KILL, account, everybody, low, high)
+        return _kill(s, answer, command == KILL, account, everybody, low, high)
     if command in (REDUCING_ONLY, RELEASE):
         return _set_flag(s, IS_REDUCING, command == REDUCING_ONLY, low, high)
     if command == SET_CAPITAL:

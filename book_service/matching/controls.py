@@ -30,7 +30,7 @@ class ControlCommand(IntEnum):
     SET_LIMIT = 0
     SET_REFERENCE = 1  # price: the symbol's reference price
     CLEAR_REFERENCE = 2
-    KILL = 3  # an account, or every account: cancels all its orders and refuses new ones
+    KILL = 3  # an account, or every account: cancels all its orders (answer's maker_leaves), refuses new ones
     REVIVE = 4
     RESTRICT = 5  # a symbol: no new orders
     UNRESTRICT = 6
@@ -43,6 +43,11 @@ class ControlCommand(IntEnum):
     SET_CAPITAL = 13  # price: an account's capital, which also puts it into the breaker's portfolio; -1: none
     SET_POSITION = 14  # price: an account's position in a symbol, stop_price: what it cost per unit, in ticks
     RESET_THROTTLE = 15  # lets an account that the repeated-execution throttle stopped trade again
+    # A limit that spans partitions is split into budgets, and split anew without their sum being above it:
+    # every partition lowers, and only when all have said so some raise. `stop_price` is the turn: a later one
+    # shuts an earlier one out. Price of the answer: the limit in force, maker_leaves: what the account has.
+    LOWER_LIMIT = 16  # a limit from 7 on: takes the smaller of it and the value; -1 in turn 0 only tells
+    RAISE_LIMIT = 17  # sets it, if no later turn has lowered since
 
 
 class Limit(IntEnum):

@@ -135,7 +135,7 @@ DEPTH_DTYPE: Final = np.dtype([("price", "<i8"), ("quantity", "<u8"), ("orders",
     RECORD_MASK,
 ) = range(120, 184, 8)
 (ACCOUNTS, RECORDS, CLOCK, SECOND, SECOND_END, BUCKET, KILLED, TRIPPED) = range(312, 376, 8)
-(BREAKER_PPM, PORTFOLIO_CAPITAL, PORTFOLIO_RESULT, MOST_ACCOUNTS, STRICT) = range(384, 424, 8)
+(BREAKER_PPM, PORTFOLIO_CAPITAL, PORTFOLIO_RESULT, MOST_ACCOUNTS, STRICT, TURN) = range(384, 432, 8)
 HEADER_WORDS: Final = 64
 
 # Order: one cache line; what only dated or stop orders need lies apart.

@@ -305,7 +305,7 @@ def _command(s: int, message: int, symbol: int, account: int, codes: int, action
         s, kind, reason, symbol, wire64(message + M_ID), account, 0, price if kind == ACCEPTED else 0, 0, 0
     )
     if kind == ACCEPTED:
-        if not apply_command(s, message, symbol, account, codes):
+        if not apply_command(s, at, message, symbol, account, codes):
             store64(at + R_MAKER_ACCOUNT_CODES, (BAD_COMMAND << 32) | (REJECTED << 48))
         watch_breaker(s)
 

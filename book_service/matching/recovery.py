@@ -20,7 +20,7 @@ _CLOCKS: Final = {
     "clock": at.CLOCK, "second": at.SECOND, "second_end": at.SECOND_END, "bucket": at.BUCKET,
     "killed": at.KILLED,
     "tripped": at.TRIPPED, "strict": at.STRICT, "breaker_ppm": at.BREAKER_PPM,
-    "portfolio_capital": at.PORTFOLIO_CAPITAL, "portfolio_result": at.PORTFOLIO_RESULT,
+    "portfolio_capital": at.PORTFOLIO_CAPITAL, "portfolio_result": at.PORTFOLIO_RESULT, "turn": at.TURN,
 }  # fmt: skip
 _LAST: Final = [at.Y_LAST >> 3, at.Y_HAS_LAST >> 3]
 # What the open orders add up to; rebuilt from them, then compared.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from book_service.matching import layout as at
 
 MAGIC: Final = b"GRMATCH\0"
-VERSION: Final = 1
+VERSION: Final = 2
 _FRONT: Final = struct.Struct("<8sIQ32s")
 LARGEST_CONFIG_BYTES: Final = 1 << 28
 

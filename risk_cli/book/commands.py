@@ -101,3 +101,35 @@ def verify(
         return run_verify(audit, head, lambda: Form(json, csv, parquet))
 
     raise typer.Exit(exit_status(work))
+
+
+@book_app.command()
+@asks_server("Address of book_service.", default="127.0.0.1:50051")
+def limits(
+    account: Annotated[list[int] | None, typer.Option(help="Of this account; none: of every one.")] = None,
+    open_exposure: Annotated[float | None, typer.Option(help="Value of all open orders.")] = None,
+    loss: Annotated[float | None, typer.Option(help="Beyond it only reducing.")] = None,
+    message_rate: Annotated[int | None, typer.Option(help="Messages in a second.")] = None,
+    execution_rate: Annotated[int | None, typer.Option(help="Orders that traded in a second.")] = None,
+    capital: Annotated[float | None, typer.Option(help="Of each account named.")] = None,
+    breaker_loss: Annotated[float | None, typer.Option(help="Fraction of the capital of all.")] = None,
+    by_use: Annotated[
+        bool, typer.Option("--by-use", help="More for partitions with more open; of one account.")
+    ] = False,
+    json: Json = False,
+    csv: Csv = False,
+    parquet: Parquet = None,
+    *,
+    server: Server,
+) -> None:
+    """Shows and sets the limits that span symbols, as budgets of partitions (below 0: no limit)."""
+    from risk_cli.refusals import exit_status
+
+    def work() -> int:
+        from risk_cli.answers import Form
+        from risk_cli.book.limits import Limits, run_limits
+
+        wanted = Limits(open_exposure, loss, message_rate, execution_rate, capital, breaker_loss)
+        return run_limits(account or [], wanted, by_use, server, lambda: Form(json, csv, parquet))
+
+    raise typer.Exit(exit_status(work))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,6 +29,7 @@ from protos.book.v1.book_pb2_grpc import add_BookServiceServicer_to_server
 from protos.market.v1.market_pb2 import SIDE_BUY, SIDE_SELL, Origin
 from protos.orders.v1 import orders_pb2 as orders
 from service_kit.grpc_server import GrpcServer, GrpcSettings
+from service_kit.kafka.control_log import Acknowledged, answered
 from service_kit.kafka.partitioning import partition_of
 from tests.service_kit.certificates import World
 from tests.service_kit.rpc_faults import FaultCase, Outcome, call, fault_cases, secure_channel
@@ -38,7 +39,6 @@ RPCS = wire.DESCRIPTOR.services_by_name["BookService"]
 CASES = fault_cases(RPCS)
 LISTED = (Listed("AAA", 0.01), Listed("BBB", 0.05), Listed("CCC", 1.0))
 SYMBOLS = tuple(one.symbol for one in LISTED)
-CANCELLED = 2  # kind of report
 PARTITIONS = 4
 REQUESTS = 2_000
 
@@ -51,7 +51,7 @@ class Market:
             number: Venue(LISTED, MatchingEngine.default_controls()) for number in range(PARTITIONS)
         }
         self.log: dict[int, list[orders.OrderBatch]] = {number: [] for number in range(PARTITIONS)}
-        self.cancelled: dict[tuple[int, int], int] = {}
+        self.made: dict[int, orders.ExecutionBatch] = {}
         self.executor = ThreadPoolExecutor(2)
         self._lock = threading.Lock()
 
@@ -63,20 +63,18 @@ class Market:
                 for part in by_partition(batch, PARTITIONS)
             ]
 
-    def append_everywhere(self, command: orders.OrderBatch) -> list[Origin]:
-        """As KafkaOrderLog.append_everywhere."""
+    def send(self, batches: Mapping[int, orders.OrderBatch], within_s: float) -> list[Acknowledged]:
+        """As ControlLog.send; each is applied at once."""
         with self._lock:
-            return [self._match(number, command) for number in range(PARTITIONS)]
-
-    def wait_for_command(self, origin: Origin, seconds: float) -> int:
-        """As VenueLoop.wait_for_command; it is applied already."""
-        return self.cancelled[origin.partition, origin.offset]
+            return [
+                answered(number, self._match(number, one).offset, self.made[number])
+                for number, one in batches.items()
+            ]
 
     def _match(self, number: int, part: orders.OrderBatch) -> Origin:
         at = Origin(topic=topics.ORDERS_INCOMING, partition=number, offset=len(self.log[number]))
         self.log[number].append(part)
-        made = self.venues[number].apply(order_events.decode(part.SerializeToString()), at)
-        self.cancelled[number, at.offset] = list(made.kind).count(CANCELLED)
+        self.made[number] = self.venues[number].apply(order_events.decode(part.SerializeToString()), at)
         return at
 
     def book(self, symbol: str, levels: int) -> wire.Book | None:
@@ -89,7 +87,7 @@ class Market:
     def server(self, settings: GrpcSettings, **access: Any) -> GrpcServer:
         """A server over these venues; its callers are operators unless told otherwise."""
         access = access or {"operators": frozenset({"desk-1", "anonymous"})}
-        servicer = BookServicer(self.book, self, self.wait_for_command, SYMBOLS, self.executor, **access)
+        servicer = BookServicer(self.book, self, self, SYMBOLS, self.executor, **access)
         return GrpcServer(settings, [(add_BookServiceServicer_to_server, servicer, RPCS.full_name)])
 
 
@@ -129,6 +127,7 @@ GOOD = {
     "GetBook": [wire.GetBookRequest(symbol="AAA", levels=5)],
     "WatchBook": [wire.WatchBookRequest(symbol="AAA", min_interval_ms=1)],
     "Kill": [wire.KillRequest(reason="test")],
+    "SetLimits": [wire.SetLimitsRequest(accounts=[7], open_exposure=1e6, capital=1e7)],
 }
 
 
@@ -191,6 +190,33 @@ async def test_a_kill_cancels_every_order_on_every_partition() -> None:
     market.executor.shutdown()
 
 
+async def test_limits_are_split_over_the_partitions_and_told() -> None:
+    market = Market()
+    wanted = wire.SetLimitsRequest(
+        accounts=[7, 8], open_exposure=1_000.5, loss=20.0, message_rate=10, capital=5e5, breaker_loss=0.03
+    )
+    outcome = await ask(market, "SetLimits", wanted, everyone=True, money_unit=0.01)
+    assert outcome.code is grpc.StatusCode.OK, outcome
+
+    def told(limit: str, account: int) -> list[float]:
+        found = [one for one in outcome.messages[0].budgets if (one.limit, one.account) == (limit, account)]
+        assert [one.partition for one in found] == list(range(PARTITIONS))
+        return [round(one.value, 9) for one in found]
+
+    for account in (7, 8):
+        assert told("open_exposure", account) == [250.13, 250.13, 250.12, 250.12]
+        assert told("loss", account) == [5.0] * 4
+        assert told("message_rate", account) == [3, 3, 2, 2]
+    assert {one.value for one in outcome.messages[0].budgets if one.limit == "breaker_loss"} == {0.0075}
+    asked = wire.SetLimitsRequest(accounts=[8])
+    again = await ask(market, "SetLimits", asked, everyone=True, money_unit=0.01)
+    assert len(again.messages[0].budgets) == 5 * PARTITIONS
+    assert all(one in outcome.messages[0].budgets for one in again.messages[0].budgets)
+    off = await ask(market, "SetLimits", wire.SetLimitsRequest(accounts=[8], loss=-1), everyone=True)
+    assert {one.value for one in off.messages[0].budgets if one.limit == "loss"} == {-1.0}
+    market.executor.shutdown()
+
+
 CONTROL = batch(["AAA"], symbol_index=[0], action=[orders.ACTION_CONTROL], kind=[3], flags=[6])
 DENIED, PRECONDITION = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECONDITION
 
@@ -208,6 +234,9 @@ DENIED, PRECONDITION = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED
         ("SubmitOrders", wire.SubmitOrdersRequest(orders=ORDERS), {"operators": frozenset({"boss"})}, None),
         ("SubmitOrders", wire.SubmitOrdersRequest(orders=CONTROL), {"everyone": True}, None),
         ("Kill", wire.KillRequest(), {"everyone": True}, None),
+        ("SetLimits", wire.SetLimitsRequest(loss=5), {"operators": frozenset({"boss"})}, DENIED),
+        ("SetLimits", wire.SetLimitsRequest(loss=5), {"everyone": True}, None),
+        ("SetLimits", wire.SetLimitsRequest(), {"everyone": True, "has_controls": False}, PRECONDITION),
         ("Kill", wire.KillRequest(), {"everyone": True, "has_controls": False}, PRECONDITION),
     ],
 )
@@ -254,6 +283,12 @@ INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
             INVALID,
             "orders.flags[1]: 70000 does not fit",
         ),
+        ("SetLimits", wire.SetLimitsRequest(accounts=[1, 1]), INVALID, "accounts: names an account twice"),
+        ("SetLimits", wire.SetLimitsRequest(accounts=range(1_001)), INVALID, "accounts: has more than 1000"),
+        ("SetLimits", wire.SetLimitsRequest(loss=float("nan")), INVALID, "loss: is no number"),
+        ("SetLimits", wire.SetLimitsRequest(open_exposure=1e300), INVALID, "open_exposure: is more than"),
+        ("SetLimits", wire.SetLimitsRequest(capital=1.0), INVALID, "capital: is of accounts"),
+        ("SetLimits", wire.SetLimitsRequest(by_use=True), INVALID, "by_use: needs one account"),
         (
             "SubmitOrders",
             wire.SubmitOrdersRequest(orders=batch(["AAA"], quantity=[1, 2], order_id=[1, 2, 3])),

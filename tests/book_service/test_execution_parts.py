@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from book_service import order_events
-from book_service.api.servicer import kill_command
 from book_service.execution_parts import PART_BYTES_MAX, serialized
-from book_service.matching import Controls
+from book_service.matching import ControlCommand, Controls
 from book_service.venue import Listed, Venue
 from protos import packing
+from protos.control_commands import ControlRow, control_batch
 from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1.orders_pb2 import ExecutionBatch, OrderBatch
 from service_kit.kafka.settings import KafkaSettings
@@ -58,7 +58,8 @@ def test_a_kill_of_a_full_book_fits_into_records() -> None:
     packing.write(batch, "quantity", [1])
     packing.write(batch, "time_ns", [1_000])
     venue.apply(order_events.decode(batch.SerializeToString()), ORIGIN)
-    killed = venue.apply(order_events.decode(kill_command([], "AAA", 2_000).SerializeToString()), ORIGIN)
+    command = control_batch([ControlRow(ControlCommand.KILL)], 2_000)
+    killed = venue.apply(order_events.decode(command.SerializeToString()), ORIGIN)
     assert killed.ByteSize() > KafkaSettings().record_bytes_max
     parts = serialized(killed)
     assert all(len(part) <= PART_BYTES_MAX < KafkaSettings().record_bytes_max for part in parts)

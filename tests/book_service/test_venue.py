@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from book_service import order_events
-from book_service.api.servicer import kill_command
-from book_service.matching import Controls
+from book_service.matching import ControlCommand, Controls
 from book_service.order_log import KafkaOrderLog, by_partition
 from book_service.service_metrics import BookMetrics
 from book_service.settings import BookServiceSettings, BookSettings
 from book_service.venue import Listed, Venue
 from book_service.wiring import venue_loop
 from protos import packing, topics
+from protos.control_commands import ControlRow, control_batch
 from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1 import orders_pb2 as orders
 from service_kit.errors import Unavailable
@@ -180,7 +180,7 @@ def test_with_controls_an_instrument_without_a_reference_fails_closed():
 def test_kill_cancels_everything_and_refuses_what_comes_after():
     venue = Venue((Listed("AAA", 0.01, 1.0), Listed("BBB", 0.5, 50.0)), Controls())
     venue.apply(events((0, 1, BUY, 100, 1), (1, 2, SELL, 101, 1), symbols=("AAA", "BBB")), ORIGIN)
-    command = kill_command([], "AAA", 2_000)
+    command = control_batch([ControlRow(ControlCommand.KILL)], 2_000)
     killed = venue.apply(order_events.decode(command.SerializeToString()), ORIGIN)
     assert sorted(killed.kind) == [
         orders.REPORT_KIND_ACCEPTED,
@@ -195,7 +195,8 @@ def test_kill_cancels_everything_and_refuses_what_comes_after():
 def test_kill_of_one_account_leaves_the_others():
     venue = Venue((Listed("AAA", 0.01, 1.0),), Controls())
     venue.apply(events((0, 1, BUY, 100, 1), (0, 2, BUY, 99, 1)), ORIGIN)
-    venue.apply(order_events.decode(kill_command([1], "AAA", 2_000).SerializeToString()), ORIGIN)
+    command = control_batch([ControlRow(ControlCommand.KILL, 1)], 2_000)
+    venue.apply(order_events.decode(command.SerializeToString()), ORIGIN)
     assert list(venue.book("AAA", 5).bid_price_ticks) == [99]
 
 

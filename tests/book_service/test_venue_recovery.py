@@ -10,6 +10,7 @@ import pytest
 from book_service import audit
 from book_service.order_log import KafkaOrderLog
 from book_service.venue_partition import VenuePartition, VenueUnrecoverable
+from protos.topics import ORDERS_INCOMING
 from service_kit.errors import Unavailable
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.embedded import EmbeddedBroker
@@ -149,12 +150,12 @@ def test_executions_of_another_venue_stop_the_process(broker) -> None:
 
 
 def test_what_the_output_holds_is_in_the_partition_of_its_orders(broker) -> None:
-    log = KafkaOrderLog(Appender(broker.settings()), 4)
-    command = batch((0, 1, SELL, 100, 1))
-    places = log.append_everywhere(command)
+    appender = Appender(broker.settings())
+    command = batch((0, 1, SELL, 100, 1)).SerializeToString()
+    places = [appender.append(ORDERS_INCOMING, "AAA", command, home) for home in range(4)]
     loop = loop_on(broker)
     turn_until(loop, lambda book: len(book.ask_price_ticks) == 1)
     while len([one for one in loop._venues.values() if one.venue.reports]) < 4:
         loop.turn()
     leave(loop)
-    assert executed(broker, 4) == sorted((one.partition, one.offset) for one in places)
+    assert executed(broker, 4) == sorted(places)

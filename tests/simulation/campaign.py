@@ -147,7 +147,7 @@ class Campaign:
             "GPU_RISK_BOOK_AUDIT_FOLDER": str(self.folder / "audit"),
             "GPU_RISK_BOOK_COMMIT_EVERY_S": "0.2",
             "GPU_RISK_BOOK_POLL_RECORDS_MAX": "20",
-            "GPU_RISK_BOOK_TRANSACTIONS": str(self.plan.transactions).lower(),
+            "GPU_RISK_BOOK_TRANSACTIONS": "always" if self.plan.transactions else "never",
         }
         return stack.enter_context(Service(folder, "book", settings=environment))
 

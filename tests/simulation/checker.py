@@ -15,7 +15,6 @@ from confluent_kafka import TopicPartition
 
 from book_service import order_events
 from book_service.execution_parts import serialized
-from book_service.matching import Controls
 from book_service.settings import BookSettings
 from book_service.venue import Venue
 from protos import topics
@@ -45,7 +44,7 @@ class Findings:
 
 def check_topics(bootstrap: str, instruments: tuple[str, ...]) -> Findings:
     """What the two topics say about each other."""
-    listed = BookSettings(instruments=instruments).listed()
+    book = BookSettings(instruments=instruments)
     totals = [0] * 7
     for partition in range(4):
         orders = read_all(bootstrap, topics.ORDERS_INCOMING, partition)
@@ -53,7 +52,7 @@ def check_topics(bootstrap: str, instruments: tuple[str, ...]) -> Findings:
             ExecutionBatch.FromString(value)
             for _, value in read_all(bootstrap, topics.ORDERS_EXECUTED, partition)
         ]
-        found = compare(Venue(listed, Controls()), partition, orders, executed)
+        found = compare(Venue(book.listed(), book.first_controls()), partition, orders, executed)
         totals = [one + more for one, more in zip(totals, found, strict=True)]
     return Findings(*totals)
 

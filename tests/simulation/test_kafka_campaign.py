@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.real import RealKafka
 from service_kit.kafka.settings import KafkaSettings
+from tests.end_to_end.running import Service, until
 from tests.simulation.campaign import INSTRUMENTS, SYMBOLS, Campaign, Plan, all_executed
 from tests.simulation.checker import check_topics, compare
 from tests.simulation.memory_venue import LISTED, truth
@@ -55,7 +57,7 @@ def loop_on(kafka: RealKafka, name: str) -> VenueLoop:
     """A venue's loop as the service makes it, with transactions."""
     settings = BookServiceSettings(
         kafka=KafkaSettings(bootstrap=kafka.bootstrap, group_instance_id=name),
-        book=BookSettings(instruments=INSTRUMENTS, transactions=True),
+        book=BookSettings(instruments=INSTRUMENTS, transactions="always"),
     )
     metrics = BookMetrics.on(CollectorRegistry())
     return venue_loop(settings, Producer(settings.kafka), LogLookup(settings.kafka), metrics, KafkaMetrics())
@@ -86,6 +88,84 @@ def test_a_process_that_was_replaced_while_it_was_paused_publishes_nothing(
     for loop in (old, new):
         loop._close(list(loop._venues))
         loop.consumer.close()
+
+
+TAKEN = re.compile(r"orders\.incoming\[(\d)\]: taken at offset (\d+), from (snapshot|the log)")
+
+
+class Members:
+    """Services of one group on shared snapshots, and orders for all partitions."""
+
+    def __init__(self, kafka: RealKafka, folder: Path, seed: int) -> None:
+        self.settings = KafkaSettings(bootstrap=kafka.bootstrap)
+        self.folder, self.draw, self.look = folder, random.Random(seed), LogLookup(self.settings)
+        self.environment = {
+            "GPU_RISK_KAFKA_BOOTSTRAP": kafka.bootstrap,
+            "GPU_RISK_KAFKA_SESSION_TIMEOUT_MS": "6000",
+            "GPU_RISK_GRPC_PORT": "0",
+            "GPU_RISK_BOOK_GROUP": f"members-{seed}",
+            "GPU_RISK_BOOK_INSTRUMENTS": ",".join(INSTRUMENTS),
+            "GPU_RISK_BOOK_SNAPSHOT_FOLDER": str(folder / "snapshots"),
+            "GPU_RISK_BOOK_SNAPSHOT_EVERY_S": "0.2",
+            "GPU_RISK_BOOK_TRANSACTIONS": "auto" if seed % 2 else "never",
+        }
+
+    def start(self, name: str) -> Service:
+        (self.folder / name).mkdir()
+        return Service(self.folder / name, "book", settings=self.environment)
+
+    def send(self, batches: int) -> None:
+        with Producer(self.settings) as producer:
+            for place in range(batches):
+                home, first = place % 4, time.time_ns()
+                value = order_batch(self.draw, 50, first, first, SYMBOLS[home])
+                producer.send(ORDERS_INCOMING, SYMBOLS[home][0], value, partition=home)
+
+    def taken(self, service: Service) -> list[tuple[int, int, str]]:
+        """Partition, offset and from what, of everything that a service has taken so far."""
+        said = service.out.read_text() + service.err.read_text()
+        return [(int(home), int(offset), source) for home, offset, source in TAKEN.findall(said)]
+
+    def saved(self) -> set[str]:
+        """Partitions that have a snapshot."""
+        return {file.name.split("-")[1] for file in (self.folder / "snapshots").glob("*.snapshot")}
+
+    def settled(self, *services: Service) -> None:
+        until(lambda: all_executed(self.look), "every order to be executed", *services)
+
+
+def test_partitions_move_between_members_with_their_state(
+    kafka_cluster: RealKafka, tmp_path: Path, seed: int
+) -> None:
+    ensure_topics(KafkaSettings(bootstrap=kafka_cluster.bootstrap))
+    members = Members(kafka_cluster, tmp_path, seed)
+    with members.start("first") as first:
+        members.send(80)
+        members.settled(first)
+        until(lambda: len({one[0] for one in members.taken(first)}) == 4, "all partitions", first)
+        until(lambda: len(members.saved()) == 4, "snapshots", first)
+        with members.start("second") as second:
+            while not members.taken(second):
+                members.send(4)  # trading goes on while partitions move
+                assert second.process.poll() is None, second.err.read_text()[-2000:]
+            members.send(80)
+            members.settled(first, second)
+            moved = members.taken(second)
+            # What was moved was not read from its beginning.
+            assert {source for _, _, source in moved} == {"snapshot"}
+            assert len({home for home, _, _ in moved}) == 2
+            before = len(members.taken(first))
+            second.process.kill()
+            members.send(80)
+            members.settled(first)
+            back = members.taken(first)[before:]
+            assert {home for home, _, _ in moved} <= {home for home, _, _ in back}
+            assert {source for _, _, source in back} == {"snapshot"}
+        assert first.stop() == 0
+    found = check_topics(kafka_cluster.bootstrap, INSTRUMENTS)
+    print(found)
+    assert found.clean
+    members.look.close()
 
 
 def turn_for_ever(loop: VenueLoop) -> None:

@@ -237,3 +237,135 @@ class KillResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KillResponse: _TypeAlias = KillResponse  # noqa: Y015
+
+@_typing.final
+class SetLimitsRequest(_message.Message):
+    """Money is in currency. A limit that is not given stays as it is, one below 0 is taken off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    OPEN_EXPOSURE_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    MESSAGE_RATE_FIELD_NUMBER: _builtins.int
+    EXECUTION_RATE_FIELD_NUMBER: _builtins.int
+    CAPITAL_FIELD_NUMBER: _builtins.int
+    BREAKER_LOSS_FIELD_NUMBER: _builtins.int
+    BY_USE_FIELD_NUMBER: _builtins.int
+    open_exposure: _builtins.float
+    """value of all open orders"""
+    loss: _builtins.float
+    """beyond it the account may only reduce"""
+    message_rate: _builtins.int
+    """messages in a second"""
+    execution_rate: _builtins.int
+    """orders that traded in a second"""
+    capital: _builtins.float
+    """whole on every partition: of these accounts, which must be named"""
+    breaker_loss: _builtins.float
+    """fraction of the portfolio's capital, of all accounts together"""
+    by_use: _builtins.bool
+    """of one account: more for the partitions that have more open"""
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """none: every account, also those not seen yet"""
+
+    def __init__(
+        self,
+        *,
+        accounts: _abc.Iterable[_builtins.int] | None = ...,
+        open_exposure: _builtins.float | None = ...,
+        loss: _builtins.float | None = ...,
+        message_rate: _builtins.int | None = ...,
+        execution_rate: _builtins.int | None = ...,
+        capital: _builtins.float | None = ...,
+        breaker_loss: _builtins.float | None = ...,
+        by_use: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_breaker_loss", b"_breaker_loss", "_capital", b"_capital", "_execution_rate", b"_execution_rate", "_loss", b"_loss", "_message_rate", b"_message_rate", "_open_exposure", b"_open_exposure", "breaker_loss", b"breaker_loss", "capital", b"capital", "execution_rate", b"execution_rate", "loss", b"loss", "message_rate", b"message_rate", "open_exposure", b"open_exposure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_breaker_loss", b"_breaker_loss", "_capital", b"_capital", "_execution_rate", b"_execution_rate", "_loss", b"_loss", "_message_rate", b"_message_rate", "_open_exposure", b"_open_exposure", "accounts", b"accounts", "breaker_loss", b"breaker_loss", "by_use", b"by_use", "capital", b"capital", "execution_rate", b"execution_rate", "loss", b"loss", "message_rate", b"message_rate", "open_exposure", b"open_exposure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__breaker_loss: _TypeAlias = _typing.Literal["breaker_loss"]  # noqa: Y015
+    _WhichOneofArgType__breaker_loss: _TypeAlias = _typing.Literal["_breaker_loss", b"_breaker_loss"]  # noqa: Y015
+    _WhichOneofReturnType__capital: _TypeAlias = _typing.Literal["capital"]  # noqa: Y015
+    _WhichOneofArgType__capital: _TypeAlias = _typing.Literal["_capital", b"_capital"]  # noqa: Y015
+    _WhichOneofReturnType__execution_rate: _TypeAlias = _typing.Literal["execution_rate"]  # noqa: Y015
+    _WhichOneofArgType__execution_rate: _TypeAlias = _typing.Literal["_execution_rate", b"_execution_rate"]  # noqa: Y015
+    _WhichOneofReturnType__loss: _TypeAlias = _typing.Literal["loss"]  # noqa: Y015
+    _WhichOneofArgType__loss: _TypeAlias = _typing.Literal["_loss", b"_loss"]  # noqa: Y015
+    _WhichOneofReturnType__message_rate: _TypeAlias = _typing.Literal["message_rate"]  # noqa: Y015
+    _WhichOneofArgType__message_rate: _TypeAlias = _typing.Literal["_message_rate", b"_message_rate"]  # noqa: Y015
+    _WhichOneofReturnType__open_exposure: _TypeAlias = _typing.Literal["open_exposure"]  # noqa: Y015
+    _WhichOneofArgType__open_exposure: _TypeAlias = _typing.Literal["_open_exposure", b"_open_exposure"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__breaker_loss) -> _WhichOneofReturnType__breaker_loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__capital) -> _WhichOneofReturnType__capital | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__execution_rate) -> _WhichOneofReturnType__execution_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__message_rate) -> _WhichOneofReturnType__message_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__open_exposure) -> _WhichOneofReturnType__open_exposure | None: ...
+
+Global___SetLimitsRequest: _TypeAlias = SetLimitsRequest  # noqa: Y015
+
+@_typing.final
+class SetLimitsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Budget(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LIMIT_FIELD_NUMBER: _builtins.int
+        ACCOUNT_FIELD_NUMBER: _builtins.int
+        EVERY_ACCOUNT_FIELD_NUMBER: _builtins.int
+        PARTITION_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        OPEN_VALUE_FIELD_NUMBER: _builtins.int
+        limit: _builtins.str
+        """as the request's field is called"""
+        account: _builtins.int
+        every_account: _builtins.bool
+        partition: _builtins.int
+        value: _builtins.float
+        """below 0: no limit"""
+        open_value: _builtins.float
+        """of the account's open orders on that partition"""
+        def __init__(
+            self,
+            *,
+            limit: _builtins.str = ...,
+            account: _builtins.int = ...,
+            every_account: _builtins.bool = ...,
+            partition: _builtins.int = ...,
+            value: _builtins.float = ...,
+            open_value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "every_account", b"every_account", "limit", b"limit", "open_value", b"open_value", "partition", b"partition", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetLimitsResponse.Budget]:
+        """as they are in force: acknowledged by every partition"""
+
+    def __init__(
+        self,
+        *,
+        budgets: _abc.Iterable[Global___SetLimitsResponse.Budget] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetLimitsResponse: _TypeAlias = SetLimitsResponse  # noqa: Y015

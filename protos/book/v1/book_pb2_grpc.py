@@ -55,6 +55,11 @@ class BookServiceStub:
                 request_serializer=protos_dot_book_dot_v1_dot_book__pb2.KillRequest.SerializeToString,
                 response_deserializer=protos_dot_book_dot_v1_dot_book__pb2.KillResponse.FromString,
                 _registered_method=True)
+        self.SetLimits = channel.unary_unary(
+                '/gpu_risk.book.v1.BookService/SetLimits',
+                request_serializer=protos_dot_book_dot_v1_dot_book__pb2.SetLimitsRequest.SerializeToString,
+                response_deserializer=protos_dot_book_dot_v1_dot_book__pb2.SetLimitsResponse.FromString,
+                _registered_method=True)
 
 
 class BookServiceServicer:
@@ -88,6 +93,14 @@ class BookServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLimits(self, request, context):
+        """Splits limits that span symbols into budgets of the partitions, while trading goes on: the sum of the budgets is
+        at no moment above the larger of the old limit and the new. Without limits: tells the budgets and their use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BookServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +123,11 @@ def add_BookServiceServicer_to_server(servicer, server):
                     servicer.Kill,
                     request_deserializer=protos_dot_book_dot_v1_dot_book__pb2.KillRequest.FromString,
                     response_serializer=protos_dot_book_dot_v1_dot_book__pb2.KillResponse.SerializeToString,
+            ),
+            'SetLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLimits,
+                    request_deserializer=protos_dot_book_dot_v1_dot_book__pb2.SetLimitsRequest.FromString,
+                    response_serializer=protos_dot_book_dot_v1_dot_book__pb2.SetLimitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +239,33 @@ class BookService:
             '/gpu_risk.book.v1.BookService/Kill',
             protos_dot_book_dot_v1_dot_book__pb2.KillRequest.SerializeToString,
             protos_dot_book_dot_v1_dot_book__pb2.KillResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpu_risk.book.v1.BookService/SetLimits',
+            protos_dot_book_dot_v1_dot_book__pb2.SetLimitsRequest.SerializeToString,
+            protos_dot_book_dot_v1_dot_book__pb2.SetLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,10 @@ class BookServiceStub:
     """The book now, then every change; a slow reader gets the latest state, never a queue."""
     Kill: _grpc.UnaryUnaryMultiCallable[_book_pb2.KillRequest, _book_pb2.KillResponse]
     """Stops trading and cancels every order, on every partition; answers when each has applied it."""
+    SetLimits: _grpc.UnaryUnaryMultiCallable[_book_pb2.SetLimitsRequest, _book_pb2.SetLimitsResponse]
+    """Splits limits that span symbols into budgets of the partitions, while trading goes on: the sum of the budgets is
+    at no moment above the larger of the old limit and the new. Without limits: tells the budgets and their use.
+    """
 
 @_typing.type_check_only
 class BookServiceAsyncStub(BookServiceStub):
@@ -53,6 +57,10 @@ class BookServiceAsyncStub(BookServiceStub):
     """The book now, then every change; a slow reader gets the latest state, never a queue."""
     Kill: _aio.UnaryUnaryMultiCallable[_book_pb2.KillRequest, _book_pb2.KillResponse]  # type: ignore[assignment]
     """Stops trading and cancels every order, on every partition; answers when each has applied it."""
+    SetLimits: _aio.UnaryUnaryMultiCallable[_book_pb2.SetLimitsRequest, _book_pb2.SetLimitsResponse]  # type: ignore[assignment]
+    """Splits limits that span symbols into budgets of the partitions, while trading goes on: the sum of the budgets is
+    at no moment above the larger of the old limit and the new. Without limits: tells the budgets and their use.
+    """
 
 class BookServiceServicer(metaclass=_abc_1.ABCMeta):
     """The order book: orders in, depth out."""
@@ -87,5 +95,15 @@ class BookServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_book_pb2.KillResponse, _abc.Awaitable[_book_pb2.KillResponse]]:
         """Stops trading and cancels every order, on every partition; answers when each has applied it."""
+
+    @_abc_1.abstractmethod
+    def SetLimits(
+        self,
+        request: _book_pb2.SetLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_book_pb2.SetLimitsResponse, _abc.Awaitable[_book_pb2.SetLimitsResponse]]:
+        """Splits limits that span symbols into budgets of the partitions, while trading goes on: the sum of the budgets is
+        at no moment above the larger of the old limit and the new. Without limits: tells the budgets and their use.
+        """
 
 def add_BookServiceServicer_to_server(servicer: BookServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

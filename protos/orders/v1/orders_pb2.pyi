@@ -106,6 +106,74 @@ SELF_TRADE_PREVENTION_CANCEL_BOTH: SelfTradePrevention.ValueType  # 3
 SELF_TRADE_PREVENTION_DECREMENT: SelfTradePrevention.ValueType  # 4
 Global___SelfTradePrevention: _TypeAlias = SelfTradePrevention  # noqa: Y015
 
+class _ControlCommand:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ControlCommandEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ControlCommand.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONTROL_COMMAND_SET_LIMIT: _ControlCommand.ValueType  # 0
+    CONTROL_COMMAND_SET_REFERENCE: _ControlCommand.ValueType  # 1
+    CONTROL_COMMAND_CLEAR_REFERENCE: _ControlCommand.ValueType  # 2
+    CONTROL_COMMAND_KILL: _ControlCommand.ValueType  # 3
+    CONTROL_COMMAND_REVIVE: _ControlCommand.ValueType  # 4
+    CONTROL_COMMAND_RESTRICT: _ControlCommand.ValueType  # 5
+    CONTROL_COMMAND_UNRESTRICT: _ControlCommand.ValueType  # 6
+    CONTROL_COMMAND_HALT: _ControlCommand.ValueType  # 7
+    CONTROL_COMMAND_RESUME: _ControlCommand.ValueType  # 8
+    CONTROL_COMMAND_REDUCING_ONLY: _ControlCommand.ValueType  # 9
+    CONTROL_COMMAND_RELEASE: _ControlCommand.ValueType  # 10
+    CONTROL_COMMAND_TRIP_BREAKER: _ControlCommand.ValueType  # 11
+    CONTROL_COMMAND_RESET_BREAKER: _ControlCommand.ValueType  # 12
+    CONTROL_COMMAND_SET_CAPITAL: _ControlCommand.ValueType  # 13
+    CONTROL_COMMAND_SET_POSITION: _ControlCommand.ValueType  # 14
+    CONTROL_COMMAND_RESET_THROTTLE: _ControlCommand.ValueType  # 15
+    CONTROL_COMMAND_LOWER_LIMIT: _ControlCommand.ValueType  # 16
+    CONTROL_COMMAND_RAISE_LIMIT: _ControlCommand.ValueType  # 17
+
+class ControlCommand(_ControlCommand, metaclass=_ControlCommandEnumTypeWrapper):
+    """What a row of ACTION_CONTROL asks for; it stands in the column kind. The codes are those of ControlCommand in
+    book_service.matching, which says what each reads of the row.
+    """
+
+CONTROL_COMMAND_SET_LIMIT: ControlCommand.ValueType  # 0
+CONTROL_COMMAND_SET_REFERENCE: ControlCommand.ValueType  # 1
+CONTROL_COMMAND_CLEAR_REFERENCE: ControlCommand.ValueType  # 2
+CONTROL_COMMAND_KILL: ControlCommand.ValueType  # 3
+CONTROL_COMMAND_REVIVE: ControlCommand.ValueType  # 4
+CONTROL_COMMAND_RESTRICT: ControlCommand.ValueType  # 5
+CONTROL_COMMAND_UNRESTRICT: ControlCommand.ValueType  # 6
+CONTROL_COMMAND_HALT: ControlCommand.ValueType  # 7
+CONTROL_COMMAND_RESUME: ControlCommand.ValueType  # 8
+CONTROL_COMMAND_REDUCING_ONLY: ControlCommand.ValueType  # 9
+CONTROL_COMMAND_RELEASE: ControlCommand.ValueType  # 10
+CONTROL_COMMAND_TRIP_BREAKER: ControlCommand.ValueType  # 11
+CONTROL_COMMAND_RESET_BREAKER: ControlCommand.ValueType  # 12
+CONTROL_COMMAND_SET_CAPITAL: ControlCommand.ValueType  # 13
+CONTROL_COMMAND_SET_POSITION: ControlCommand.ValueType  # 14
+CONTROL_COMMAND_RESET_THROTTLE: ControlCommand.ValueType  # 15
+CONTROL_COMMAND_LOWER_LIMIT: ControlCommand.ValueType  # 16
+CONTROL_COMMAND_RAISE_LIMIT: ControlCommand.ValueType  # 17
+Global___ControlCommand: _TypeAlias = ControlCommand  # noqa: Y015
+
+class _ControlFlag:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ControlFlagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ControlFlag.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONTROL_FLAG_NONE: _ControlFlag.ValueType  # 0
+    CONTROL_FLAG_ALL_SYMBOLS: _ControlFlag.ValueType  # 2
+    CONTROL_FLAG_ALL_ACCOUNTS: _ControlFlag.ValueType  # 4
+
+class ControlFlag(_ControlFlag, metaclass=_ControlFlagEnumTypeWrapper):
+    """Bits of OrderBatch.flags of a control row: for every symbol, for every account."""
+
+CONTROL_FLAG_NONE: ControlFlag.ValueType  # 0
+CONTROL_FLAG_ALL_SYMBOLS: ControlFlag.ValueType  # 2
+CONTROL_FLAG_ALL_ACCOUNTS: ControlFlag.ValueType  # 4
+Global___ControlFlag: _TypeAlias = ControlFlag  # noqa: Y015
+
 class _ReportKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015

@@ -74,8 +74,8 @@ def controlled_flow(rng: np.random.Generator, count: int, mix: str, symbols: int
     c = np.zeros(commands, ORDER_DTYPE)
     c["action"] = 4
     # Kill, halt and breaker seldom, and what undoes them often, or nothing else would be seen.
-    weights = np.array([60, 6, 0.2, 0.3, 14, 0.3, 10, 0.3, 10, 0.5, 8, 0.2, 8, 4, 6, 10, 1])
-    c["kind"] = rng.choice(17, commands, p=weights / weights.sum())
+    weights = np.array([60, 6, 0.2, 0.3, 14, 0.3, 10, 0.3, 10, 0.5, 8, 0.2, 8, 4, 6, 10, 12, 12, 1])
+    c["kind"] = rng.choice(19, commands, p=weights / weights.sum())
     c["tif"] = rng.choice(16, commands)
     c["flags"] = rng.choice([0, 2, 4, 6], commands, p=(0.6, 0.15, 0.15, 0.1))
     c["flags"] = np.where((c["kind"] == 3) & (rng.random(commands) < 0.8), 0, c["flags"])
@@ -83,6 +83,9 @@ def controlled_flow(rng: np.random.Generator, count: int, mix: str, symbols: int
     c["account"] = rng.integers(0, 7, commands)
     c["price"] = _command_values(rng, c)
     c["stop_price"] = 1000 + rng.integers(-20, 21, commands)
+    # Turns mostly go up, so that some are late and some raise what their own turn has lowered.
+    turns = np.maximum(0, np.arange(commands) // 4 + rng.integers(-1, 2, commands))
+    c["stop_price"] = np.where((c["kind"] == 16) | (c["kind"] == 17), turns, c["stop_price"])
     c["time"] = m["time"][where]
     # Some orders come again at once under another id, as a client that resends would do.
     again = np.flatnonzero((rng.random(count - 1) < 0.03) & (m["action"][:-1] == 0)) + 1

@@ -86,6 +86,7 @@ class ReferenceWithControls(ReferenceBook):
         self.clock = 0
         self.killed = self.tripped = False
         self.breaker = -1
+        self.turn = 0
         self.capital = 0.0
         self.result = 0.0
         for limit, value in limits.items():
@@ -385,6 +386,11 @@ class ReferenceWithControls(ReferenceBook):
             assert len(self.reports) == place + 1
             self.reports.pop()
             self.say(REJECTED, m.symbol, m.order_id, m.account, price=m.price, reason=58)
+        elif m.kind in (3, 11):
+            cancelled = len(self.reports) - place - 1
+            answer = list(self.reports[place])
+            answer[12] = cancelled
+            self.reports[place] = tuple(answer)
         self.watch_breaker()
 
     def carry_out(self, m: Message) -> bool:
@@ -415,6 +421,8 @@ class ReferenceWithControls(ReferenceBook):
         if m.kind == 12:
             self.tripped = False
             return True
+        if m.kind in (16, 17):
+            return self.budget(m, everybody)
         if m.kind > 15:
             return False
         if m.kind == 14:
@@ -422,6 +430,29 @@ class ReferenceWithControls(ReferenceBook):
         if m.kind == 0 and (m.tif < 7 or m.tif >= 14):
             return self.set_limit(m.tif, m.price, symbols, [])
         return self.account_command(m, everybody)
+
+    def budget(self, m: Message, everybody: bool) -> bool:
+        sane = 7 <= m.tif <= 14 and -1 <= m.price <= top(m.tif)
+        in_turn = m.stop_price >= max(1, self.turn) if m.kind == 16 else m.stop_price == self.turn >= 1
+        tell = m.kind == 16 and m.price == -1 and m.stop_price == 0
+        if not (sane and (in_turn or tell)):
+            return False
+        opened, accounts = 0, [self.default, *self.accounts.values()]
+        if not everybody and m.tif != 14:
+            one = self.account(m.account)
+            if one is None:
+                return False
+            accounts = [one]
+            opened = sum(self.worth(o) for o in self.orders.values() if o.account == m.account)
+        self.turn = self.turn if tell else m.stop_price
+        for account in accounts:
+            before = self.breaker if m.tif == 14 else account.limits[m.tif]
+            values = [one for one in ((before, m.price) if m.kind == 16 else (m.price,)) if one >= 0]
+            assert self.set_limit(m.tif, min(values, default=-1), range(0), [account])
+        self.reports.pop()
+        now = self.breaker if m.tif == 14 else accounts[0].limits[m.tif]
+        self.say(ACCEPTED, m.symbol, m.order_id, m.account, price=now, maker_leaves=opened)
+        return True
 
     def account_command(self, m: Message, everybody: bool) -> bool:
         if everybody:

@@ -67,7 +67,7 @@ def test_same_reports_and_books_with_controls(mix: str, strict: bool, seed: int)
 def test_flows_reach_every_report_and_reason() -> None:
     """A comparison proves nothing about what never happens in it."""
     seen: set[tuple[int, int]] = set()
-    for seed in range(6):
+    for seed in range(8):
         for mix in MIXES:
             flow = controlled_flow(np.random.default_rng(seed), MESSAGES, mix)
             controls = Controls(strict_reference=bool(seed % 2), most_accounts=4 if seed == 0 else 65_536)

@@ -1,0 +1,216 @@
+"""The breaker of a portfolio: when it has lost its share of its capital, the venue stops its accounts.
+
+Once: what has been done is an alert on risk.alerts, read again at the start. A crash before that alert is
+there has the command written once more, which changes nothing on the venue. The breaker is armed again when
+the loss is over; the accounts stay stopped until an operator revives them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from protos import topics
+from protos.control_commands import ControlRow, control_batch
+from protos.orders.v1.orders_pb2 import CONTROL_COMMAND_KILL, OrderBatch
+from protos.risk.v1.risk_pb2 import ALERT_KIND_LIMIT_BREACHED, RiskAlert, RiskMetrics
+from risk_service.alerts import DEFAULT_HYSTERESIS, AlertBook
+from risk_service.positions import AccountRule
+from service_kit.errors import ServiceKitError, SettingError
+from service_kit.kafka.control_log import PARTITIONS, Acknowledged
+from service_kit.kafka.lookup import LogLookup
+from service_kit.kafka.records import Partition
+from service_kit.kafka.settings import KafkaSettings
+from service_kit.lifecycle import Stop
+
+LOG = logging.getLogger("gpu_risk.risk_service")
+
+LIMIT: Final = "breaker_loss"  # as the alerts name it
+DEFAULT_LOSS: Final = 0.02  # of the capital
+_TURN_S: Final = 0.1
+_AGAIN_S: Final = 1.0  # between tries while the venue does not answer
+
+
+class _Seen(NamedTuple):
+    """A portfolio whose loss is over its limit, or no longer is."""
+
+    portfolio: str
+    over: bool
+    loss: float
+    limit: float
+    accounts: tuple[int, ...]
+    snapshot_id: str
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRule:
+    """The loss, in currency, at which each portfolio is stopped; one that is not named has no breaker."""
+
+    losses: Mapping[str, float]
+
+    @classmethod
+    def of(cls, capital: Iterable[str], loss: float = DEFAULT_LOSS) -> BreakerRule:
+        """From settings, each "PORTFOLIO=CAPITAL", and the share of it that may be lost."""
+        losses: dict[str, float] = {}
+        for entry in capital:
+            name, _, amount = entry.rpartition("=")
+            try:
+                value = float(amount)
+            except ValueError:
+                value = math.nan
+            if not name.strip() or not 0.0 < value < math.inf:
+                raise SettingError("risk.capital", f"{entry!r} is not PORTFOLIO=CAPITAL")
+            if name.strip() in losses:
+                raise SettingError("risk.capital", f"names {name.strip()!r} twice")
+            losses[name.strip()] = value * loss
+        return cls(losses)
+
+
+@dataclass(slots=True)
+class PortfolioBreaker:
+    """`look` is cheap and never waits; `run` writes the commands, in a thread of its own."""
+
+    rule: BreakerRule
+    accounts: AccountRule
+    send: Callable[[Mapping[int, OrderBatch]], list[Acknowledged]]
+    publish: Callable[[RiskAlert], None]  # returns when the brokers have it
+    standing: Callable[[], Iterable[RiskAlert]]  # what was published before, oldest first
+    clock_ns: Callable[[], int] = time.time_ns
+    _over: dict[str, bool] = field(default_factory=dict)
+    _seen: queue.SimpleQueue[_Seen] = field(default_factory=queue.SimpleQueue)
+    _tripped: set[str] = field(default_factory=set)
+
+    def look(self, metrics: RiskMetrics) -> None:
+        """Takes in a portfolio's result. One that cannot be told (a fill without a price) is not judged."""
+        limit = self.rule.losses.get(metrics.portfolio)
+        if limit is None or not metrics.HasField("filled"):
+            return
+        loss = -(metrics.pnl_realised + metrics.pnl_unrealised)
+        if math.isnan(loss):
+            return
+        was = self._over.get(metrics.portfolio)
+        over = loss > (limit * (1.0 - DEFAULT_HYSTERESIS) if was else limit)
+        # The first look tells in any case: what an earlier life has tripped may be over by now.
+        if over != was:
+            self._over[metrics.portfolio] = over
+            self._seen.put(
+                _Seen(
+                    metrics.portfolio,
+                    over,
+                    loss,
+                    limit,
+                    self._accounts(metrics),
+                    metrics.provenance.market_snapshot_id,
+                    metrics.timing.source_time_ns,
+                )
+            )
+
+    def run(self, stop: Stop) -> None:
+        """Until told to stop."""
+        while not self._restored() and not stop.wait(_AGAIN_S):
+            pass
+        while not stop.is_set():
+            try:
+                seen = self._seen.get(timeout=_TURN_S)
+            except queue.Empty:
+                continue
+            while not self._acted(seen) and not stop.wait(_AGAIN_S):
+                pass
+
+    def _restored(self) -> bool:
+        """Whether what an earlier life has done could be read."""
+        try:
+            self._tripped = _still_raised(self.standing())
+        except ServiceKitError as fault:
+            LOG.error("breaker: %s; trying again", fault)
+            return False
+        return True
+
+    def _acted(self, seen: _Seen) -> bool:
+        """Whether what was seen has been acted on; else it is tried again, from its beginning."""
+        if seen.over == (seen.portfolio in self._tripped):
+            return True
+        try:
+            text = self._kill(seen) if seen.over else "armed again; stopped accounts stay so until revived"
+            self.publish(_alert(seen, text))
+        except ServiceKitError as fault:
+            LOG.error("breaker of %s: %s; trying again", seen.portfolio, fault)
+            return False
+        (self._tripped.add if seen.over else self._tripped.discard)(seen.portfolio)
+        return True
+
+    def _kill(self, seen: _Seen) -> str:
+        if not seen.accounts:
+            return "lost more than its breaker allows, and has no account that could be stopped"
+        rows = [ControlRow(CONTROL_COMMAND_KILL, account) for account in seen.accounts]
+        command = control_batch(rows, self.clock_ns(), "risk_service breaker")
+        done = self.send(dict.fromkeys(range(PARTITIONS), command))
+        cancelled = sum(answer.amount for one in done for answer in one.answers)
+        refused = sum(not answer.accepted for one in done for answer in one.answers)
+        accounts = ", ".join(map(str, seen.accounts))
+        text = f"accounts {accounts} stopped on {len(done)} partitions, {cancelled} orders cancelled"
+        return f"{text}; {refused} commands REFUSED: does the venue run with controls?" if refused else text
+
+    def _accounts(self, metrics: RiskMetrics) -> tuple[int, ...]:
+        """Every account of the portfolio: those that are listed, its own by the prefix, those with fills."""
+        name, rule = metrics.portfolio, self.accounts
+        found = {account for account, whose in rule.listed.items() if whose == name}
+        number = name.removeprefix(rule.prefix)
+        if rule.prefix and name.startswith(rule.prefix) and number.isascii() and number.isdigit():
+            found.add(int(number))
+        return tuple(sorted(found | set(metrics.filled.account)))
+
+
+@dataclass(slots=True)
+class WatchedAlerts(AlertBook):
+    """The alert book, with a breaker that looks at what the book is shown."""
+
+    breaker: PortfolioBreaker | None = None
+
+    def update(self, metrics: RiskMetrics, hysteresis: float = 0.0) -> list[RiskAlert]:
+        """The alerts that these metrics raise or end."""
+        if self.breaker is not None:
+            self.breaker.look(metrics)
+        return AlertBook.update(self, metrics, hysteresis)
+
+
+def logged_alerts(settings: KafkaSettings) -> Iterator[RiskAlert]:
+    """Everything on risk.alerts; those of a portfolio in their order."""
+    topic = next(topic for topic in topics.TOPICS if topic.name == topics.RISK_ALERTS)
+    with LogLookup(settings) as look:
+        for number in range(topic.partitions):
+            home = Partition(topic.name, number)
+            for record in look.read(home, *look.bounds(home)):
+                with contextlib.suppress(DecodeError):
+                    yield RiskAlert.FromString(record.value)
+
+
+def _still_raised(alerts: Iterable[RiskAlert]) -> set[str]:
+    raised: dict[str, bool] = {}
+    for alert in alerts:
+        if alert.kind == ALERT_KIND_LIMIT_BREACHED and alert.limit == LIMIT:
+            raised[alert.portfolio] = alert.raised
+    return {portfolio for portfolio, still in raised.items() if still}
+
+
+def _alert(seen: _Seen, what: str) -> RiskAlert:
+    return RiskAlert(
+        portfolio=seen.portfolio,
+        kind=ALERT_KIND_LIMIT_BREACHED,
+        raised=seen.over,
+        limit=LIMIT,
+        used=seen.loss,
+        limit_value=seen.limit,
+        text=f"{LIMIT} {seen.loss:,.0f} of {seen.limit:,.0f}: {what}",
+        market_snapshot_id=seen.snapshot_id,
+        time_ns=seen.time_ns,
+    )

@@ -55,6 +55,7 @@ class ExpectedShortfall:
     portfolio_version: int
     scenarios: int
     provenance: wire.Provenance
+    filled: tuple[str, ...] = ()  # held through fills alone: positions after the portfolio's own
 
     @classmethod
     def of(cls, answer: wire.ExpectedShortfallResponse) -> ExpectedShortfall:
@@ -67,6 +68,7 @@ class ExpectedShortfall:
             portfolio_version=answer.portfolio_version,
             scenarios=answer.scenarios,
             provenance=answer.provenance,
+            filled=tuple(answer.filled),
         )
 
 
@@ -82,6 +84,7 @@ class StressTest:
     portfolio_version: int
     provenance: wire.Provenance
     warnings: tuple[str, ...] = ()  # what is not in the numbers, and why
+    filled: tuple[str, ...] = ()  # held through fills alone: positions after the portfolio's own
 
     @classmethod
     def of(cls, answer: wire.StressTestResponse) -> StressTest:
@@ -96,6 +99,7 @@ class StressTest:
             portfolio_version=answer.portfolio_version,
             provenance=answer.provenance,
             warnings=tuple(answer.warnings),
+            filled=tuple(answer.filled),
         )
 
 

@@ -118,6 +118,9 @@ class AsyncRiskClient:
         under_way: deque[asyncio.Task[Any]] = deque()
         try:
             for request in job.requests(self._chunk_rows):
+                if job.streams:
+                    await self._take_all(job, request, seconds)
+                    continue
                 if together == 1:
                     job.take(await self._answer(job.rpc, request, seconds))
                     continue
@@ -139,6 +142,18 @@ class AsyncRiskClient:
             return await getattr(self._stub, rpc)(request, timeout=seconds, metadata=metadata)
         except grpc.RpcError as error:
             raise from_rpc(error) from None
+
+    async def _take_all(self, job: Job[Any], request: Any, seconds: float) -> None:
+        """Takes what comes; whoever is told of progress may raise, and the service then stops computing."""
+        metadata = await self._metadata()
+        stream = getattr(self._stub, job.rpc)(request, timeout=seconds, metadata=metadata)
+        try:
+            async for answer in stream:
+                job.take(answer)
+        except grpc.RpcError as error:
+            raise from_rpc(error) from None
+        finally:
+            stream.cancel()
 
     async def _metadata(self) -> tuple[tuple[str, str], ...]:
         token = self._token() if callable(self._token) else self._token

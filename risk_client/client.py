@@ -115,6 +115,9 @@ class RiskClient:
         under_way: deque[Any] = deque()
         try:
             for request in job.requests(self._chunk_rows):
+                if job.streams:
+                    self._take_all(job, method(request, timeout=seconds, metadata=bearer(self._token)))
+                    continue
                 if together == 1:
                     job.take(method(request, timeout=seconds, metadata=bearer(self._token)))
                     continue
@@ -129,3 +132,12 @@ class RiskClient:
             for call in under_way:
                 call.cancel()
         return job.result()
+
+    @staticmethod
+    def _take_all(job: Job[Any], stream: Any) -> None:
+        """Takes what comes; whoever is told of progress may raise, and the service then stops computing."""
+        try:
+            for answer in stream:
+                job.take(answer)
+        finally:
+            stream.cancel()

@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Generic, TypeVar
 
+from risk_client.errors import ServiceFault
+
 Result = TypeVar("Result")
+Progress = Callable[[float], object]  # is told the fraction that is done, from 0 to 1
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -38,28 +41,52 @@ class Job(ABC, Generic[Result]):
         """How many messages may be under way at once."""
         return 1
 
+    @property
+    def streams(self) -> bool:
+        """Whether a message is answered by several, of which each is taken."""
+        return False
+
 
 class Ask(Job[Result]):
-    """One message, one answer."""
+    """One message, one answer; with `progress` the RPC that says meanwhile how far it is."""
 
     def __init__(
-        self, rpc: str, request: Any, read: Callable[[Any], Result], deadline_s: float | None = None
+        self,
+        rpc: str,
+        request: Any,
+        read: Callable[[Any], Result],
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        self.rpc = rpc
+        self.rpc = rpc if progress is None else f"{rpc}WithProgress"
         self.deadline_s = deadline_s
         self._request = request
         self._read = read
+        self._progress = progress
+        self._answer: Any = None
+
+    @property
+    def streams(self) -> bool:
+        """Whether progress comes before the answer."""
+        return self._progress is not None
 
     def requests(self, chunk_rows: int) -> Iterator[Any]:
         """The message."""
         yield self._request
 
     def take(self, answer: Any) -> None:
-        """Keeps the answer."""
-        self._answer = answer
+        """Keeps the answer, tells of progress."""
+        if self._progress is None:
+            self._answer = answer
+        elif answer.WhichOneof("update") == "progress":
+            self._progress(answer.progress.fraction)
+        else:
+            self._answer = answer.result
 
     def result(self) -> Result:
         """The answer, read."""
+        if self._answer is None:
+            raise ServiceFault(f"{self.rpc} ended without a result")
         return self._read(self._answer)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client.answers import ExpectedShortfall, Hedge, StressTest
-from risk_client.jobs import Ask, Job, Pages
+from risk_client.jobs import Ask, Job, Pages, Progress
 from risk_client.option_jobs import greeks_job, implied_volatility_job, price_job
 from risk_client.scenarios import ScenarioMessage
 from risk_client.tables import frame_kind
@@ -118,18 +118,22 @@ def expected_shortfall(
     convention: Convention = "exact_tail",
     with_components: bool = False,
     with_pnl: bool = False,
+    without_fills: bool = False,
     engine: str = "",
+    progress: Progress | None = None,
     deadline_s: float | None = None,
 ) -> Job[ExpectedShortfall]:
     """VaR and ES of a portfolio, stored (its name) or sent along, at `levels` (none: 0.975).
 
-    `scenarios` come from `risk_client.historical`, `monte_carlo` or `shocks`.
+    `scenarios` come from `risk_client.historical`, `monte_carlo` or `shocks`. The fills of a stored portfolio
+    count, unless `without_fills`. `progress` is called with the fraction that is done, from 0 to 1.
     """
     request = wire.ExpectedShortfallRequest(
         levels=levels,
         convention=_CONVENTIONS[convention],
         with_components=with_components,
         with_pnl=with_pnl,
+        without_fills=without_fills,
         engine=engine,
     )
     _set_book(request, portfolio)
@@ -139,7 +143,7 @@ def expected_shortfall(
         request.monte_carlo.CopyFrom(scenarios)
     else:
         request.custom.CopyFrom(scenarios)
-    return Ask("ExpectedShortfall", request, ExpectedShortfall.of, deadline_s)
+    return Ask("ExpectedShortfall", request, ExpectedShortfall.of, deadline_s, progress)
 
 
 def stress_test(
@@ -149,15 +153,25 @@ def stress_test(
     named: Sequence[str] = (),
     by_group: bool = False,
     by_position: bool = False,
+    without_fills: bool = False,
     engine: str = "",
+    progress: Progress | None = None,
     deadline_s: float | None = None,
 ) -> Job[StressTest]:
-    """What given scenarios (`risk_client.shocks`) and named events do to a portfolio."""
+    """What given scenarios (`risk_client.shocks`) and named events do to a portfolio.
+
+    `without_fills` and `progress` are as in `expected_shortfall`.
+    """
     request = wire.StressTestRequest(
-        scenarios=scenarios, named=named, by_group=by_group, by_position=by_position, engine=engine
+        scenarios=scenarios,
+        named=named,
+        by_group=by_group,
+        by_position=by_position,
+        without_fills=without_fills,
+        engine=engine,
     )
     _set_book(request, portfolio)
-    return Ask("StressTest", request, StressTest.of, deadline_s)
+    return Ask("StressTest", request, StressTest.of, deadline_s, progress)
 
 
 def what_if(
@@ -165,11 +179,14 @@ def what_if(
     trade: wire.Positions,
     *,
     level: float = 0.0,
+    without_fills: bool = False,
     engine: str = "",
     deadline_s: float | None = None,
 ) -> Job[wire.WhatIfResponse]:
     """ES of a stored portfolio with and without a trade in its underlyings; level 0 is 0.975."""
-    request = wire.WhatIfRequest(portfolio=portfolio, trade=trade, level=level, engine=engine)
+    request = wire.WhatIfRequest(
+        portfolio=portfolio, trade=trade, level=level, without_fills=without_fills, engine=engine
+    )
     return Ask("WhatIf", request, _as_is, deadline_s)
 
 
@@ -181,25 +198,28 @@ def hedge(
     lot_size: ArrayLike = (),
     cost_per_lot: ArrayLike = (),
     budget: float = 0.0,
+    without_fills: bool = False,
     engine: str = "",
+    progress: Progress | None = None,
     deadline_s: float | None = None,
 ) -> Job[Hedge]:
     """Trades that take risk off a stored portfolio.
 
     An instrument's quantity is its largest position either way; without instruments a delta hedge
     trades the underlyings. `lot_size` (units) and `cost_per_lot` (currency) hold one entry for all
-    instruments or one for each.
+    instruments or one for each. `without_fills` and `progress` are as in `expected_shortfall`.
     """
     request = wire.HedgeRequest(
         portfolio=portfolio,
         objective=_OBJECTIVES[objective],
         instruments=instruments,
         budget=budget,
+        without_fills=without_fills,
         engine=engine,
     )
     for name, values in (("lot_size", lot_size), ("cost_per_lot", cost_per_lot)):
         packing.write(request, name, np.atleast_1d(np.asarray(values, dtype=np.float64)))
-    return Ask("Hedge", request, Hedge.of, deadline_s)
+    return Ask("Hedge", request, Hedge.of, deadline_s, progress)
 
 
 def list_engines(*, deadline_s: float | None = None) -> Job[wire.ListEnginesResponse]:

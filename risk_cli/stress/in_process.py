@@ -10,6 +10,7 @@ import numpy as np
 import gpu_kernels as gk
 from gpu_kernels.es_components import component_es
 from gpu_kernels.revaluation import position_pnl
+from risk_cli.progress_bar import Advance
 from risk_cli.refusals import BadInput, CannotDo
 from risk_cli.stress.book import Book, Layout, arrange, at_market
 from risk_cli.stress.limits import ES_LEVEL, usages
@@ -20,7 +21,6 @@ from risk_cli.stress.scenario_file import LEVELS, Past, Plan, Simulation
 from risk_cli.stress.shocks import Draws, Stresses, build_past, build_simulation, build_stresses
 from risk_cli.stress.wording import scenario_words
 
-Advance = Callable[[int], None]
 # Positions × scenarios between two moves of the progress bar; the sums do not depend on it.
 BLOCK = 1 << 18
 # An American position costs about as much as so many European ones.

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 import gpu_kernels as gk
 import risk_client
 from protos.risk.v1 import risk_pb2 as wire
+from risk_cli.progress_bar import Advance, part
 from risk_cli.refusals import BadInput, CannotDo
 from risk_cli.server_options import Server
 from risk_cli.servers import named_engine, risk_server
 from risk_cli.stress.book import Layout, arrange
-from risk_cli.stress.in_process import Advance, ladder_grids
+from risk_cli.stress.in_process import ladder_grids
 from risk_cli.stress.limits import usages
 from risk_cli.stress.outcome import Distribution, Floats, Outcome, Stress
 from risk_cli.stress.portfolio_file import Position
@@ -40,16 +41,13 @@ def run_through_server(
     book = portfolio_message(layout, "risk stress")
     stresses = build_stresses(plan, layout.underlyings, (), None)
     asked = plan.distributions or (Past(None, "history"),)
-    advance = progress(1 + len(asked))
-    chosen = named_engine(engine)
+    advance = progress(_requests(stresses.scenarios) + len(asked))
     with risk_server(server) as client:
-        done, worst, answer = _stresses(client, book, layout, stresses, chosen)
-        advance(1)
+        asking = _Asking(client, book, named_engine(engine), advance)
+        done, worst, answer = _stresses(asking, layout, stresses)
         distributions, notes = [], [*stresses.notes, *answer.warnings]
         for one in asked:
-            found = _distribution(client, book, one, chosen, notes, plan)
-            distributions.extend(found)
-            advance(1)
+            distributions.extend(_distribution(asking, one, notes, plan))
     came = answer.provenance
     if any(one.kind == "future" for one in layout.positions):
         notes.append("the server counts futures in the value of today, at the spot of their underlying")
@@ -75,6 +73,48 @@ def run_through_server(
     return replace(outcome, usages=usages(plan.limits, layout, done, distributions))
 
 
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """One book, asked about time and again; each answer is one step of the progress."""
+
+    client: risk_client.RiskClient
+    book: wire.Portfolio
+    engine: str
+    advance: Advance
+
+    def stress(
+        self, scenarios: gk.Scenarios, *, by_group: bool = False, by_position: bool = False
+    ) -> risk_client.StressTest:
+        """P&L under scenarios of one horizon."""
+        columns = risk_client.shocks(
+            scenarios.spot_return,
+            scenarios.vol_change,
+            scenarios.rate_change,
+            elapsed=float(scenarios.elapsed[0]),
+            names=scenarios.names,
+        )
+        return self.client.stress_test(
+            self.book,
+            columns,
+            by_group=by_group,
+            by_position=by_position,
+            engine=self.engine,
+            progress=part(self.advance),
+        )
+
+    def shortfall(self, one: Past | Simulation, levels: Sequence[float]) -> risk_client.ExpectedShortfall:
+        """Tail risk, with its parts and every outcome."""
+        return self.client.expected_shortfall(
+            self.book,
+            _asked(one),
+            levels=levels,
+            with_components=True,
+            with_pnl=True,
+            engine=self.engine,
+            progress=part(self.advance),
+        )
+
+
 def _check_plan(plan: Plan) -> None:
     """What only a market file can give is refused before anything is sent."""
     for replayed in plan.replays:
@@ -88,17 +128,16 @@ def _check_plan(plan: Plan) -> None:
 
 
 def _stresses(
-    client: risk_client.RiskClient, book: wire.Portfolio, layout: Layout, asked: Stresses, engine: str
+    asking: _Asking, layout: Layout, asked: Stresses
 ) -> tuple[tuple[Stress, ...], Floats, risk_client.StressTest]:
     """The stresses, the P&L by position under the worst of them, and the server's last answer."""
     scenarios = asked.scenarios
     if scenarios is None:
         # No stress is asked for: one scenario in which nothing happens tells the value of today.
-        still = gk.Scenarios(np.zeros((1, len(layout.underlyings))))
-        return (), np.empty(0), client.stress_test(book, _columns(still), engine=engine)
+        return (), np.empty(0), asking.stress(gk.Scenarios(np.zeros((1, len(layout.underlyings)))))
     by_cell = np.empty((len(layout.cells), len(scenarios)))
     for rows in _horizons(scenarios):
-        answer = client.stress_test(book, _columns(scenarios.select(rows)), by_group=True, engine=engine)
+        answer = asking.stress(scenarios.select(rows), by_group=True)
         if answer.pnl_by_group is None:
             raise CannotDo("the server has left out the P&L by group")
         by_cell[:, rows] = answer.pnl_by_group
@@ -109,10 +148,15 @@ def _stresses(
         )
     )
     worst = min(range(len(done)), key=lambda number: done[number].pnl)
-    answer = client.stress_test(book, _columns(scenarios.select([worst])), by_position=True, engine=engine)
+    answer = asking.stress(scenarios.select([worst]), by_position=True)
     if answer.pnl_by_position is None:
         raise CannotDo("the server has left out the P&L by position")
     return done, answer.pnl_by_position[:, 0], answer
+
+
+def _requests(scenarios: gk.Scenarios | None) -> int:
+    """How many `_stresses` sends."""
+    return 1 if scenarios is None else 1 + len(list(_horizons(scenarios)))
 
 
 def _horizons(scenarios: gk.Scenarios) -> Iterator[np.ndarray[tuple[int], np.dtype[np.intp]]]:
@@ -121,31 +165,14 @@ def _horizons(scenarios: gk.Scenarios) -> Iterator[np.ndarray[tuple[int], np.dty
         yield np.flatnonzero(scenarios.elapsed == years)
 
 
-def _columns(scenarios: gk.Scenarios) -> wire.ScenarioColumns:
-    return risk_client.shocks(
-        scenarios.spot_return,
-        scenarios.vol_change,
-        scenarios.rate_change,
-        elapsed=float(scenarios.elapsed[0]),
-        names=scenarios.names,
-    )
-
-
 def _distribution(
-    client: risk_client.RiskClient,
-    book: wire.Portfolio,
-    one: Past | Simulation,
-    engine: str,
-    notes: list[str],
-    plan: Plan,
+    asking: _Asking, one: Past | Simulation, notes: list[str], plan: Plan
 ) -> list[Distribution]:
     """One distribution; none, with a note, where nobody asked for it and the server has no history."""
     short = isinstance(one, Past) and 0 < one.window_days < WINDOW_OF_ALL_LEVELS
     levels = LEVELS[:1] if short else LEVELS
     try:
-        answer = client.expected_shortfall(
-            book, _asked(one), levels=levels, with_components=True, with_pnl=True, engine=engine
-        )
+        answer = asking.shortfall(one, levels)
     except risk_client.PreconditionFailed as fault:
         wanted = plan.distributions or any(limit.name == "es_975" for limit in plan.limits)
         if wanted:

@@ -46,7 +46,8 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters():
 def test_every_rpc_has_a_method():
     rpcs = {name for name in vars(RiskServiceServicer) if name[0].isupper()}
     names = {"".join(part.title() for part in name.split("_")) for name in public(RiskClient)}
-    assert {name.removesuffix("Stream") for name in rpcs} - names == set()
+    told_apart = {name.removesuffix("Stream").removesuffix("WithProgress") for name in rpcs}
+    assert told_apart - names == set()
     assert set(IDEMPOTENT) == rpcs - {"PutPortfolio", "DeletePortfolio"}
 
 
@@ -110,6 +111,49 @@ async def test_the_twin_streams_what_is_too_long(address):
 
 
 # ---- what can go wrong -----------------------------------------------------------------------------------
+
+
+WITH_PROGRESS = {
+    "expected_shortfall": lambda one, told, desk="desk": one.expected_shortfall(
+        desk, risk_client.monte_carlo(2_000, seed=1), progress=told
+    ),
+    "stress_test": lambda one, told, desk="desk": one.stress_test(desk, named=["2020-03"], progress=told),
+    "hedge": lambda one, told, desk="desk": one.hedge(desk, "delta", progress=told),
+}
+
+
+@pytest.mark.parametrize("name", WITH_PROGRESS)
+def test_progress_is_told_and_changes_no_number(address, client, name):
+    client.put_portfolio(portfolio(rows=ROWS))
+
+    async def ask(told):
+        async with AsyncRiskClient(address, deadline_s=PATIENCE_S) as twin:
+            return await WITH_PROGRESS[name](twin, told)
+
+    call, wanted = WITH_PROGRESS[name], plain(WITH_PROGRESS[name](client, None))
+    for answer in (lambda told: call(client, told), lambda told: asyncio.run(ask(told))):
+        told = []
+        assert plain(answer(told.append)) == wanted
+        assert told[0] == 0.0
+        assert told == sorted(told)
+        assert told[-1] <= 1.0
+
+
+def test_whoever_is_told_of_progress_may_end_the_call(address, client):
+    client.put_portfolio(portfolio(rows=ROWS))
+
+    def enough(fraction):
+        raise KeyboardInterrupt
+
+    for call in WITH_PROGRESS.values():
+        with pytest.raises(KeyboardInterrupt):
+            call(client, enough)
+
+
+@pytest.mark.parametrize("name", WITH_PROGRESS)
+def test_errors_with_progress_are_typed_too(client, name):
+    with pytest.raises(risk_client.NotFound):
+        WITH_PROGRESS[name](client, print, "nobody's")
 
 
 def test_errors_are_typed_and_name_field_and_row(client):

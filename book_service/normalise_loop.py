@@ -61,7 +61,9 @@ class NormaliseLoop:
         with self.traces.span("normalise", record.headers) as span:
             headers: Headers = []
             span.inject(headers)
-            self.producer.send(topics.MARKET_DATA_NORMALIZED, record.key, value, headers)
+            # By our name of the underlying: whatever sources call it, it shares a partition with its options.
+            key = self.normaliser.house_symbols.get((message.value.source, record.key), record.key)
+            self.producer.send(topics.MARKET_DATA_NORMALIZED, key, value, headers)
 
     def _commit(self) -> None:
         # Delivered first: a committed offset says that everything before it is on the other topic.

@@ -26,6 +26,7 @@ from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1.orders_pb2 import ExecutionBatch
 from service_kit.errors import ServiceKitError
 from service_kit.kafka.records import Partition, Record
+from service_kit.telemetry.logs import logger
 
 LOG = logging.getLogger("gpu_risk.book_service")
 TRIES: Final = 8  # of sending what the output has refused, before the process gives up
@@ -122,8 +123,12 @@ class VenuePartition:
             raise VenueUnrecoverable(
                 f"{self._name} begins at offset {low}, and no snapshot reaches up to there"
             )
-        begins = "the log's beginning" if start.file is None else f"snapshot {start.file.name}"
-        LOG.info("%s: taken at offset %d, from %s", self._name, self.venue.next_offset, begins)
+        logger("venue").info(
+            "partition taken",
+            partition=self.home.partition,
+            offset=self.venue.next_offset,
+            snapshot="" if start.file is None else start.file.name,
+        )
         self._snapshot_at = self.venue.next_offset
         self._replay_to = 0 if published is None else published.offset + 1
         self._unsettled.clear()

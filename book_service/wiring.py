@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,10 +32,10 @@ from service_kit.kafka.lookup import LogLookup
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.producer import Producer
 from service_kit.lifecycle import Stop
+from service_kit.telemetry.logs import logger
 from service_kit.telemetry.metrics import MetricsExporter, process_registry
 from service_kit.telemetry.traces import Traces
 
-LOG = logging.getLogger("gpu_risk.book_service")
 SERVICE = BOOK.services_by_name["BookService"].full_name
 ORDER_PARTITIONS = PARTITIONS
 
@@ -136,7 +135,7 @@ def _with_transactions_decided(settings: BookServiceSettings) -> BookServiceSett
         why = f"the brokers at {settings.kafka.bootstrap} are older than version 4 (or the embedded one)"
         raise SettingError("book.transactions", f"always: {why}")
     book = replace(settings.book, transactions="always" if able else "never")
-    LOG.info("executions are published %s transactions", "in" if able else "without")
+    logger("venue").info("executions", transactions=able)
     return replace(settings, book=book)
 
 

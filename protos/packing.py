@@ -69,6 +69,22 @@ def write(message: Message, field: str, values: ArrayLike) -> None:
         getattr(message, field).extend(array.tolist())
 
 
+def head(message: type[Message], field: str, nbytes: int) -> bytes:
+    """What stands before the little-endian bytes of a fixed-width packed column, `nbytes` of them."""
+    descriptor = cast("FieldDescriptor", message.DESCRIPTOR.fields_by_name[field])
+    if descriptor.type not in _FIXED_WIDTH or not descriptor.is_repeated:
+        raise PackingError(field, f"is not a fixed-width column of {message.DESCRIPTOR.full_name}")
+    return _head(descriptor, nbytes)
+
+
+def part(message: type[Message], field: str, content: bytes) -> bytes:
+    """A message inside a message, from its own bytes."""
+    descriptor = cast("FieldDescriptor", message.DESCRIPTOR.fields_by_name[field])
+    if descriptor.type != FieldDescriptor.TYPE_MESSAGE:
+        raise PackingError(field, f"is not a message of {message.DESCRIPTOR.full_name}")
+    return _head(descriptor, len(content)) + content
+
+
 def read(message: Message, field: str) -> NDArray[Any]:
     """The column as it stands, as a new array of the column's own type."""
     descriptor = _column(message, field)
@@ -162,9 +178,12 @@ def _fits_one_byte(array: NDArray[Any]) -> bool:
 def _merge(message: Message, descriptor: FieldDescriptor, array: NDArray[Any]) -> None:
     if array.size == 0:
         return
-    head = _varint(descriptor.number << 3 | _LENGTH_DELIMITED) + _varint(array.nbytes)
     # One join is one copy; protobuf's own parse is the second and last.
-    message.MergeFromString(b"".join((head, array.data)))
+    message.MergeFromString(b"".join((_head(descriptor, array.nbytes), array.data)))
+
+
+def _head(descriptor: FieldDescriptor, nbytes: int) -> bytes:
+    return _varint(descriptor.number << 3 | _LENGTH_DELIMITED) + _varint(nbytes)
 
 
 def _varint(value: int) -> bytes:

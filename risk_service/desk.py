@@ -1,5 +1,8 @@
 """All live books laid out by underlying, each contract once however many books hold it.
 
+A contract is a call or a put. A call and a put of the same terms are one strike: they have one vol, and under
+scenarios one of them tells the other's P&L (gpu_kernels.shared_book).
+
 A cell is one underlying of one book. Cells are numbered book by book, in the order of the book's underlyings,
 so that a book's numbers lie side by side.
 """
@@ -9,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_kernels.shared_book import SharedPoints, SharedRows
 from risk_service.valuation import Book
 from risk_service.vol_marks import Contracts
 
@@ -34,12 +39,14 @@ _TERMS = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One underlying: its contracts `start` to `stop`, the cells that hold it, and how much each holds."""
+    """One underlying: its contracts and strikes, the cells that hold it, and how much each holds."""
 
     name: str
     slot: int
-    start: int
+    start: int  # of its contracts
     stop: int
+    first_strike: int
+    end_strike: int
     cells: Integers
     weights: Floats  # (cells, contracts): quantity times multiplier
     gross_weights: Floats  # the same, sizes added up without sign
@@ -54,9 +61,14 @@ class Desk:
     books: tuple[Book, ...]
     contracts: Contracts
     is_call: NDArray[np.bool_]
+    strikes: Contracts
+    strike_of: Integers  # of each contract
     blocks: tuple[Block, ...]
+    slots: Integers  # of the blocks
     first_cell: Integers  # of each book, and the number of cells at its end
     contract_of_row: tuple[Integers, ...]  # per book and option row, which contract
+    shared: SharedRows  # the blocks as kernels take them
+    points: SharedPoints  # of all blocks, without spots
 
     @classmethod
     def of(cls, books: Sequence[Book]) -> Desk:
@@ -67,16 +79,23 @@ class Desk:
         edges = np.cumsum([0, *(len(one) for one in terms)])
         rows = tuple(inverse[low:high] for low, high in pairwise(edges))
         first_cell = np.cumsum([0, *(len(book.held.underlyings) for book in books)])
-        contracts = Contracts(
-            **{name: np.ascontiguousarray(unique[name]) for name in _TERMS.names or () if name != "is_call"}
-        )
+        contracts, is_call = _columns(unique), np.ascontiguousarray(unique["is_call"])
+        unique["is_call"] = False
+        strikes, strike_of = np.unique(unique, return_inverse=True)
+        blocks = _blocks(books, contracts, strike_of, rows, first_cell)
+        shared = _shared(blocks, strikes["strike"], is_call, strike_of)
         return cls(
             books=tuple(books),
             contracts=contracts,
-            is_call=np.ascontiguousarray(unique["is_call"]),
-            blocks=_blocks(books, contracts, rows, first_cell),
+            is_call=is_call,
+            strikes=_columns(strikes),
+            strike_of=strike_of,
+            blocks=blocks,
+            slots=np.array([block.slot for block in blocks], np.int64),
             first_cell=first_cell,
             contract_of_row=rows,
+            shared=shared,
+            points=_points(blocks),
         )
 
     @property
@@ -98,8 +117,18 @@ def _terms(book: Book) -> NDArray[np.void]:
     return terms
 
 
+def _columns(terms: NDArray[np.void]) -> Contracts:
+    return Contracts(
+        **{name: np.ascontiguousarray(terms[name]) for name in _TERMS.names or () if name != "is_call"}
+    )
+
+
 def _blocks(
-    books: Sequence[Book], contracts: Contracts, rows: Sequence[Integers], first_cell: Integers
+    books: Sequence[Book],
+    contracts: Contracts,
+    strike_of: Integers,
+    rows: Sequence[Integers],
+    first_cell: Integers,
 ) -> tuple[Block, ...]:
     cells: dict[int, list[tuple[int, int]]] = {}  # slot to (book, underlying of the book)
     names: dict[int, str] = {}
@@ -108,7 +137,7 @@ def _blocks(
             cells.setdefault(slot, []).append((number, place))
             names[slot] = book.held.underlyings[place]
     return tuple(
-        _block(names[slot], slot, held_by, books, contracts, rows, first_cell)
+        _block(names[slot], slot, held_by, books, contracts, strike_of, rows, first_cell)
         for slot, held_by in sorted(cells.items())
     )
 
@@ -119,6 +148,7 @@ def _block(
     held_by: list[tuple[int, int]],
     books: Sequence[Book],
     contracts: Contracts,
+    strike_of: Integers,
     rows: Sequence[Integers],
     first_cell: Integers,
 ) -> Block:
@@ -136,4 +166,54 @@ def _block(
         others = book.linear_rows[held.underlying_index[book.linear_rows] == place]
         linear[row], gross_linear[row] = size[others].sum(), np.abs(size[others]).sum()
     numbers = np.array([first_cell[number] + place for number, place in held_by], np.int64)
-    return Block(name, slot, start, stop, numbers, weights, gross, linear, gross_linear)
+    first = int(strike_of[start]) if stop > start else (int(strike_of[start - 1]) + 1 if start else 0)
+    end = int(strike_of[stop - 1]) + 1 if stop > start else first
+    return Block(name, slot, start, stop, first, end, numbers, weights, gross, linear, gross_linear)
+
+
+def _shared(
+    blocks: Sequence[Block], strike: Floats, is_call: NDArray[np.bool_], strike_of: Integers
+) -> SharedRows:
+    has_call = np.zeros(len(strike), np.bool_)
+    has_call[strike_of[is_call]] = True
+    weight, puts = [], []
+    for block in blocks:
+        both = np.zeros((len(block.cells), block.end_strike - block.first_strike))
+        own = strike_of[block.start : block.stop]
+        np.add.at(both.T, own - block.first_strike, block.weights.T)
+        beside = np.where(is_call[block.start : block.stop] | ~has_call[own], 0.0, block.weights)
+        put = np.zeros_like(both)
+        np.add.at(put.T, own - block.first_strike, beside.T)
+        weight.append(both.ravel())
+        puts.append(put.ravel())
+    return SharedRows(
+        first_row=_edges([block.end_strike - block.first_strike for block in blocks]),
+        first_cell=_edges([len(block.cells) for block in blocks]),
+        first_pair=_edges([one.size for one in weight])[:-1],
+        cell=_joined([block.cells for block in blocks], np.int64),
+        strike=np.ascontiguousarray(strike),
+        sign=np.where(has_call, 1.0, -1.0),
+        weight=_joined(weight, np.float64),
+        puts=_joined(puts, np.float64),
+        linear=_joined([block.linear for block in blocks], np.float64),
+    )
+
+
+def _points(blocks: Sequence[Block]) -> SharedPoints:
+    return SharedPoints(
+        chosen=np.zeros(0, np.int64),
+        spot=np.zeros(0),
+        first=_edges([block.stop - block.start for block in blocks]),
+        first_pair=_edges([block.weights.size for block in blocks])[:-1],
+        weight=_joined([block.weights.ravel() for block in blocks], np.float64),
+        gross=_joined([block.gross_weights.ravel() for block in blocks], np.float64),
+        gross_linear=_joined([block.gross_linear for block in blocks], np.float64),
+    )
+
+
+def _edges(sizes: list[int]) -> Integers:
+    return np.cumsum([0, *sizes], dtype=np.int64)
+
+
+def _joined(parts: Sequence[NDArray[Any]], kind: type) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0, kind)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from protos import packing
-from protos.risk.v1.risk_pb2 import ROW_STATUS_INVALID_INPUT, RiskMetrics, RowFault, RowStatus, TailRisk
+from protos.risk.v1.risk_pb2 import (
+    ROW_STATUS_INVALID_INPUT,
+    GreeksByUnderlying,
+    RiskMetrics,
+    RowFault,
+    RowStatus,
+    TailRisk,
+)
 from risk_service.desk_risk import BookNumbers
+from risk_service.historical_tail import HistoricalTail
 from risk_service.live_risk import GREEKS, STRESSES, limit_usage, tail_message
 from risk_service.market_state import MarketState
 from risk_service.positions import Positions
@@ -22,6 +31,47 @@ from risk_service.worker.fallback import degraded_reason
 METHOD = "full revaluation, historical, exact_tail"
 
 
+_COLUMNS = ("spot", *GREEKS, "age_ns")
+
+
+class _Fixed(NamedTuple):
+    """What never changes of a book's message, and what stands before each of its columns."""
+
+    book: Book
+    content: bytes
+    columns: tuple[bytes, ...]  # per column of the Greeks; the first has the message's own before it
+    hedge: bytes
+    stress: bytes
+
+    @classmethod
+    def of(cls, book: Book, content: bytes) -> _Fixed:
+        size = 8 * len(book.held.underlyings)
+        if not size:
+            return cls(book, content, (), b"", packing.head(RiskMetrics, "stress_pnl", 8 * len(STRESSES)))
+        heads = [packing.head(GreeksByUnderlying, name, size) for name in _COLUMNS]
+        inside = sum(map(len, heads)) + len(heads) * size
+        outer = packing.part(RiskMetrics, "greeks", bytes(inside))[:-inside]
+        return cls(
+            book,
+            content,
+            (outer + heads[0], *heads[1:]),
+            packing.head(RiskMetrics, "hedge_quantity", size),
+            packing.head(RiskMetrics, "stress_pnl", 8 * len(STRESSES)),
+        )
+
+    def with_columns(self, numbers: BookNumbers, ages: NDArray[np.int64]) -> bytes:
+        """The message's bytes with the book's columns; protobuf joins Greeks that come in two parts."""
+        pieces = [self.content]
+        if self.columns:
+            greeks = np.ascontiguousarray(numbers.greeks.T)
+            columns = (numbers.spots, *greeks, ages)
+            for before, column in zip(self.columns, columns, strict=True):
+                pieces += (before, column.tobytes())
+            pieces += (self.hedge, (-greeks[0]).tobytes())
+        pieces += (self.stress, numbers.stress_pnl.tobytes())
+        return b"".join(pieces)
+
+
 @dataclass(slots=True)
 class MetricsWriter:
     """Writes one book's numbers at one snapshot of the market."""
@@ -29,7 +79,11 @@ class MetricsWriter:
     engine: gk.Engine
     level: float
     degraded_reason: str = ""
-    _fixed: dict[str, tuple[Book, bytes]] = field(default_factory=dict)
+    _fixed: dict[str, _Fixed] = field(default_factory=dict)
+    _tails: HistoricalTail = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._tails = HistoricalTail(self.level)
 
     def forget(self, name: str) -> None:
         """Drops what is kept of a book that is no more."""
@@ -44,18 +98,9 @@ class MetricsWriter:
         slow: SlowNumbers | None = None,
     ) -> RiskMetrics:
         """The message, but for the time of sending."""
-        metrics = RiskMetrics.FromString(self._fixed_part(book))
+        ages = market.clocks.source_time_ns - market.times_ns(book.underlying_slots)
+        metrics = RiskMetrics.FromString(self._fixed_part(book).with_columns(numbers, ages))
         metrics.value, metrics.gross_value = numbers.value, numbers.gross_value
-        times = market.times_ns(book.underlying_slots)
-        ages = market.clocks.source_time_ns - times
-        greeks = metrics.greeks
-        packing.write(greeks, "spot", numbers.spots)
-        columns = np.ascontiguousarray(numbers.greeks.T)
-        for name, column in zip(GREEKS, columns, strict=True):
-            packing.write(greeks, name, column)
-        packing.write(greeks, "age_ns", ages)
-        packing.write(metrics, "hedge_quantity", -columns[0])
-        packing.write(metrics, "stress_pnl", numbers.stress_pnl)
         metrics.scenarios = len(numbers.historical_pnl) + len(STRESSES)
         metrics.historical.append(self._tail(numbers))
         if numbers.faults:
@@ -94,9 +139,9 @@ class MetricsWriter:
         self._add_provenance(metrics, market, np.zeros(0, np.int64), METHOD)
         return metrics
 
-    def _fixed_part(self, book: Book) -> bytes:
+    def _fixed_part(self, book: Book) -> _Fixed:
         known = self._fixed.get(book.held.name)
-        if known is None or known[0] is not book:
+        if known is None or known.book is not book:
             metrics = RiskMetrics(
                 portfolio=book.held.name,
                 portfolio_version=book.held.version,
@@ -106,8 +151,8 @@ class MetricsWriter:
             )
             metrics.greeks.underlying.extend(book.held.underlyings)
             metrics.provenance.engine, metrics.provenance.device = self.engine.name, self.engine.device
-            known = self._fixed[book.held.name] = (book, metrics.SerializeToString())
-        return known[1]
+            known = self._fixed[book.held.name] = _Fixed.of(book, metrics.SerializeToString())
+        return known
 
     def _tail(self, numbers: BookNumbers) -> TailRisk:
         if not numbers.historical_pnl.size:
@@ -115,7 +160,7 @@ class MetricsWriter:
             return TailRisk(
                 level=self.level, value_at_risk=math.nan, expected_shortfall=math.nan, warnings=warnings
             )
-        return tail_message(gk.tail_risk(numbers.historical_pnl, self.level))
+        return tail_message(self._tails.of(numbers.historical_pnl))
 
     def _add_provenance(
         self, metrics: RiskMetrics, market: MarketState, ages: NDArray[np.int64], method: str

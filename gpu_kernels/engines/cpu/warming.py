@@ -26,6 +26,14 @@ from gpu_kernels.formulas.american_tables import SCHEMES
 from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.scenarios import Scenarios
+from gpu_kernels.shared_book import (
+    ScenarioTable,
+    SharedInputs,
+    SharedPoints,
+    SharedRows,
+    cell_pnl,
+    cell_points,
+)
 
 _PACKAGE_ROOT = Path(__file__).parents[3]
 
@@ -50,6 +58,17 @@ def _revaluation() -> None:
     moves = np.array([[-0.01], [0.01]])
     cpu.revalue(_book(False), Scenarios(spot_return=moves))
     cpu.revalue(_book(False), Scenarios(spot_return=moves, vol_change=moves, rate_change=0.01))
+
+
+def _shared_books() -> None:
+    cpu, one = engine("cpu"), np.ones(1)
+    edges, first = np.array([0, 1]), np.zeros(1, np.int64)
+    rows = SharedRows(edges, edges, first, first, 100.0 * one, one, one, one, one)
+    moves = np.array([[-0.01], [0.01]])
+    now = SharedInputs(first, 100.0 * one, 0.03 * one, 0.01 * one, one, 0.2 * one)
+    cell_pnl(cpu)(rows, ScenarioTable.of(Scenarios(spot_return=moves)), now, np.empty((1, 2)))
+    points = SharedPoints(first, 100.0 * one, edges, first, one, one, one)
+    cell_points(cpu)(rows, points, np.ones((1, 9)), np.empty((1, 10)))
 
 
 def _american_values() -> None:
@@ -105,6 +124,7 @@ FIRST: dict[str, Callable[[], None]] = {
     "american": _american,
     "european": _european,
     "revaluation": _revaluation,
+    "shared_books": _shared_books,
     "american_values": _american_values,
 }
 # What is asked for now and then. Of the kernels above it needs only those that are compiled by then.
@@ -159,11 +179,12 @@ def _is_cached(part: str) -> bool:
 
 def _kernel_of(part: str) -> Any:
     """The kernel of a part that takes longest to compile, and so is cached last."""
-    from gpu_kernels.engines.cpu import american_moves, implied_vol, revaluation
+    from gpu_kernels.engines.cpu import american_moves, implied_vol, revaluation, shared_book
 
     return {
         "european": implied_vol.implied_vol_rows,
         "revaluation": revaluation._add_rows,
+        "shared_books": shared_book.write_points,
         "american_values": american_rows.slopes_rows,
         "american_fast": american_rows.fast_boundaries,
         "american_moves": american_moves._under_moves,

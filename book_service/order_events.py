@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from book_service.matching import ORDER_DTYPE
 from protos import packing
 from protos.orders.v1.orders_pb2 import OrderBatch
+from service_kit.kafka.records import Record
 
 SYMBOL_CHARACTERS_MAX = 256  # a report names its symbol, and must fit into a record
+AHEAD_MS_MAX = 60_000  # a sender's clock may be ahead of the log's
 
 # Column of the message by field of ORDER_DTYPE.
 COLUMNS = {
@@ -59,6 +61,19 @@ def decode(value: bytes) -> OrderEvents:
     for name, column in COLUMNS.items():
         rows[name] = _fitting(packing.column(batch, column, count), rows.dtype[name], column)
     return OrderEvents(tuple(batch.symbols), rows)
+
+
+def expect_present(events: OrderEvents, record: Record) -> None:
+    """Refuses a record with times long after it was written, by the log's own clock.
+
+    The venue's clock is the latest time of any message: one from the future would hold the rates, pauses and
+    expiries of all accounts for ever.
+    """
+    latest = (record.timestamp_ms + AHEAD_MS_MAX) * 1_000_000
+    times = events.rows["time"]
+    if record.timestamp_ms > 0 and times.max() > latest:
+        row = int(np.argmax(times > latest))
+        raise packing.PackingError("time_ns", f"{times[row]} is in the future of its record", row)
 
 
 def _fitting(values: NDArray[Any], dtype: np.dtype[Any], column: str) -> NDArray[Any]:

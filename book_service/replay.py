@@ -20,7 +20,7 @@ from protos.book.v1.book_pb2 import Book
 from protos.market.v1.market_pb2 import Origin
 from service_kit.errors import ServiceKitError
 from service_kit.kafka.lookup import LogLookup
-from service_kit.kafka.records import Partition
+from service_kit.kafka.records import Partition, Record
 from service_kit.kafka.settings import KafkaSettings
 
 
@@ -73,9 +73,7 @@ def replay(
                 f"{home.topic}[{partition}] begins at offset {low}: what came before is no longer there"
             )
         records = log.read(home, found.venue.next_offset, stop)
-        moment_offset = _apply(
-            found.venue, partition, ((one.offset, one.value) for one in records), until_time_ns
-        )
+        moment_offset = _apply(found.venue, partition, records, until_time_ns)
     next_offset = max(stop, found.venue.next_offset) if moment_offset is None else moment_offset
     return _moment(found, partition, next_offset)
 
@@ -92,21 +90,23 @@ def replay_audit(
     """The same from the audit log alone, which must go back to the beginning and be sound."""
     venue = Venue(listed, controls)
     kept = audit.read(audit.chain_folder(root, topics.ORDERS_INCOMING, partition))
+    # Without the log's own times: what was set aside for its times is not in the audit log.
     records = (
-        (one.offset, one.orders) for one in kept if through_offset is None or one.offset <= through_offset
+        Record(topics.ORDERS_INCOMING, partition, one.offset, "", one.orders, (), -1)
+        for one in kept
+        if through_offset is None or one.offset <= through_offset
     )
     stopped = _apply(venue, partition, _from_the_beginning(records, root), until_time_ns)
     return _moment(Start(venue), partition, venue.next_offset if stopped is None else stopped)
 
 
-def _apply(
-    venue: Venue, partition: int, records: Iterable[tuple[int, bytes]], until_time_ns: int | None
-) -> int | None:
+def _apply(venue: Venue, partition: int, records: Iterable[Record], until_time_ns: int | None) -> int | None:
     """Applies records up to the moment; the offset of the one in which it lies, if it does."""
-    for offset, value in records:
-        origin = Origin(topic=topics.ORDERS_INCOMING, partition=partition, offset=offset)
+    for record in records:
+        origin = Origin(topic=topics.ORDERS_INCOMING, partition=partition, offset=record.offset)
         try:
-            events = order_events.decode(value)
+            events = order_events.decode(record.value)
+            order_events.expect_present(events, record)
         except (ValueError, DecodeError):
             continue  # the service sets such a record aside too
         later = _first_later(events, until_time_ns)
@@ -115,7 +115,7 @@ def _apply(
             continue
         if later:
             venue.apply(OrderEvents(events.symbols, events.rows[:later]), origin)
-        return offset
+        return record.offset
     return None
 
 
@@ -126,11 +126,12 @@ def _first_later(events: OrderEvents, until_time_ns: int | None) -> int | None:
     return int(later[0]) if later.size else None
 
 
-def _from_the_beginning(records: Iterable[tuple[int, bytes]], root: Path) -> Iterable[tuple[int, bytes]]:
-    for place, (offset, value) in enumerate(records):
-        if place == 0 and offset > 0:
-            raise ReplayImpossible(f"the audit log in {root} begins with offset {offset}, not with the first")
-        yield offset, value
+def _from_the_beginning(records: Iterable[Record], root: Path) -> Iterable[Record]:
+    for place, record in enumerate(records):
+        if place == 0 and record.offset > 0:
+            why = f"begins with offset {record.offset}, not with the first"
+            raise ReplayImpossible(f"the audit log in {root} {why}")
+        yield record
 
 
 def _moment(start: Start, partition: int, next_offset: int) -> Moment:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from book_service.api.access import Access
 from book_service.budgets import first_controls
 from book_service.matching import Controls
 from book_service.matching.layout import HIGHEST_MULTIPLIER
@@ -36,8 +37,10 @@ class BookSettings:
     # The venue's amounts (values, exposures, losses, capital) are whole numbers of this much currency, the
     # same for all instruments: every tick must be a whole number of it.
     money_unit: float = limited(0.0001, at_least=1e-12, at_most=1e6)
-    # Principals that may kill and send control commands. With auth "none" everybody may.
+    # Principals that may kill, set limits, command and send orders for any account; and the accounts of the
+    # others, each PRINCIPAL=ACCOUNT or PRINCIPAL=FIRST-LAST. With auth "none" everybody may everything.
     operators: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
     group: str = "book-service"
     poll_records_max: int = limited(500, at_least=1, at_most=100_000)
     poll_wait_s: float = limited(0.05, at_least=0.001, at_most=10.0)
@@ -85,6 +88,10 @@ class BookSettings:
         if len(found) != len(self.symbol_map):
             raise SettingError("book.symbol_map", "names a source's symbol twice")
         return found
+
+    def access(self, *, everyone: bool) -> Access:
+        """Who may do what."""
+        return Access.of(self.operators, self.accounts, everyone=everyone)
 
     def first_controls(self) -> Controls | None:
         """The limits that every partition of the venue starts with; commands change them."""
@@ -138,4 +145,5 @@ class BookServiceSettings:
         self.book.listed()
         self.book.failover()
         self.book.house_symbols()
+        self.book.access(everyone=False)
         return self

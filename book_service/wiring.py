@@ -82,8 +82,7 @@ async def serve(
             commands=ControlLog(settings.kafka, appender),
             instruments=tuple(one.symbol for one in venue.listed),
             executor=executor,
-            operators=frozenset(settings.book.operators),
-            everyone=settings.grpc.auth == "none",
+            access=settings.book.access(everyone=settings.grpc.auth == "none"),
             has_controls=settings.book.controls,
             money_unit=settings.book.money_unit,
         )
@@ -168,6 +167,7 @@ def venue_loop(
         producer,
         on_assign=loop.taken,
         on_revoke=loop.given_up,
+        accept=order_events.expect_present,
         metrics=kafka_metrics,
     )
     return loop

@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from book_service import order_events
+from book_service.api.access import Access
 from book_service.api.limits import budgets_of, capital_of, wanted_of
 from book_service.budgets import Budget, Splitter
 from book_service.matching import ControlCommand
@@ -19,7 +20,7 @@ from protos.book.v1.book_pb2_grpc import BookServiceServicer
 from protos.control_commands import ControlRow, control_batch
 from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1.orders_pb2 import ACTION_CONTROL, OrderBatch
-from service_kit.errors import InvalidRequest, NotFound, PermissionDenied, PreconditionFailed
+from service_kit.errors import InvalidRequest, NotFound, PreconditionFailed
 from service_kit.grpc_server.call import current_call
 from service_kit.kafka.control_log import PARTITIONS, Acknowledged
 
@@ -55,9 +56,7 @@ class BookServicer(BookServiceServicer):
     commands: Commands
     instruments: tuple[str, ...]
     executor: Executor
-    # Who may kill and send control commands; the others may trade. `everyone`: no callers are told apart.
-    operators: frozenset[str] = frozenset()
-    everyone: bool = False
+    access: Access = field(default_factory=Access)
     has_controls: bool = True
     money_unit: float = 1.0  # of the venue's amounts, in currency
     clock_ns: Callable[[], int] = time.time_ns
@@ -65,14 +64,18 @@ class BookServicer(BookServiceServicer):
     async def SubmitOrders(
         self, request: wire.SubmitOrdersRequest, context: Any
     ) -> wire.SubmitOrdersResponse:
-        """Appends a batch to the log."""
+        """Appends a batch to the log, at the time of its arrival; what becomes of each order is reported."""
         try:
             rows = order_events.decode(request.orders.SerializeToString()).rows
         except packing.PackingError as fault:
             raise InvalidRequest(f"orders.{fault.field}", fault.why, fault.row) from fault
+        principal = current_call().principal
         if (rows["action"] == ACTION_CONTROL).any():
-            self._expect_operator("send control commands")
-        request.orders.client = current_call().principal
+            self.access.expect_operator(principal, "send control commands")
+        self.access.expect_accounts(principal, rows["account"])
+        request.orders.client = principal
+        # The venue's clock is the latest time of any message: it is ours to say, not a caller's.
+        request.orders.time_ns[:] = [self.clock_ns()]
         logged = await self._in_thread(lambda: self.log.append(request.orders))
         return wire.SubmitOrdersResponse(logged=logged)
 
@@ -96,7 +99,7 @@ class BookServicer(BookServiceServicer):
 
     async def Kill(self, request: wire.KillRequest, context: Any) -> wire.KillResponse:
         """Cancels every order and refuses new ones, of some accounts or of all, on every partition."""
-        self._expect_operator("kill")
+        self.access.expect_operator(current_call().principal, "kill")
         self._expect_controls("a kill would do nothing")
         if len(request.accounts) > KILL_ACCOUNTS_MAX:
             raise InvalidRequest("accounts", f"has more than {KILL_ACCOUNTS_MAX}")
@@ -113,7 +116,7 @@ class BookServicer(BookServiceServicer):
 
     async def SetLimits(self, request: wire.SetLimitsRequest, context: Any) -> wire.SetLimitsResponse:
         """Splits limits over the partitions while trading goes on; tells the budgets that are in force."""
-        self._expect_operator("set limits")
+        self.access.expect_operator(current_call().principal, "set limits")
         self._expect_controls("there are no limits")
         wanted = wanted_of(request, self.money_unit)
         capital = capital_of(request, self.money_unit)
@@ -139,11 +142,6 @@ class BookServicer(BookServiceServicer):
             raise PreconditionFailed(f"this service has no instruments: {why}")
         if not self.has_controls:
             raise PreconditionFailed(f"this service runs without pre-trade controls: {why}")
-
-    def _expect_operator(self, what: str) -> None:
-        principal = current_call().principal
-        if not self.everyone and principal not in self.operators:
-            raise PermissionDenied(f"{principal!r} is no operator and may not {what}")
 
     def _book(self, symbol: str, levels: int) -> wire.Book:
         book = self.book(symbol, levels)

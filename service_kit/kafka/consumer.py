@@ -27,6 +27,8 @@ OnAssign = Callable[[list[Partition]], Mapping[Partition, int] | None]
 # Given the partitions that go; the last moment to commit for them. `lost`: too late to commit.
 OnRevoke = Callable[[list[Partition], bool], None]
 
+Accept = Callable[[T, Record], None]
+
 # The client library's own message: its stubs type every field as optional.
 _Raw = Any
 
@@ -54,13 +56,16 @@ class Consumer(Generic[T]):
         start: Start = "earliest",
         on_assign: OnAssign | None = None,
         on_revoke: OnRevoke | None = None,
+        accept: Accept[T] | None = None,
         read_committed: bool = True,
         metrics: KafkaMetrics | None = None,
     ) -> None:
+        """`accept` raises ValueError for a record that is readable and yet must not be taken."""
         self._settings = settings.validate()
         self._topics = list(topics)
         self._group = group
         self._decode = decode
+        self._accept = accept
         self._metrics = KafkaMetrics() if metrics is None else metrics
         self._dead_letters = DeadLetters(settings, group, dead_letters, self._metrics)
         self._start = start
@@ -299,7 +304,10 @@ class Consumer(Generic[T]):
                 after[at] = one.offset() + 1
                 try:
                     record = _record(one)
-                    messages.append(Message(self._decode(record.value), record))
+                    value = self._decode(record.value)
+                    if self._accept is not None:
+                        self._accept(value, record)
+                    messages.append(Message(value, record))
                 except (ValueError, DecodeError) as error:
                     self._dead_letters.put(one, error)
             self._dead_letters.flush()

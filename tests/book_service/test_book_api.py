@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +20,7 @@ import psutil
 import pytest
 
 from book_service import order_events
+from book_service.api.access import Access
 from book_service.api.servicer import BookServicer
 from book_service.matching import MatchingEngine
 from book_service.order_log import by_partition
@@ -28,6 +30,7 @@ from protos.book.v1 import book_pb2 as wire
 from protos.book.v1.book_pb2_grpc import add_BookServiceServicer_to_server
 from protos.market.v1.market_pb2 import SIDE_BUY, SIDE_SELL, Origin
 from protos.orders.v1 import orders_pb2 as orders
+from service_kit.errors import SettingError
 from service_kit.grpc_server import GrpcServer, GrpcSettings
 from service_kit.kafka.control_log import Acknowledged, answered
 from service_kit.kafka.partitioning import partition_of
@@ -86,7 +89,7 @@ class Market:
 
     def server(self, settings: GrpcSettings, **access: Any) -> GrpcServer:
         """A server over these venues; its callers are operators unless told otherwise."""
-        access = access or {"operators": frozenset({"desk-1", "anonymous"})}
+        access = access or {"access": Access(frozenset({"desk-1", "anonymous"}))}
         servicer = BookServicer(self.book, self, self, SYMBOLS, self.executor, **access)
         return GrpcServer(settings, [(add_BookServiceServicer_to_server, servicer, RPCS.full_name)])
 
@@ -157,6 +160,17 @@ async def test_orders_are_logged_by_partition_and_seen_in_the_book() -> None:
     market.executor.shutdown()
 
 
+async def test_the_time_of_an_order_is_that_of_its_arrival() -> None:
+    """The venue's clock is the latest time of any message: a caller must not be able to move it."""
+    market = Market()
+    sent = batch(["AAA"], symbol_index=[0], order_id=[1, 2], time_ns=[2**62, -5], quantity=[0, 1])
+    before = time.time_ns()
+    await ask(market, "SubmitOrders", wire.SubmitOrdersRequest(orders=sent))
+    [kept] = [part for log in market.log.values() for part in log]
+    assert all(before <= one <= time.time_ns() for one in kept.time_ns)
+    market.executor.shutdown()
+
+
 async def test_a_watch_gives_the_book_now_and_every_change() -> None:
     market = Market()
     async with (
@@ -195,7 +209,7 @@ async def test_limits_are_split_over_the_partitions_and_told() -> None:
     wanted = wire.SetLimitsRequest(
         accounts=[7, 8], open_exposure=1_000.5, loss=20.0, message_rate=10, capital=5e5, breaker_loss=0.03
     )
-    outcome = await ask(market, "SetLimits", wanted, everyone=True, money_unit=0.01)
+    outcome = await ask(market, "SetLimits", wanted, **EVERYONE, money_unit=0.01)
     assert outcome.code is grpc.StatusCode.OK, outcome
 
     def told(limit: str, account: int) -> list[float]:
@@ -209,35 +223,47 @@ async def test_limits_are_split_over_the_partitions_and_told() -> None:
         assert told("message_rate", account) == [3, 3, 2, 2]
     assert {one.value for one in outcome.messages[0].budgets if one.limit == "breaker_loss"} == {0.0075}
     asked = wire.SetLimitsRequest(accounts=[8])
-    again = await ask(market, "SetLimits", asked, everyone=True, money_unit=0.01)
+    again = await ask(market, "SetLimits", asked, **EVERYONE, money_unit=0.01)
     assert len(again.messages[0].budgets) == 5 * PARTITIONS
     assert all(one in outcome.messages[0].budgets for one in again.messages[0].budgets)
-    off = await ask(market, "SetLimits", wire.SetLimitsRequest(accounts=[8], loss=-1), everyone=True)
+    off = await ask(market, "SetLimits", wire.SetLimitsRequest(accounts=[8], loss=-1), **EVERYONE)
     assert {one.value for one in off.messages[0].budgets if one.limit == "loss"} == {-1.0}
     market.executor.shutdown()
 
 
 CONTROL = batch(["AAA"], symbol_index=[0], action=[orders.ACTION_CONTROL], kind=[3], flags=[6])
+EVERYONE: dict[str, Any] = {"access": Access(everyone=True)}
+NOBODY: dict[str, Any] = {"access": Access(frozenset({"boss"}))}
+
+
+def trader(*accounts: str) -> dict[str, Any]:
+    """The caller of these tests may trade for these."""
+    return {"access": Access.of(["boss"], [f"anonymous={one}" for one in accounts])}
+
+
 DENIED, PRECONDITION = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECONDITION
 
 
 @pytest.mark.parametrize(
     ("name", "request_", "access", "code"),
     [
-        ("Kill", wire.KillRequest(), {"operators": frozenset({"boss"})}, DENIED),
+        ("Kill", wire.KillRequest(), NOBODY, DENIED),
         (
             "SubmitOrders",
             wire.SubmitOrdersRequest(orders=CONTROL),
-            {"operators": frozenset({"boss"})},
+            NOBODY,
             DENIED,
         ),
-        ("SubmitOrders", wire.SubmitOrdersRequest(orders=ORDERS), {"operators": frozenset({"boss"})}, None),
-        ("SubmitOrders", wire.SubmitOrdersRequest(orders=CONTROL), {"everyone": True}, None),
-        ("Kill", wire.KillRequest(), {"everyone": True}, None),
-        ("SetLimits", wire.SetLimitsRequest(loss=5), {"operators": frozenset({"boss"})}, DENIED),
-        ("SetLimits", wire.SetLimitsRequest(loss=5), {"everyone": True}, None),
-        ("SetLimits", wire.SetLimitsRequest(), {"everyone": True, "has_controls": False}, PRECONDITION),
-        ("Kill", wire.KillRequest(), {"everyone": True, "has_controls": False}, PRECONDITION),
+        ("SubmitOrders", wire.SubmitOrdersRequest(orders=ORDERS), NOBODY, DENIED),
+        ("SubmitOrders", wire.SubmitOrdersRequest(orders=ORDERS), trader("1-6", "8"), DENIED),
+        ("SubmitOrders", wire.SubmitOrdersRequest(orders=ORDERS), trader("1", "7-9"), None),
+        ("SubmitOrders", wire.SubmitOrdersRequest(orders=CONTROL), trader("0-9"), DENIED),
+        ("SubmitOrders", wire.SubmitOrdersRequest(orders=CONTROL), EVERYONE, None),
+        ("Kill", wire.KillRequest(), EVERYONE, None),
+        ("SetLimits", wire.SetLimitsRequest(loss=5), NOBODY, DENIED),
+        ("SetLimits", wire.SetLimitsRequest(loss=5), EVERYONE, None),
+        ("SetLimits", wire.SetLimitsRequest(), EVERYONE | {"has_controls": False}, PRECONDITION),
+        ("Kill", wire.KillRequest(), EVERYONE | {"has_controls": False}, PRECONDITION),
     ],
 )
 async def test_only_operators_control_and_kill(name, request_, access, code) -> None:  # type: ignore[no-untyped-def]
@@ -353,3 +379,9 @@ async def test_nothing_that_is_sent_breaks_the_service(seed: int) -> None:
     assert outcomes[grpc.StatusCode.OK] > REQUESTS / 20
     assert outcomes[grpc.StatusCode.INVALID_ARGUMENT] > REQUESTS / 20
     market.executor.shutdown()
+
+
+@pytest.mark.parametrize("entry", ["desk", "=7", "desk=", "desk=x", "desk=9-7", "desk=-7", f"desk={2**32}"])
+def test_accounts_that_are_none_are_refused(entry: str) -> None:
+    with pytest.raises(SettingError, match=r"book\.accounts"):
+        Access.of([], [entry])

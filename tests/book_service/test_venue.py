@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from book_service import order_events
 from book_service.matching import ControlCommand, Controls
 from book_service.order_log import KafkaOrderLog, by_partition
+from book_service.replay import replay
 from book_service.service_metrics import BookMetrics
 from book_service.settings import BookServiceSettings, BookSettings
 from book_service.venue import Listed, Venue
@@ -267,3 +270,29 @@ def test_a_new_process_rebuilds_the_book_and_publishes_nothing_twice():
         leave(second)
         assert list(after.ask_price_ticks) == list(before.ask_price_ticks)[1:]
         assert executed(broker, 6) == sorted((one.partition, one.offset) for [one] in places)
+
+
+def test_orders_from_the_future_are_set_aside_and_others_go_on():
+    """One order with a time far ahead would hold every account's clock there for ever."""
+    with EmbeddedBroker() as broker:
+        appender = Appender(broker.settings())
+        now = time.time_ns()
+        for order_id, ahead_s in ((1, 0), (2, 30), (3, 3_600), (4, 2**32), (5, 31)):
+            order = batch((0, order_id, SELL, 100 + order_id, 5))
+            order.time_ns[:] = [now + ahead_s * 1_000_000_000]
+            appender.append(topics.ORDERS_INCOMING, "AAA", order.SerializeToString())
+        loop = loop_on(broker)
+        book = turn_until(loop, lambda book: len(book.ask_price_ticks) == 3)
+        leave(loop)
+        assert list(book.ask_price_ticks) == [101, 102, 105]
+        assert book.time_ns <= now + 60 * 1_000_000_000
+        with Consumer(broker.settings(), [], "reader", bytes) as reader:
+            home = Partition(topics.dead_letter(topics.ORDERS_INCOMING), 0)
+            reader.assign({home: BEGINNING})
+            letters = []
+            while len(letters) < 2:
+                letters += reader.poll(10, 0.5)
+        said = [dict(one.record.headers) for one in letters]
+        assert all(b"future" in b" ".join(one.values()) for one in said)
+        moment = replay(broker.settings(), LISTED, None, partition_of("AAA", 4))
+        assert moment.book("AAA", 5).ask_price_ticks == book.ask_price_ticks

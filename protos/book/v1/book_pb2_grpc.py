@@ -67,7 +67,9 @@ class BookServiceServicer:
     """
 
     def SubmitOrders(self, request, context):
-        """Validates a batch and appends it to orders.incoming; answers when the log has it.
+        """Appends a batch to orders.incoming and answers when the log has it. Refused are columns that cannot be read,
+        commands of callers that are no operators, and accounts that are not the caller's; what is wrong with an order
+        itself is reported on orders.executed. Its time is the time of arrival here, whatever time_ns says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,10 @@ class BookServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BookServiceAsyncStub: ...
     SubmitOrders: _grpc.UnaryUnaryMultiCallable[_book_pb2.SubmitOrdersRequest, _book_pb2.SubmitOrdersResponse]
-    """Validates a batch and appends it to orders.incoming; answers when the log has it."""
+    """Appends a batch to orders.incoming and answers when the log has it. Refused are columns that cannot be read,
+    commands of callers that are no operators, and accounts that are not the caller's; what is wrong with an order
+    itself is reported on orders.executed. Its time is the time of arrival here, whatever time_ns says.
+    """
     GetBook: _grpc.UnaryUnaryMultiCallable[_book_pb2.GetBookRequest, _book_pb2.Book]
     WatchBook: _grpc.UnaryStreamMultiCallable[_book_pb2.WatchBookRequest, _book_pb2.Book]
     """The book now, then every change; a slow reader gets the latest state, never a queue."""
@@ -51,7 +54,10 @@ class BookServiceAsyncStub(BookServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitOrders: _aio.UnaryUnaryMultiCallable[_book_pb2.SubmitOrdersRequest, _book_pb2.SubmitOrdersResponse]  # type: ignore[assignment]
-    """Validates a batch and appends it to orders.incoming; answers when the log has it."""
+    """Appends a batch to orders.incoming and answers when the log has it. Refused are columns that cannot be read,
+    commands of callers that are no operators, and accounts that are not the caller's; what is wrong with an order
+    itself is reported on orders.executed. Its time is the time of arrival here, whatever time_ns says.
+    """
     GetBook: _aio.UnaryUnaryMultiCallable[_book_pb2.GetBookRequest, _book_pb2.Book]  # type: ignore[assignment]
     WatchBook: _aio.UnaryStreamMultiCallable[_book_pb2.WatchBookRequest, _book_pb2.Book]  # type: ignore[assignment]
     """The book now, then every change; a slow reader gets the latest state, never a queue."""
@@ -71,7 +77,10 @@ class BookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _book_pb2.SubmitOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_book_pb2.SubmitOrdersResponse, _abc.Awaitable[_book_pb2.SubmitOrdersResponse]]:
-        """Validates a batch and appends it to orders.incoming; answers when the log has it."""
+        """Appends a batch to orders.incoming and answers when the log has it. Refused are columns that cannot be read,
+        commands of callers that are no operators, and accounts that are not the caller's; what is wrong with an order
+        itself is reported on orders.executed. Its time is the time of arrival here, whatever time_ns says.
+        """
 
     @_abc_1.abstractmethod
     def GetBook(

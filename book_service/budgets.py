@@ -122,8 +122,9 @@ class Splitter:
         return self._budgets(self._all(ControlCommand.RAISE_LIMIT, targets, turn))
 
     def tell(self, account: int | None) -> list[Budget]:
-        """What is in force."""
-        asked = {Wanted(limit, account, NO_LIMIT): self._nothing() for limit in SPLIT}
+        """What is in force; the breaker's limit, which is of all accounts together, among it."""
+        whom = {limit: None if limit is Limit.BREAKER_LOSS else account for limit in SPLIT}
+        asked = {Wanted(limit, whom[limit], NO_LIMIT): self._nothing() for limit in SPLIT}
         return self._budgets(self._all(ControlCommand.LOWER_LIMIT, asked, turn=0))
 
     def _nothing(self) -> tuple[int, ...]:

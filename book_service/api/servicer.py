@@ -132,7 +132,8 @@ class BookServicer(BookServiceServicer):
         def work() -> list[Budget]:
             if wanted or capital:
                 splitter.split(wanted, capital, by_use=request.by_use)
-            return [budget for account in accounts for budget in splitter.tell(account)]
+            told = [budget for account in accounts for budget in splitter.tell(account)]
+            return list(dict.fromkeys(told))  # the breaker's is the same for every account
 
         budgets = await self._in_thread(work)
         return wire.SetLimitsResponse(budgets=budgets_of(budgets, self.money_unit))

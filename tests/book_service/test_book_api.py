@@ -221,7 +221,8 @@ async def test_limits_are_split_over_the_partitions_and_told() -> None:
         assert told("open_exposure", account) == [250.13, 250.13, 250.12, 250.12]
         assert told("loss", account) == [5.0] * 4
         assert told("message_rate", account) == [3, 3, 2, 2]
-    assert {one.value for one in outcome.messages[0].budgets if one.limit == "breaker_loss"} == {0.0075}
+    breaker = [one for one in outcome.messages[0].budgets if one.limit == "breaker_loss"]
+    assert [(one.value, one.every_account) for one in breaker] == [(0.0075, True)] * PARTITIONS
     asked = wire.SetLimitsRequest(accounts=[8])
     again = await ask(market, "SetLimits", asked, **EVERYONE, money_unit=0.01)
     assert len(again.messages[0].budgets) == 5 * PARTITIONS

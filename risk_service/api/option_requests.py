@@ -1,4 +1,4 @@
-"""Option columns of a request as the kernels take them, and the kernels' answers as columns."""
+"""Option columns of a request as the kernels take them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,30 @@ from protos.risk.v1 import risk_pb2 as wire
 from service_kit.errors import InvalidRequest, TooLarge
 
 _NUMBERS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
-_FLAGS = ("is_call", "american")
+_TYPES: dict[str, type[np.generic]] = {
+    **dict.fromkeys(_NUMBERS, np.float64),
+    "is_call": np.bool_,
+    "american": np.bool_,
+}
+_COLUMNS = tuple(_TYPES)
+_ROWS_FREE = frozenset((0, 1))  # lengths that a column may have whatever the others have
 _NEEDED = ("spot", "strike", "expiry")
 _DEFAULTS = {"rate": 0.0, "dividend_yield": 0.0, "is_call": True, "american": False}
-GREEKS = ("price", "delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
 
 
 def read_options(columns: wire.OptionColumns, rows_max: int, *, with_vol: bool) -> gk.Options:
     """The options of a request, each column of length 1 or n; raises naming the column."""
-    rows = _rows(columns, rows_max)
+    given = {name: getattr(columns, name) for name in _COLUMNS}
+    sizes = {name: len(values) for name, values in given.items()}
+    rows = max(sizes.values())
+    if not (0 < rows <= rows_max and _ROWS_FREE.union((rows,)).issuperset(sizes.values())):
+        _refuse_rows(columns, rows_max)
     fields: dict[str, Any] = {}
-    for name in (*_NUMBERS, *_FLAGS):
-        values = packing.read(columns, name)
-        if values.size:
-            fields[name] = values if values.size == rows else values[0]
+    for name, values in given.items():
+        if sizes[name] == 1:
+            fields[name] = values[0]
+        elif sizes[name]:
+            fields[name] = np.asarray(values, _TYPES[name])
         elif name in _DEFAULTS:
             fields[name] = _DEFAULTS[name]
         elif name in _NEEDED or with_vol:
@@ -34,9 +44,8 @@ def read_options(columns: wire.OptionColumns, rows_max: int, *, with_vol: bool) 
         else:
             fields[name] = np.nan
     # One full-length column makes the answer have all rows even where the others are single values.
-    fields["spot"] = (
-        np.broadcast_to(fields["spot"], rows).copy() if rows > 1 else np.atleast_1d(fields["spot"])
-    )
+    if sizes["spot"] == 1:
+        fields["spot"] = np.full(rows, fields["spot"])
     return gk.Options(**fields)
 
 
@@ -51,30 +60,6 @@ def read_prices(request: wire.ImpliedVolatilityRequest, rows: int) -> NDArray[np
     return prices
 
 
-def price_response(result: gk.PriceResult) -> wire.PriceResponse:
-    """Prices as columns."""
-    response = wire.PriceResponse()
-    packing.write(response, "price", result.price)
-    packing.write(response, "status", result.status)
-    return response
-
-
-def greeks_response(result: gk.GreeksResult) -> wire.GreeksResponse:
-    """Price and Greeks as columns."""
-    response = wire.GreeksResponse()
-    for name in (*GREEKS, "status"):
-        packing.write(response, name, getattr(result, name))
-    return response
-
-
-def vol_response(result: gk.ImpliedVolResult) -> wire.ImpliedVolatilityResponse:
-    """Vols as columns."""
-    response = wire.ImpliedVolatilityResponse()
-    packing.write(response, "vol", result.vol)
-    packing.write(response, "status", result.status)
-    return response
-
-
 def american_method(number: int) -> Any:
     """The name of the method for American rows."""
     if number not in wire.AmericanMethod.values():
@@ -82,15 +67,12 @@ def american_method(number: int) -> Any:
     return "fast" if number == wire.AMERICAN_METHOD_FAST else "accurate"
 
 
-def _rows(columns: wire.OptionColumns, rows_max: int) -> int:
+def _refuse_rows(columns: wire.OptionColumns, rows_max: int) -> None:
+    """Says what is wrong with the lengths of the columns."""
     try:
-        rows = packing.row_count(columns, (*_NUMBERS, *_FLAGS))
+        rows = packing.row_count(columns, _COLUMNS)
     except packing.PackingError as fault:
         raise InvalidRequest(f"options.{fault.field}", fault.why, fault.row) from fault
     if rows == 0:
         raise InvalidRequest("options.spot", "is missing")
-    if rows > rows_max:
-        raise TooLarge(
-            f"{rows} rows are more than the {rows_max} of one request: send them in parts, or stream"
-        )
-    return rows
+    raise TooLarge(f"{rows} rows are more than the {rows_max} of one request: send them in parts, or stream")

@@ -10,6 +10,7 @@ import gpu_kernels as gk
 from gpu_kernels.results import Result
 from protos.risk.v1 import risk_pb2 as wire
 from risk_service.api import option_requests as options
+from risk_service.api.column_bytes import ColumnBytes
 from risk_service.api.work import Work
 from risk_service.engines import Engines
 from risk_service.on_demand.option_blocks import cost_of, in_blocks
@@ -18,6 +19,10 @@ from risk_service.worker.fallback import degraded_reason
 
 # A vol takes about as long as this many prices.
 VOL_COST = 8
+
+PRICES = ColumnBytes(wire.PriceResponse, gk.PriceResult.COLUMNS[:-1])
+GREEKS = ColumnBytes(wire.GreeksResponse, gk.GreeksResult.COLUMNS[:-1])
+VOLS = ColumnBytes(wire.ImpliedVolatilityResponse, gk.ImpliedVolResult.COLUMNS[:-1])
 
 ResultT = TypeVar("ResultT", bound=Result)
 
@@ -40,9 +45,7 @@ class OptionRpcs:
             return engine.price(rows, american_method=method)
 
         result, came = await self._computed(request.engine, columns, None, call, "price")
-        response = options.price_response(result)
-        response.provenance.CopyFrom(came)
-        return response
+        return PRICES.written(result, came)
 
     async def greeks(self, request: wire.GreeksRequest) -> wire.GreeksResponse:
         """Prices and Greeks of options in columns."""
@@ -54,9 +57,7 @@ class OptionRpcs:
             return engine.greeks(rows, american_method=method)
 
         result, came = await self._computed(request.engine, columns, None, call, "greeks")
-        response = options.greeks_response(result)
-        response.provenance.CopyFrom(came)
-        return response
+        return GREEKS.written(result, came)
 
     async def implied_volatility(
         self, request: wire.ImpliedVolatilityRequest
@@ -72,9 +73,7 @@ class OptionRpcs:
         result, came = await self._computed(
             request.engine, columns, prices, call, "implied volatility", VOL_COST
         )
-        response = options.vol_response(result)
-        response.provenance.CopyFrom(came)
-        return response
+        return VOLS.written(result, came)
 
     async def _computed(
         self,

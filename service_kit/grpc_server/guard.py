@@ -88,7 +88,7 @@ class Guard:
         async def answer_stream(_data: Any, context: Any) -> None:
             await self._run(route, partial(_send, behaviour), read, context)
 
-        write = handler.response_serializer
+        write = partial(_written, handler.response_serializer)
         if streams_out:
             return grpc.stream_stream_rpc_method_handler(answer_stream, None, write)
         return grpc.stream_unary_rpc_method_handler(answer_once, None, write)
@@ -218,6 +218,11 @@ def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
         return parse(data)
     except DecodeError as error:
         raise errors.InvalidRequest("request", "is not a message of the expected type") from error
+
+
+def _written(write: Callable[[Any], bytes], answer: Any) -> bytes:
+    """The answer's bytes; a handler may answer with those of its message, made quicker than the message."""
+    return answer if type(answer) is bytes else write(answer)
 
 
 async def _single(parse: Callable[[bytes], Any], context: Any) -> Any:

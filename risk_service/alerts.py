@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from protos.risk.v1.risk_pb2 import (
     ALERT_KIND_DEGRADED_ENGINE,
@@ -11,11 +12,25 @@ from protos.risk.v1.risk_pb2 import (
     ALERT_KIND_POSITIONS_LEFT_OUT,
     ALERT_KIND_STALE_DATA,
     AlertKind,
+    LimitUsage,
     RiskAlert,
     RiskMetrics,
 )
 
 DEFAULT_HYSTERESIS = 0.05  # a breach is over once usage is this fraction of the limit below it
+# A limit whose usage is no number is not kept: what stands stays, and this is raised besides.
+UNMEASURED = "not measured: "
+
+
+class _What(NamedTuple):
+    """What is wrong: a limit or an underlying by its name, or the whole portfolio."""
+
+    kind: AlertKind.ValueType
+    name: str = ""
+
+
+_DEGRADED, _LEFT_OUT = _What(ALERT_KIND_DEGRADED_ENGINE), _What(ALERT_KIND_POSITIONS_LEFT_OUT)
+_NOTHING: frozenset[_What] = frozenset()
 
 
 @dataclass(slots=True)
@@ -23,71 +38,85 @@ class AlertBook:
     """Which alerts stand, per portfolio. A function of the metrics it was shown, in order."""
 
     stale_after_ns: int
-    _standing: set[tuple[str, int, str]] = field(default_factory=set)
+    _standing: dict[str, frozenset[_What]] = field(default_factory=dict)
 
     def update(self, metrics: RiskMetrics, hysteresis: float = 0.0) -> list[RiskAlert]:
-        """The alerts that these metrics raise or end."""
-        changes = [
-            *self._limits(metrics, hysteresis or DEFAULT_HYSTERESIS),
-            *self._stale(metrics),
-            *self._degraded(metrics),
-            *self._left_out(metrics),
-        ]
-        return [alert for alert in changes if alert is not None]
+        """The alerts that these metrics raise or end; what the portfolio no longer has ends too."""
+        name = metrics.portfolio
+        standing = self._standing.get(name, _NOTHING)
+        wrong = self._wrong(metrics, standing, hysteresis or DEFAULT_HYSTERESIS)
+        if wrong == standing:
+            return []
+        self._standing[name] = wrong
+        return [_alert(metrics, what, what in wrong) for what in sorted(wrong ^ standing)]
 
     def forget(self, portfolio: str) -> None:
         """Drops what stands for a portfolio that is no more."""
-        self._standing = {key for key in self._standing if key[0] != portfolio}
+        self._standing.pop(portfolio, None)
 
-    def _limits(self, metrics: RiskMetrics, hysteresis: float) -> Iterator[RiskAlert | None]:
+    def _wrong(self, metrics: RiskMetrics, standing: frozenset[_What], hysteresis: float) -> frozenset[_What]:
+        wrong = set()
         for usage in metrics.limits:
-            key = (metrics.portfolio, ALERT_KIND_LIMIT_BREACHED, usage.name)
-            over = usage.breached
-            if key in self._standing:
-                over = usage.used > usage.limit * (1.0 - hysteresis)
-            text = f"{usage.name} {usage.used:,.0f} of {usage.limit:,.0f}"
-            alert = self._change(metrics, ALERT_KIND_LIMIT_BREACHED, usage.name, over, text)
-            if alert is not None:
-                alert.limit, alert.used, alert.limit_value = usage.name, usage.used, usage.limit
-            yield alert
+            what, over = _What(ALERT_KIND_LIMIT_BREACHED, usage.name), usage.breached
+            if what in standing:
+                over = not usage.used <= usage.limit * (1.0 - hysteresis)
+            if over:
+                wrong.add(what)
+            if math.isnan(usage.used):
+                wrong.add(_What(ALERT_KIND_LIMIT_BREACHED, UNMEASURED + usage.name))
+        ages = metrics.greeks.age_ns
+        if ages and max(ages) > self.stale_after_ns:
+            wrong.update(
+                _What(ALERT_KIND_STALE_DATA, underlying)
+                for underlying, age_ns in zip(metrics.greeks.underlying, ages, strict=True)
+                if age_ns > self.stale_after_ns
+            )
+        if metrics.provenance.degraded:
+            wrong.add(_DEGRADED)
+        if metrics.faults:
+            wrong.add(_LEFT_OUT)
+        if not metrics.limits:
+            # Nothing of the book was measured: that its limits are kept, or its data fresh, nobody has seen.
+            wrong.update(standing - {_DEGRADED, _LEFT_OUT})
+        return frozenset(wrong)
 
-    def _stale(self, metrics: RiskMetrics) -> Iterator[RiskAlert | None]:
-        greeks = metrics.greeks
-        for underlying, age_ns in zip(greeks.underlying, greeks.age_ns, strict=True):
-            stale = age_ns > self.stale_after_ns
-            if stale == ((metrics.portfolio, ALERT_KIND_STALE_DATA, underlying) in self._standing):
-                continue
-            text = f"{underlying} has had no good price for {age_ns / 1e9:.1f} s"
-            yield self._change(metrics, ALERT_KIND_STALE_DATA, underlying, stale, text)
 
-    def _degraded(self, metrics: RiskMetrics) -> Iterator[RiskAlert | None]:
-        provenance = metrics.provenance
-        text = f"answers come from {provenance.engine}: {provenance.degraded_reason}"
-        yield self._change(metrics, ALERT_KIND_DEGRADED_ENGINE, "", provenance.degraded, text)
+def _alert(metrics: RiskMetrics, what: _What, raised: bool) -> RiskAlert:
+    alert = RiskAlert(
+        portfolio=metrics.portfolio,
+        kind=what.kind,
+        raised=raised,
+        text=_text(metrics, what),
+        market_snapshot_id=metrics.provenance.market_snapshot_id,
+        time_ns=metrics.timing.source_time_ns,
+    )
+    usage = _usage(metrics, what)
+    if usage is not None:
+        alert.limit, alert.used, alert.limit_value = usage.name, usage.used, usage.limit
+    return alert
 
-    def _left_out(self, metrics: RiskMetrics) -> Iterator[RiskAlert | None]:
-        count = len(metrics.faults)
-        text = f"all {metrics.positions} positions are in the numbers"
-        if count:
-            first = metrics.faults[0].symbol
-            text = f"{count} of {metrics.positions} positions are not in the numbers, the first {first}"
-        yield self._change(metrics, ALERT_KIND_POSITIONS_LEFT_OUT, "", bool(count), text)
 
-    def _change(
-        self, metrics: RiskMetrics, kind: AlertKind.ValueType, what: str, wrong: bool, text: str
-    ) -> RiskAlert | None:
-        key = (metrics.portfolio, kind, what)
-        if wrong == (key in self._standing):
-            return None
-        if wrong:
-            self._standing.add(key)
-        else:
-            self._standing.discard(key)
-        return RiskAlert(
-            portfolio=metrics.portfolio,
-            kind=kind,
-            raised=wrong,
-            text=text,
-            market_snapshot_id=metrics.provenance.market_snapshot_id,
-            time_ns=metrics.timing.source_time_ns,
-        )
+def _usage(metrics: RiskMetrics, what: _What) -> LimitUsage | None:
+    name = what.name.removeprefix(UNMEASURED)
+    return next((usage for usage in metrics.limits if usage.name == name), None)
+
+
+def _text(metrics: RiskMetrics, what: _What) -> str:
+    if what.kind == ALERT_KIND_LIMIT_BREACHED:
+        usage = _usage(metrics, what)
+        if usage is None:
+            return f"{what.name.removeprefix(UNMEASURED)} is no limit of the portfolio any more"
+        if what.name.startswith(UNMEASURED) and math.isnan(usage.used):
+            return f"{usage.name} cannot be measured, its limit is {usage.limit:,.0f}"
+        return f"{usage.name} {usage.used:,.0f} of {usage.limit:,.0f}"
+    if what.kind == ALERT_KIND_STALE_DATA:
+        if what.name not in metrics.greeks.underlying:
+            return f"{what.name} is not in the portfolio any more"
+        age_ns = metrics.greeks.age_ns[list(metrics.greeks.underlying).index(what.name)]
+        return f"{what.name} has had no good price for {age_ns / 1e9:.1f} s"
+    if what == _DEGRADED:
+        return f"answers come from {metrics.provenance.engine}: {metrics.provenance.degraded_reason}"
+    if not metrics.faults:
+        return f"all {metrics.positions} positions are in the numbers"
+    first = metrics.faults[0].symbol
+    return f"{len(metrics.faults)} of {metrics.positions} positions are not in the numbers, the first {first}"

@@ -36,6 +36,7 @@ from service_kit.telemetry.traces import Headers, Traces
 
 # Longest wait for records while nobody asks for anything: how late a call may find the loop to be.
 WAIT_SLICE_S = 0.005
+LAG_EVERY_S = 0.25
 
 
 class _Last(NamedTuple):
@@ -87,6 +88,7 @@ class LiveLoop:
     _marks: VolMarks = field(default_factory=VolMarks)
     _last: dict[str, _Last] = field(default_factory=dict)
     _ticks: int = 0
+    _lag_due: float = 0.0
 
     def run_until_failure(self, stop: Stop) -> None:
         """Until told to stop. A failure is kept for the process to end with, and stops the service."""
@@ -116,7 +118,9 @@ class LiveLoop:
                 self.producer.send(topics.ANALYTICS_RESULTS, result.key, result.SerializeToString())
         self.desk.answer(self._snapshot)
         self.producer.poll()
-        if messages:
+        now = time.monotonic()
+        if now >= self._lag_due:
+            self._lag_due = now + LAG_EVERY_S
             self.market_consumer.lag()  # sets the metric
 
     def _arrived(self) -> list[Message[MarketEvents | Tick]]:

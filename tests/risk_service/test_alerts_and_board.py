@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
@@ -48,6 +49,47 @@ def test_stale_data_degraded_engines_and_left_out_positions():
         (risk.ALERT_KIND_DEGRADED_ENGINE, False),
         (risk.ALERT_KIND_POSITIONS_LEFT_OUT, False),
     ]
+
+
+def test_a_limit_that_cannot_be_measured_is_not_kept():
+    book, kind = AlertBook(10), risk.ALERT_KIND_LIMIT_BREACHED
+    assert seen(book, used=101.0) == [(kind, True)]
+    # The breach stands, and that it cannot be measured is an alert of its own.
+    (alert,) = book.update(metrics(used=math.nan))
+    assert (alert.raised, alert.limit) == (True, "expected shortfall")
+    assert "cannot be measured" in alert.text
+    assert seen(book, used=math.nan) == []
+    assert seen(book, used=101.0) == [(kind, False)]
+    assert seen(book, used=10.0) == [(kind, False)]
+    assert seen(book, used=math.nan) == [(kind, True)]
+
+
+def test_a_book_that_was_not_measured_ends_nothing():
+    book = AlertBook(10)
+    assert len(book.update(metrics(used=101.0, age_ns=11))) == 2
+    nothing = risk.RiskMetrics(portfolio="desk", positions=10)
+    nothing.faults.add(row=0, symbol="S0")
+    assert [alert.kind for alert in book.update(nothing)] == [risk.ALERT_KIND_POSITIONS_LEFT_OUT]
+    assert sorted(seen(book)) == [
+        (risk.ALERT_KIND_LIMIT_BREACHED, False),
+        (risk.ALERT_KIND_STALE_DATA, False),
+        (risk.ALERT_KIND_POSITIONS_LEFT_OUT, False),
+    ]
+
+
+def test_what_a_new_version_no_longer_has_ends_and_may_rise_again():
+    book = AlertBook(10)
+    assert len(book.update(metrics(used=101.0, age_ns=11))) == 2
+    other = metrics()
+    other.greeks.underlying[0] = "ABC"
+    other.limits[0].name = "worst stress"
+    ended = book.update(other)
+    assert [(alert.kind, alert.raised) for alert in ended] == [
+        (risk.ALERT_KIND_LIMIT_BREACHED, False),
+        (risk.ALERT_KIND_STALE_DATA, False),
+    ]
+    assert all("any more" in alert.text for alert in ended)
+    assert len(book.update(metrics(used=101.0, age_ns=11))) == 2
 
 
 def test_portfolios_do_not_share_alerts_and_a_deleted_one_is_forgotten():

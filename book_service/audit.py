@@ -1,15 +1,15 @@
 """The audit log: every batch of orders and what it caused, append-only, each record hashed over the last.
 
 One folder per partition of orders.incoming, one file per day (of the orders' own times) or size; the form of
-a file is in `audit_chain`. A chain shows any change within it. It cannot show that its end was cut off: keep
-the head that `verify` gives somewhere else, and give it back as `expected_head`.
+a file is in `audit_chain`. A chain shows any change within it. That its end was cut off shows only against a
+mark that is kept elsewhere: each record of orders.executed carries one (`venue_output.audit_mark`).
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ __all__ = [
     "AuditLog",
     "AuditRecord",
     "Chain",
+    "Mark",
     "Verification",
     "chain_folder",
     "read",
@@ -42,10 +43,30 @@ __all__ = [
 ]
 
 FILE_BYTES_MAX: Final = 256 << 20
+MARK_HEADER: Final = "audit-mark"
+_HEX_DIGITS: Final = 64
 
 
 class AuditBusy(ServiceKitError):
     """Another process writes this chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """So many records a chain had, and the last one's hash (hex): written down outside of it."""
+
+    records: int
+    head: str
+
+    def to_bytes(self) -> bytes:
+        """As a header of a Kafka record."""
+        return f"{self.records}:{self.head}".encode()
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Mark | None:
+        """None for what is no mark."""
+        records, _, head = value.decode("ascii", "replace").partition(":")
+        return cls(int(records), head) if records.isdigit() and len(head) == _HEX_DIGITS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +97,30 @@ class Verification:
         return self.broken is None
 
 
-def verify(path: Path, expected_head: str | None = None) -> Verification:
+def verify(
+    path: Path, expected_head: str | None = None, marks: Mapping[tuple[str, int], Mark] | None = None
+) -> Verification:
     """Reads a file, the folder of one partition, or all folders below; names the first record that is broken.
 
-    `expected_head`: the hash that the (last) chain must end with.
+    `expected_head`: the hash that the (last) chain must end with. `marks`: by topic and partition, a record
+    that the chain must have; below a folder of all partitions none may be missing.
     """
+    path, marks = Path(path), marks or {}
     chains: list[Chain] = []
-    for files in _chains(Path(path)):
-        chain, broken = _verify_chain(files)
+    for files in _chains(path):
+        chain, broken = _verify_chain(files, marks, whole=path.is_dir())
         chains.append(chain)
         if broken is not None:
             return Verification(tuple(chains), broken)
+    if path.is_dir() and not files_of(path):
+        for topic, partition in sorted(set(marks) - {(one.topic, one.partition) for one in chains}):
+            why = f"there is no chain of {topic}[{partition}], which has a mark elsewhere"
+            return Verification(tuple(chains), AuditBroken(path, 0, why))
     if expected_head is not None and (not chains or chains[-1].head != expected_head):
         last = chains[-1] if chains else None
         at = last.first_record + last.records if last else 0
         why = f"the chain ends before it, with head {last.head if last else 'none'}, not {expected_head}"
-        return Verification(tuple(chains), AuditBroken(last.folder if last else Path(path), at, why))
+        return Verification(tuple(chains), AuditBroken(last.folder if last else path, at, why))
     return Verification(tuple(chains), None)
 
 
@@ -116,6 +145,7 @@ class AuditLog:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self._folder)
         self._out: BinaryIO | None = None
+        self._last_record = b""
         try:
             self._position = self._go_on()
         except BaseException:
@@ -133,6 +163,11 @@ class AuditLog:
         """The chain's last hash, in hex."""
         return self._position.head.hex()
 
+    @property
+    def mark(self) -> Mark | None:
+        """Where the chain is, to be kept elsewhere; None before its first record."""
+        return Mark(self._position.number, self._last_record.hex()) if self._last_record else None
+
     def append(self, offset: int, time_ns: int, orders: bytes, executions: bytes) -> bool:
         """Adds a record; False for an offset that the chain has passed: it is being replayed."""
         if offset < self.next_offset:
@@ -145,6 +180,7 @@ class AuditLog:
             out.write(part)
         length = len(front) + len(orders) + len(executions) + len(digest)
         position.passed(offset, digest, position.end_bytes + length)
+        self._last_record = digest
         return True
 
     def flush(self) -> None:
@@ -199,13 +235,21 @@ class AuditLog:
         return self._out
 
 
-def _verify_chain(files: list[Path]) -> tuple[Chain, AuditBroken | None]:
-    position, broken, begun = Position(), None, 0
+def _verify_chain(
+    files: list[Path], marks: Mapping[tuple[str, int], Mark], *, whole: bool
+) -> tuple[Chain, AuditBroken | None]:
+    position, broken, begun, mark = Position(), None, 0, None
     try:
         for file in files:
             begun += 1
             for _ in records(file, position, first=begun == 1):
-                pass
+                mark = marks.get((position.topic, position.partition))
+                if mark and mark.records == position.number and mark.head != position.head.hex():
+                    why = f"its hash is {position.head.hex()}, its mark elsewhere says {mark.head}"
+                    raise AuditBroken(file, position.number - 1, why)
+        if whole and mark and position.number < mark.records:
+            why = f"the end is cut off: the chain had {mark.records} records, by its mark elsewhere"
+            raise AuditBroken(files[-1], position.number, why)
     except AuditBroken as fault:
         broken = fault
     chain = Chain(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
+from book_service.audit import MARK_HEADER, Mark
 from book_service.venue_partition import Headers, Output, OutputFailed, Published
 from protos import topics
 from protos.orders.v1.orders_pb2 import ExecutionBatch
@@ -52,6 +53,16 @@ def last_published(lookup: LogLookup, partition: int) -> Published | None:
         return Published(origin.offset, record.value)
 
     return lookup.last(Partition(topics.ORDERS_EXECUTED, partition), ours)
+
+
+def audit_mark(lookup: LogLookup, partition: int) -> Mark | None:
+    """The latest mark of a partition's audit log that was published."""
+
+    def marked(record: Record) -> Mark | None:
+        value = dict(record.headers).get(MARK_HEADER)
+        return None if value is None else Mark.from_bytes(value)
+
+    return lookup.last(Partition(topics.ORDERS_EXECUTED, partition), marked)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
 
-from book_service.audit import AuditLog
+from book_service.audit import MARK_HEADER, AuditLog
 from book_service.execution_parts import PART_BYTES_MAX, serialized
 from book_service.matching import Controls
 from book_service.order_events import OrderEvents
@@ -172,6 +172,9 @@ class VenuePartition:
         parts = serialized(executions, self.part_bytes_max)
         if last is not None and record.offset == last.offset:
             parts = self._after(last, parts)
+        mark = None if self.audit is None else self.audit.mark
+        if mark is not None:
+            headers = [*headers, (MARK_HEADER, mark.to_bytes())]
         for value in parts:
             self._send(_Sent(record.offset, record.key, value, headers))
 

@@ -87,6 +87,10 @@ def replay(
 def verify(
     audit: Annotated[Path, typer.Argument(help="An audit log: its folder, or one file of it.", exists=True)],
     head: Annotated[str, typer.Option(help="The hash that the log must end with.", metavar="HEX")] = "",
+    kafka: Annotated[
+        bool, typer.Option("--kafka", help="Also against the marks on orders.executed: shows a cut end.")
+    ] = False,
+    settings: Settings = None,
     json: Json = False,
     csv: Csv = False,
     parquet: Parquet = None,
@@ -98,7 +102,7 @@ def verify(
         from risk_cli.answers import Form
         from risk_cli.book.verify import run_verify
 
-        return run_verify(audit, head, lambda: Form(json, csv, parquet))
+        return run_verify(audit, head, kafka, settings, lambda: Form(json, csv, parquet))
 
     raise typer.Exit(exit_status(work))
 

@@ -5,24 +5,53 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from risk_cli.answers import Form, plain_table, show
 from risk_cli.extras import extra_needed
-from risk_cli.refusals import DONE, FAILED, BadInput
+from risk_cli.refusals import DONE, FAILED, BadInput, CannotDo
+
+if TYPE_CHECKING:
+    from book_service.audit import Mark
 
 _COLUMNS = ("folder", "topic", "partition", "files", "records", "first_offset", "last_offset", "head")
 _HEX_DIGITS = 64
 
 
-def run_verify(path: Path, head: str, form: Callable[[], Form]) -> int:
-    """Checks every hash; the exit status is 1 if some record is not what was written."""
+def _marks(settings: Path | None) -> dict[tuple[str, int], Mark]:
+    """What orders.executed says about the chain of each partition."""
+    from book_service.settings import BookServiceSettings
+    from book_service.venue_output import audit_mark
+    from protos.topics import ORDERS_INCOMING
+    from risk_cli.settings import loaded
+    from service_kit.errors import ServiceKitError, SettingError
+    from service_kit.kafka.admin import check_broker
+    from service_kit.kafka.control_log import PARTITIONS
+    from service_kit.kafka.lookup import LogLookup
+
+    try:
+        kafka = loaded(BookServiceSettings, settings).kafka
+        check_broker(kafka)
+        with LogLookup(kafka) as look:
+            found = {(ORDERS_INCOMING, home): audit_mark(look, home) for home in range(PARTITIONS)}
+    except SettingError as fault:
+        raise BadInput(str(fault)) from None
+    except ServiceKitError as fault:
+        raise CannotDo(str(fault)) from None
+    return {place: mark for place, mark in found.items() if mark is not None}
+
+
+def run_verify(
+    path: Path, head: str, against_log: bool, settings: Path | None, form: Callable[[], Form]
+) -> int:
+    """Checks every hash, and the marks on orders.executed; the status is 1 if a record is not as written."""
     shape = form()
     wanted = head.lower()
     if head and (len(wanted) != _HEX_DIGITS or not set(wanted) <= set("0123456789abcdef")):
         raise BadInput(f"--head: must be {_HEX_DIGITS} hex digits, as an earlier verify has printed them")
     with extra_needed("book verify"):
         from book_service.audit import verify
-    found = verify(path, wanted or None)
+    found = verify(path, wanted or None, _marks(settings) if against_log else None)
     if not found.chains and found.broken is None:
         raise BadInput(f"{path}: holds no audit log")
     rows = [{name: getattr(one, name) for name in _COLUMNS} for one in found.chains]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from book_service.audit import AuditBroken, AuditBusy, AuditLog, chain_folder, read, verify
+from book_service.audit import AuditBroken, AuditBusy, AuditLog, Mark, chain_folder, read, verify
 
 TOPIC = "orders.incoming"
 DAY_NS = 86_400_000_000_000
@@ -112,6 +112,40 @@ def test_a_file_that_is_missing_or_swapped_breaks_the_chain(tmp_path: Path, seed
     files[-1].unlink()
     assert verify(tmp_path).sound  # a cut end looks like an earlier day ...
     assert verify(tmp_path, head).broken is not None  # ... unless one knows better
+
+
+def test_a_mark_that_is_kept_elsewhere_shows_a_cut_end(tmp_path: Path) -> None:
+    log, marks = AuditLog(tmp_path, TOPIC, 2), []
+    for offset in range(4):
+        log.append(offset, offset * DAY_NS, b"orders", b"executions")
+        assert log.mark is not None
+        marks.append({(TOPIC, 2): log.mark})
+    log.close()
+    assert log.mark == Mark.from_bytes(log.mark.to_bytes())
+    assert all(verify(tmp_path, marks=one).sound for one in marks)  # also one of some records before
+    files = sorted(tmp_path.glob("*/*.audit"))
+    files[-1].unlink()
+    assert verify(tmp_path).sound
+    assert all(verify(tmp_path, marks=one).sound for one in marks[:3])
+    broken = verify(tmp_path, marks=marks[3]).broken
+    assert broken is not None
+    assert (broken.record, "cut off" in broken.why) == (3, True)
+    # A chain that was written anew from some record on is sound in itself, and not the one that was marked.
+    other = AuditLog(tmp_path, TOPIC, 2)
+    other.append(3, 3 * DAY_NS, b"0rders", b"executions")
+    other.close()
+    assert verify(tmp_path).sound
+    broken = verify(tmp_path, marks=marks[3]).broken
+    assert broken is not None
+    assert (broken.record, "mark elsewhere" in broken.why) == (3, True)
+    missing = verify(tmp_path, marks={(TOPIC, 1): Mark(1, "0" * 64)}).broken
+    assert missing is not None
+    assert f"no chain of {TOPIC}[1]" in missing.why
+
+
+@pytest.mark.parametrize("value", [b"", b"5", b"x:" + b"0" * 64, b"5:" + b"0" * 63, b"\xff:" + b"0" * 64])
+def test_what_is_no_mark_is_none(value: bytes) -> None:
+    assert Mark.from_bytes(value) is None
 
 
 @pytest.mark.parametrize("left", [1, 10, 40, 41, 70])

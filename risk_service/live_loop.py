@@ -22,7 +22,7 @@ from risk_service.live_snapshot import LiveSnapshot, Measured, SnapshotDesk
 from risk_service.market_events import MarketEvents, Tick
 from risk_service.market_state import Clocks, MarketState
 from risk_service.portfolios import PortfolioStore, check
-from risk_service.positions import Fill, Positions
+from risk_service.positions import Executions, Positions
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.slow_risk import SlowRisk
 from risk_service.valuation import Book
@@ -66,7 +66,7 @@ class LiveLoop:
 
     market_consumer: Consumer[MarketEvents | Tick]
     portfolio_consumer: Consumer[Portfolio | None]
-    fill_consumer: Consumer[tuple[Fill, ...]]
+    fill_consumer: Consumer[Executions]
     producer: Producer
     store: PortfolioStore
     board: RiskBoard

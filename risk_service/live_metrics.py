@@ -13,6 +13,7 @@ import gpu_kernels as gk
 from protos import packing
 from protos.risk.v1.risk_pb2 import (
     ROW_STATUS_INVALID_INPUT,
+    ROW_STATUS_NO_MARKET_DATA,
     GreeksByUnderlying,
     RiskMetrics,
     RowFault,
@@ -26,9 +27,12 @@ from risk_service.market_state import MarketState
 from risk_service.positions import Positions
 from risk_service.slow_risk import SlowNumbers
 from risk_service.valuation import Book
+from risk_service.vol_marks import is_osi
 from risk_service.worker.fallback import degraded_reason
 
 METHOD = "full revaluation, historical, exact_tail"
+# Units of the underlying in one option of an OSI symbol that no position gives the terms of.
+OSI_MULTIPLIER = 100.0
 
 
 _COLUMNS = ("spot", *GREEKS, "age_ns")
@@ -135,7 +139,6 @@ class MetricsWriter:
                 )
             ],
         )
-        metrics.provenance.engine, metrics.provenance.device = self.engine.name, self.engine.device
         self._add_provenance(metrics, market, np.zeros(0, np.int64), METHOD)
         return metrics
 
@@ -150,7 +153,6 @@ class MetricsWriter:
                 hedge_symbol=book.held.underlyings,
             )
             metrics.greeks.underlying.extend(book.held.underlyings)
-            metrics.provenance.engine, metrics.provenance.device = self.engine.name, self.engine.device
             known = self._fixed[book.held.name] = _Fixed.of(book, metrics.SerializeToString())
         return known
 
@@ -166,6 +168,8 @@ class MetricsWriter:
         self, metrics: RiskMetrics, market: MarketState, ages: NDArray[np.int64], method: str
     ) -> None:
         provenance = metrics.provenance
+        # A device's engine may have been replaced by another since the last number.
+        provenance.engine, provenance.device = self.engine.name, self.engine.device
         provenance.method = method
         provenance.market_snapshot_id = market.snapshot_id()
         provenance.data_age_ns = int(ages.max(initial=0))
@@ -188,8 +192,10 @@ def _add_filled(metrics: RiskMetrics, market: MarketState, book: Book, positions
         for name in ("quantity", "average_price", "realised")
     )
     prices = market.spots(market.find(symbols))
-    realised *= multiplier
+    # What is flat and has earned nothing is worth nothing, whatever its terms.
+    realised = np.where(realised != 0.0, realised * multiplier, 0.0)
     unrealised = np.where(quantity != 0.0, quantity * (prices - average) * multiplier, 0.0)
+    _name_unknown(metrics, symbols, np.isnan(multiplier), np.isnan(realised) | np.isnan(unrealised))
     filled.symbol.extend(symbols)
     packing.write(filled, "account", [account for account, _, _ in held])
     packing.write(filled, "quantity", quantity)
@@ -197,20 +203,39 @@ def _add_filled(metrics: RiskMetrics, market: MarketState, book: Book, positions
     packing.write(filled, "realised", realised)
     packing.write(filled, "unrealised", unrealised)
     filled.executions_snapshot_id = positions.snapshot_id()
-    metrics.pnl_realised, metrics.pnl_unrealised = float(realised.sum()), float(unrealised.sum())
+    metrics.pnl_realised, metrics.pnl_unrealised = (
+        float(np.nansum(realised)),
+        float(np.nansum(unrealised)),
+    )
+
+
+def _name_unknown(
+    metrics: RiskMetrics, symbols: list[str], no_terms: NDArray[np.bool_], unknown: NDArray[np.bool_]
+) -> None:
+    """Fills whose P&L is not in the sums, as rows after the portfolio's own positions."""
+    named = {fault.symbol for fault in metrics.faults}
+    for row in np.flatnonzero(unknown).tolist():
+        if symbols[row] not in named:
+            status = ROW_STATUS_INVALID_INPUT if no_terms[row] else ROW_STATUS_NO_MARKET_DATA
+            metrics.faults.add(row=metrics.positions + row, symbol=symbols[row], status=status)
 
 
 def _multiplier(book: Book, symbol: str) -> float:
-    """The position's in that symbol; 1 where the portfolio has none, as of an underlying."""
+    """The position's in that symbol, else what symbols of its kind have; NaN where nothing tells it."""
     rows = book.held.symbols
-    return float(book.held.multiplier[rows.index(symbol)]) if symbol in rows else 1.0
+    if symbol in rows:
+        return float(book.held.multiplier[rows.index(symbol)])
+    if symbol in book.held.underlyings:
+        return 1.0
+    return OSI_MULTIPLIER if is_osi(symbol) else math.nan
 
 
 def _method(market: MarketState, numbers: BookNumbers) -> str:
+    method = f"{METHOD} of {len(numbers.historical_pnl)} days" if numbers.historical_pnl.size else METHOD
     if numbers.premium_time_ns is None:
-        return METHOD
+        return method
     age_s = (market.valuation_time_ns - numbers.premium_time_ns) / 1e9
     return (
-        f"{METHOD}; early exercise premiums from tables of error at most "
+        f"{method}; early exercise premiums from tables of error at most "
         f"{numbers.premium_error:.1e} of spot, {age_s:.0f} s old"
     )

@@ -24,6 +24,9 @@ _COLUMNS = (
 )
 
 
+FILLED = "filled"  # the group of positions that a portfolio has through fills alone
+
+
 @dataclass(frozen=True, slots=True)
 class Fill:
     """A signed quantity (bought above 0) at a price, in the currency of the symbol."""
@@ -55,8 +58,18 @@ class Position:
         return Position(held, average, self.realised + earned)
 
 
-def decode_fills(value: bytes) -> tuple[Fill, ...]:
-    """The fills of a record of orders.executed, two for each trade; what is no batch raises ValueError."""
+@dataclass(frozen=True, slots=True)
+class Executions:
+    """One record of orders.executed: its fills, and which of its partition's reports it holds."""
+
+    fills: tuple[Fill, ...]
+    first_report: int
+    reports: int
+    numbered: bool  # by a venue, whose reports are counted through a partition
+
+
+def decode_fills(value: bytes) -> Executions:
+    """A record of orders.executed, two fills for each trade; what is no batch raises ValueError."""
     batch = ExecutionBatch.FromString(value)
     rows = packing.row_count(batch, _COLUMNS)
     packing.names(batch, "symbols", "symbol_index", rows)
@@ -71,7 +84,7 @@ def decode_fills(value: bytes) -> tuple[Fill, ...]:
         bought = float(columns["quantity"][row]) * (1.0 if columns["side"][row] == SIDE_BUY else -1.0)
         fills.append(Fill(int(columns["account"][row]), symbol, bought, price))
         fills.append(Fill(int(columns["maker_account"][row]), symbol, -bought, price))
-    return tuple(fills)
+    return Executions(tuple(fills), batch.first_report, rows, batch.HasField("origin"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +118,23 @@ class Positions:
     _by_portfolio: dict[str, dict[tuple[int, str], Position]] = field(default_factory=dict)
     _next_offsets: dict[int, int] = field(default_factory=dict)
     _quantities: dict[str, dict[str, float]] = field(default_factory=dict)  # worked out so far
+    _next_reports: dict[int, int] = field(default_factory=dict)
 
-    def apply(self, fills: Iterable[Fill], partition: int, offset: int) -> set[str]:
-        """Takes in one record; the portfolios that it changed. A record seen before changes nothing."""
+    def apply(self, executed: Executions | Iterable[Fill], partition: int, offset: int) -> set[str]:
+        """Takes in one record; the portfolios that it changed.
+
+        What was seen before changes nothing: not the same record, nor the same reports in another record, as
+        a venue writes that has lost its partition and does not know it yet.
+        """
         if offset < self._next_offsets.get(partition, 0):
             return set()
         self._next_offsets[partition] = offset + 1
+        fills = executed.fills if isinstance(executed, Executions) else executed
+        if isinstance(executed, Executions) and executed.numbered and executed.reports:
+            following = executed.first_report + executed.reports
+            if following <= self._next_reports.get(partition, 0):
+                return set()
+            self._next_reports[partition] = following
         changed = set()
         for fill in fills:
             name = self.rule.portfolio(fill.account)
@@ -149,7 +173,7 @@ def with_fills(held: HeldPortfolio, quantities: Mapping[str, float]) -> HeldPort
     """The portfolio with filled quantities added to its positions; an underlying of it gets a spot position.
 
     A symbol that is neither a position nor an underlying of the portfolio has no terms by which it could be
-    valued and stays out of the risk.
+    valued and stays out of the risk. Where positions have groups, those of fills alone are one: "filled".
     """
     quantity = held.quantity.copy()
     rows = {symbol: row for row, symbol in reversed(list(enumerate(held.symbols)))}
@@ -162,6 +186,9 @@ def with_fills(held: HeldPortfolio, quantities: Mapping[str, float]) -> HeldPort
     if not extra:
         return replace(held, quantity=quantity)
     count = len(extra)
+    groups = held.groups
+    if groups and FILLED not in groups:
+        groups = (*groups, FILLED)
 
     def more(column: np.ndarray, values: object) -> np.ndarray:
         return np.concatenate((column, np.broadcast_to(np.asarray(values, column.dtype), (count,))))
@@ -177,5 +204,6 @@ def with_fills(held: HeldPortfolio, quantities: Mapping[str, float]) -> HeldPort
         strike=more(held.strike, 0.0),
         is_call=more(held.is_call, False),
         american=more(held.american, False),
-        group_index=more(held.group_index, 0),
+        groups=groups,
+        group_index=more(held.group_index, groups.index(FILLED) if groups else 0),
     )

@@ -37,9 +37,14 @@ class Contracts:
         return len(self.strike)
 
 
+def is_osi(symbol: str) -> bool:
+    """Whether a symbol is an option's in the OSI format."""
+    return len(symbol) == _OSI_LENGTH and symbol[_OSI_RIGHT] in "CP"
+
+
 def pair(symbol: str, is_call: bool) -> tuple[str, str]:
     """Symbols of the call and the put at an option's strike; in a format we do not know, only its own."""
-    if len(symbol) == _OSI_LENGTH and symbol[_OSI_RIGHT] in "CP":
+    if is_osi(symbol):
         head, tail = symbol[:_OSI_RIGHT], symbol[_OSI_RIGHT + 1 :]
         return f"{head}C{tail}", f"{head}P{tail}"
     return (symbol, "") if is_call else ("", symbol)

@@ -11,7 +11,15 @@ from worlds import ROWS_OF_DESK, portfolio
 from protos import packing
 from protos.orders.v1 import orders_pb2 as orders
 from risk_service.portfolios import check
-from risk_service.positions import AccountRule, Fill, Position, Positions, decode_fills, with_fills
+from risk_service.positions import (
+    FILLED,
+    AccountRule,
+    Fill,
+    Position,
+    Positions,
+    decode_fills,
+    with_fills,
+)
 from service_kit.errors import SettingError
 
 
@@ -31,7 +39,7 @@ def test_a_trade_fills_both_sides_and_nothing_else_does():
         (orders.REPORT_KIND_TRADE, 1, 8, 9, 1, 41, 2),
         (orders.REPORT_KIND_CANCELLED, 0, 7, 0, 0, 10_000, 2),
     ]
-    assert decode_fills(executions(rows)) == (
+    assert decode_fills(executions(rows)).fills == (
         Fill(7, "IDX", 3.0, 100.5),
         Fill(8, "IDX", -3.0, 100.5),
         Fill(8, "ABC", -2.0, 20.5),
@@ -84,6 +92,40 @@ def test_the_same_log_gives_the_same_positions_and_a_record_counts_once():
     assert once.quantities("desk") == {"IDX": 2.0}
     assert once.quantities("account-12") == {"ABC": 1.0}
     assert once.snapshot_id() == "2:2"
+
+
+def test_reports_that_come_again_in_another_record_count_once():
+    positions = Positions(AccountRule.of(["7=desk"]))
+    rows = [
+        (orders.REPORT_KIND_TRADE, 0, 7, 8, 0, 10_050, 3),
+        (orders.REPORT_KIND_CANCELLED, 0, 7, 0, 0, 1, 2),
+    ]
+
+    def record(first: int, *, numbered: bool = True) -> object:
+        batch = orders.ExecutionBatch.FromString(executions(rows))
+        batch.first_report = first
+        if numbered:
+            batch.origin.offset = 5
+        return decode_fills(batch.SerializeToString())
+
+    assert positions.apply(record(0), 1, 0) == {"desk"}
+    assert positions.apply(record(0), 1, 1) == set()
+    assert positions.apply(record(2), 1, 2) == {"desk"}
+    assert positions.apply(record(0), 1, 3) == set()
+    assert positions.apply(record(0), 0, 0) == {"desk"}  # another partition counts by itself
+    assert positions.quantities("desk") == {"IDX": 9.0}
+    # Whoever numbers nothing is taken at its word.
+    assert positions.apply(record(0, numbered=False), 1, 4) == {"desk"}
+    assert positions.snapshot_id() == "0:1,1:5"
+
+
+def test_positions_of_fills_alone_are_a_group_of_their_own():
+    rows = [(*row[:-1], 1) for row in ROWS_OF_DESK]
+    held = check(portfolio(rows=rows, underlyings=("IDX", "ABC"), groups=("index vol", "tail")))
+    joined = with_fills(held, {"ABC": 3.0})
+    assert joined.groups == ("index vol", "tail", FILLED)
+    assert joined.groups[joined.group_index[-1]] == FILLED
+    assert (joined.group_index[:-1] == held.group_index).all()
 
 
 def test_an_account_without_a_portfolio_changes_none():

@@ -1,0 +1,71 @@
+"""What a message says of fills: P&L by the terms that are known, and by name what cannot be told."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from worlds import SPOT, option, osi, portfolio, priced_market, spot_position
+
+import gpu_kernels as gk
+from protos.risk.v1 import risk_pb2 as risk
+from risk_service.desk_books import DeskBooks
+from risk_service.desk_premiums import DeskPremiums
+from risk_service.desk_risk import DeskRisk
+from risk_service.live_metrics import MetricsWriter
+from risk_service.live_risk import ScenarioSource
+from risk_service.portfolios import check
+from risk_service.positions import AccountRule, Fill, Positions
+from risk_service.vol_marks import VolMarks
+
+LISTED, CLOSED = option(90.0, False, 10.0), osi("IDX", "C", 110.0)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return gk.engine("cpu")
+
+
+def measured(engine, message, fills):
+    state, positions = priced_market(), Positions(AccountRule.of(["7=desk"]))
+    positions.apply(fills, 0, 0)
+    books = DeskBooks(DeskRisk(engine, ScenarioSource(None, 500), DeskPremiums(engine)))
+    books.take([check(message)], positions, state)
+    ((book, numbers),) = books.measure(state, VolMarks())
+    return MetricsWriter(engine, 0.975).write(state, book, numbers, positions)
+
+
+def test_a_closed_option_keeps_what_it_has_earned_when_the_portfolio_drops_it(engine):
+    fills = [Fill(7, CLOSED, 10.0, 5.0), Fill(7, CLOSED, -10.0, 7.0)]
+    rows = [LISTED, option(110.0, True, 0.0)]
+    message = portfolio(rows=rows)
+    message.positions.multiplier.extend([100.0, 100.0])
+    listed = measured(engine, message, fills)
+    dropped = measured(engine, portfolio(rows=[LISTED]), fills)
+    assert listed.pnl_realised == dropped.pnl_realised == 2_000.0
+    assert not listed.faults
+    assert not dropped.faults
+
+
+def test_what_cannot_be_told_is_named_and_the_rest_is_summed(engine):
+    unquoted = osi("IDX", "C", 135.0)
+    fills = [
+        Fill(7, "IDX", 3.0, SPOT - 1.0),
+        Fill(7, unquoted, 10.0, 5.0),
+        Fill(7, "XYZ", 2.0, 5.0),
+        Fill(7, "XYZ", -2.0, 6.0),
+    ]
+    metrics = measured(engine, portfolio(rows=[LISTED, spot_position(1.0)]), fills)
+    assert metrics.pnl_unrealised == pytest.approx(3.0)
+    assert metrics.pnl_realised == 0.0
+    symbols = list(metrics.filled.symbol)
+    named = {metrics.filled.symbol[fault.row - metrics.positions]: fault.status for fault in metrics.faults}
+    assert named == {unquoted: risk.ROW_STATUS_NO_MARKET_DATA, "XYZ": risk.ROW_STATUS_INVALID_INPUT}
+    assert math.isnan(metrics.filled.unrealised[symbols.index(unquoted)])
+    assert math.isnan(metrics.filled.realised[symbols.index("XYZ")])
+
+
+def test_the_method_says_how_many_days(engine):
+    metrics = measured(engine, portfolio(rows=[LISTED]), [])
+    assert metrics.provenance.method == "full revaluation, historical, exact_tail"
+    assert metrics.provenance.engine == engine.name

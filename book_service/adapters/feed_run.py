@@ -31,6 +31,8 @@ class Publisher:
     """Writes events as records, one symbol each; safe to share between the threads of different sources."""
 
     send: Send
+    # The record's key by source and our symbol: an option's is its underlying: both share a partition.
+    key_of: Callable[[str, str], str] = lambda source, symbol: symbol
     events_max: int = 5_000  # of a record
     counts: dict[str, SourceCounts] = field(default_factory=dict)
 
@@ -38,7 +40,7 @@ class Publisher:
         """Sends events of one source, already in our terms."""
         counts = self.counts.setdefault(events.source, SourceCounts())
         for symbol, batch in events.by_symbol(self.events_max):
-            self.send(symbol, batch.SerializeToString())
+            self.send(self.key_of(events.source, symbol), batch.SerializeToString())
             counts.records += 1
         counts.events += len(events)
 

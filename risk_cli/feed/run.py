@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from book_service.adapters.errors import AdapterError
@@ -18,6 +19,7 @@ from risk_cli.feed.sources_file import FeedPlan
 from risk_cli.feed.venue import VenueFeed
 from risk_cli.refusals import BadInput, CannotDo
 from risk_cli.settings import loaded
+from risk_cli.stress import osi
 from risk_client import RiskClientError
 from service_kit.errors import ServiceKitError
 from service_kit.kafka.admin import check_broker
@@ -38,7 +40,9 @@ def run_sources(plan: FeedPlan, settings: Path | None, form: Form) -> int:
         kafka = loaded(MarketSimSettings, settings).kafka
         check_broker(kafka)
         with Producer(kafka) as producer:
-            publisher = Publisher(lambda key, value: producer.send(topics.MARKET_DATA_RAW, key, value))
+            publisher = Publisher(
+                lambda key, value: producer.send(topics.MARKET_DATA_RAW, key, value), record_keys(plan)
+            )
             publishers.append(publisher)
             _run_all(plan, kafka, publisher, stop, failures)
             producer.flush()
@@ -51,6 +55,22 @@ def run_sources(plan: FeedPlan, settings: Path | None, form: Form) -> int:
             raise BadInput(str(failure))
         raise CannotDo(str(failure))
     return status
+
+
+def record_keys(plan: FeedPlan) -> Callable[[str, str], str]:
+    """The key of a source's symbol: itself, or an option's underlying as that source's is called here."""
+    ours = {source.name: source.terms.ours for source in plan.sources}
+
+    @cache
+    def key_of(source: str, symbol: str) -> str:
+        try:
+            root = osi.parse(symbol).root
+        except ValueError:
+            return symbol
+        underlying = osi.INDEX_OF_ROOT.get(root, root)
+        return ours[source].get(underlying, underlying)
+
+    return key_of
 
 
 def _run_all(

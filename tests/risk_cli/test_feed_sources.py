@@ -19,6 +19,7 @@ from desk_files import run
 from protos import packing, topics
 from protos.market.v1 import market_pb2 as market
 from protos.orders.v1.orders_pb2 import OrderBatch
+from risk_cli.feed.run import record_keys
 from risk_cli.feed.sources_file import feed_of_file
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.embedded import EmbeddedBroker
@@ -331,6 +332,18 @@ def test_the_example_of_the_docs_can_be_read(tmp_path: Path) -> None:
     assert [one.format for one in plan.sources] == ["itch", "csv", "websocket", "venue"]
     assert plan.sources[0].terms.tick_size == {"BRK.A": 0.05}
     assert plan.sources[0].where == str(tmp_path / "01302020.NASDAQ_ITCH50.gz")
+
+
+def test_an_option_is_keyed_by_its_underlying_under_our_name(tmp_path: Path) -> None:
+    path = tmp_path / "feed.toml"
+    path.write_text(
+        '[[source]]\nname = "a"\nformat = "csv"\npath = "x.csv"\nmap = { AAPL = "AAPL.O" }\n'
+        '[[source]]\nname = "b"\nformat = "csv"\npath = "x.csv"\n'
+    )
+    key_of = record_keys(feed_of_file(path, None, None))
+    option, weekly = "AAPL  261218C00150000", "SPXW  261218P05000000"
+    assert [key_of("a", one) for one in ("AAPL.O", option, weekly)] == ["AAPL.O", "AAPL.O", "SPX"]
+    assert [key_of("b", one) for one in ("AAPL", option, "MSFT")] == ["AAPL", "AAPL", "MSFT"]
 
 
 def test_a_file_that_is_bad_within_says_where(tmp_path: Path) -> None:

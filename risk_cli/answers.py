@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from risk_cli.extras import extra_needed
-from risk_cli.refusals import BadInput
+from risk_cli.refusals import BadInput, CannotDo
 
 Rows = Sequence[Mapping[str, Any]]
 # A pipe has no width of its own: wide enough that no cell of ours is cut.
@@ -35,6 +36,7 @@ class Form:
     def __post_init__(self) -> None:
         if self.json and self.csv:
             raise BadInput("--json and --csv: only one can go to stdout")
+        check_writable("--parquet", self.parquet)
 
 
 def show(
@@ -102,6 +104,18 @@ def _cell(value: object) -> object:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return repr(value) if isinstance(value, float) else value
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """Refuses a file that cannot be written, before the work for it is done."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise CannotDo(f"{option}: {path} is a folder")
+    if not path.parent.is_dir():
+        raise CannotDo(f"{option}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise CannotDo(f"{option}: {path} cannot be written")
 
 
 def write_parquet(path: Path, command: str, rows: Rows) -> None:

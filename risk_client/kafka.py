@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -35,6 +36,7 @@ LOG = logging.getLogger(__name__)
 REQUEST_S = 10.0
 PROBE_S = 1.0
 COMMIT_EVERY_S = 1.0
+READ_MAX = 500  # records that are read at once
 SLICE_S = 0.25  # a wait is cut into slices, so that Ctrl-C is heard
 
 _DECODERS: dict[str, type[RiskMetrics] | type[RiskAlert]] = {
@@ -112,10 +114,12 @@ class RiskSubscriber:
         self._down_since: float | None = None
         self._why = ""
         self._closing = False
-        # The next offset to read of each partition, and what of it has been handled and committed.
+        # Per partition the next offset to read, and up to where updates were handed out, handled, committed.
         self._next: dict[Partition, int] = {}
+        self._out: dict[Partition, int] = {}
         self._handled: dict[Partition, int] = {}
         self._committed: dict[Partition, int] = {}
+        self._waiting: deque[Update] = deque()  # read, not handed out yet
         self.skipped = 0  # records that could not be decoded
         self._client = confluent_kafka.Consumer(self._config(bootstrap, config or {}), logger=LOG)
         try:
@@ -132,43 +136,35 @@ class RiskSubscriber:
     def poll(self, timeout_s: float = 1.0, max_updates: int = 500) -> list[Update]:
         """What has arrived; waits for the first, and returns an empty list after `timeout_s`."""
         ends_at = time.monotonic() + timeout_s
-        while True:
-            left = max(0.0, ends_at - time.monotonic())
-            # consume(n) waits for n records: so wait for one, then take what came with it.
-            records = self._client.consume(1, min(left, SLICE_S))
-            if records:
-                records += self._client.consume(max_updates - 1, 0.0) if max_updates > 1 else []
-            updates = [one for one in map(self._update, records) if one is not None]
-            if updates:
-                return updates
-            self._check_brokers()
-            if time.monotonic() >= ends_at:
-                return []
+        while not self._waiting:
+            self._read(min(max(0.0, ends_at - time.monotonic()), SLICE_S))
+            if not self._waiting:
+                self._check_brokers()
+                if time.monotonic() >= ends_at:
+                    break
+        return [self._hand_out() for _ in range(min(max_updates, len(self._waiting)))]
 
     def __iter__(self) -> Iterator[Update]:
         """Every update, for ever."""
         due = time.monotonic() + COMMIT_EVERY_S
         while True:
-            before = dict(self._next)
-            # Until the caller comes back for more, nothing of this batch counts as handled.
-            self._handled.update(before)
-            for update in self.poll(SLICE_S):
-                yield update
-                self._handled[update.source] = update.offset + 1
+            # Only when the caller comes back for more does what was handed out count as handled.
+            self._handled.update(self._out)
             if self._group is not None and time.monotonic() >= due:
                 self._commit(self._handled)
                 due = time.monotonic() + COMMIT_EVERY_S
+            yield from self.poll(SLICE_S, max_updates=1)
 
     def commit(self) -> None:
         """Says to the group that everything handed out so far is handled."""
         if self._group is None:
             raise ValueError("without a group there is nothing to commit; keep positions()")
-        self._handled.update(self._next)
+        self._handled.update(self._out)
         self._commit(self._handled)
 
     def positions(self) -> dict[Partition, int]:
         """The offset after the last update handed out, for every partition: give it back as `positions=`."""
-        return dict(self._next)
+        return dict(self._out)
 
     def close(self) -> None:
         """Commits what an iteration has handled, and leaves the group."""
@@ -211,7 +207,7 @@ class RiskSubscriber:
         if unknown:
             raise NotFound(f"a position is given for {min(unknown)}, which is not there")
         for one in partitions:
-            self._next[one] = positions[one] if one in positions else self._start_of(one)
+            self._next[one] = self._out[one] = positions[one] if one in positions else self._start_of(one)
         self._client.assign([TopicPartition(*one, at) for one, at in self._next.items()])
 
     def _partitions_of(self, topic: str) -> list[Partition]:
@@ -243,7 +239,7 @@ class RiskSubscriber:
             if one.offset >= 0:
                 self._committed[source] = one.offset
             self._next[source] = one.offset if one.offset >= 0 else self._start_of(source)
-            self._handled[source] = self._next[source]
+            self._out[source] = self._handled[source] = self._next[source]
         client.assign([TopicPartition(*one, self._next[one]) for one in map(_partition, found)])
         self._commit(self._handled)
 
@@ -254,7 +250,7 @@ class RiskSubscriber:
 
     def _lost(self, client: Any, partitions: list[Any]) -> None:
         for one in partitions:
-            for held in (self._next, self._handled, self._committed):
+            for held in (self._next, self._out, self._handled, self._committed):
                 held.pop(_partition(one), None)
 
     def _commit(self, handled: Mapping[Partition, int]) -> None:
@@ -274,6 +270,24 @@ class RiskSubscriber:
             LOG.info("kafka: nothing committed while the group shares anew: %s", errors[0].str())
         else:
             self._committed.update(new)
+
+    def _read(self, wait_s: float) -> None:
+        """Takes in what has arrived, while nothing waits: the client may then share its partitions anew."""
+        # consume(n) waits for n records: so wait for one, then take what came with it.
+        records = self._client.consume(1, wait_s)
+        if records:
+            records += self._client.consume(READ_MAX - 1, 0.0)
+        self._waiting.extend(one for one in map(self._update, records) if one is not None)
+        if not self._waiting:
+            self._out.update(self._next)
+
+    def _hand_out(self) -> Update:
+        update = self._waiting.popleft()
+        self._out[update.source] = update.offset + 1
+        if not self._waiting:
+            # Past what was passed over, too: records of other portfolios, and what cannot be read.
+            self._out.update(self._next)
+        return update
 
     def _update(self, record: Any) -> Update | None:
         if record.error() is not None:

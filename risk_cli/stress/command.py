@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from risk_cli.answers import Form, show
+from risk_cli.answers import Form, check_writable, show
 from risk_cli.progress_bar import progress_bar
 from risk_cli.refusals import DONE, LIMIT_BREACHED, BadInput
 from risk_cli.server_options import Server
@@ -36,6 +36,7 @@ def run_stress(request: Request, form: Callable[[], Form]) -> int:
     """Runs it; the exit status."""
     shape = form()
     portfolio, scenarios, market_file = _files(request)
+    check_writable("--report", request.report)
     positions = read_portfolio(portfolio, "stress")
     plan = read_scenarios(scenarios)
     outcome = _worked_out(request, positions, plan, market_file)

@@ -139,12 +139,18 @@ def _by_cell(engine: gk.Engine, book: Book, scenarios: gk.Scenarios, advance: Ad
 def _stresses(engine: gk.Engine, book: Book, asked: Stresses, advance: Advance) -> tuple[Stress, ...]:
     if asked.scenarios is None:
         return ()
-    by_cell = _by_cell(engine, book, asked.scenarios, advance)
+    return stresses_of(asked, asked.scenarios, _by_cell(engine, book, asked.scenarios, advance))
+
+
+def stresses_of(asked: Stresses, scenarios: gk.Scenarios, by_cell: Floats) -> tuple[Stress, ...]:
+    """Each scenario with its P&L by cell (C, S); a point of a ladder is named by what moves there."""
+    names = list(asked.names)
+    words = scenario_words(asked.kinds, scenarios)
+    for grid, rows in asked.ladders:
+        names[rows] = [f"{grid.name}: {what}" for what in words[rows]]
     return tuple(
         Stress(kind, name, float(column.sum()), column, what)
-        for kind, name, column, what in zip(
-            asked.kinds, asked.names, by_cell.T, scenario_words(asked.kinds, asked.scenarios), strict=True
-        )
+        for kind, name, column, what in zip(asked.kinds, names, by_cell.T, words, strict=True)
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from risk_cli.answers import money
 from risk_cli.stress import svg
 from risk_cli.stress.outcome import Distribution, Ladder, Outcome, Stress
+from risk_cli.stress.report_parts import card, section, table, wide
 from risk_cli.stress.report_style import STYLE
 from risk_cli.stress.tables import CUTS, cuts_of, limit_title
 from risk_cli.stress.wording import position_words
@@ -27,6 +27,7 @@ def page(outcome: Outcome, portfolio: str) -> str:
     """The whole page as text."""
     sections = [
         _headline(outcome),
+        _in_short(outcome),
         _limits(outcome),
         *(_distribution(one) for one in outcome.distributions),
         _stresses(outcome),
@@ -52,7 +53,7 @@ def page(outcome: Outcome, portfolio: str) -> str:
 def _headline(outcome: Outcome) -> str:
     positions = outcome.layout.positions
     cards = [
-        _card(
+        card(
             "Value today",
             money(outcome.value_today),
             "What the positions would fetch if all were closed now"
@@ -63,14 +64,14 @@ def _headline(outcome: Outcome) -> str:
     for one in outcome.distributions[:1]:
         tail = one.tails[0]
         cards.append(
-            _card(
+            card(
                 "Expected shortfall 97.5 %",
                 money(tail.es),
                 f"The average loss over the worst 2.5 % of outcomes ({one.name}).",
             )
         )
         cards.append(
-            _card(
+            card(
                 "Value at risk 97.5 %",
                 money(tail.var),
                 "All but the worst 2.5 % of outcomes lose less.",
@@ -78,37 +79,48 @@ def _headline(outcome: Outcome) -> str:
         )
     worst = outcome.worst
     if worst is not None:
-        cards.append(_card("Worst stress", money(worst.pnl), f"P&L under “{worst.name}”.", worst.pnl < 0))
+        cards.append(card("Worst stress", money(worst.pnl), f"P&L under “{worst.name}”.", worst.pnl < 0))
     if outcome.usages:
         broken = sum(one.breached for one in outcome.usages)
         state = f"{broken} breached" if broken else "all kept"
-        cards.append(_card("Limits", state, f"{len(outcome.usages)} set in the scenario file.", bool(broken)))
+        cards.append(card("Limits", state, f"{len(outcome.usages)} set in the scenario file.", bool(broken)))
     return f'<div class="cards">{"".join(cards)}</div>'
 
 
-def _card(name: str, value: str, words: str, bad: bool = False) -> str:
-    mark = " bad" if bad else ""
-    return (
-        f'<div class="card"><div class="name">{escape(name)}</div>'
-        f'<div class="value{mark}">{escape(value)}</div>'
-        f'<div class="words">{escape(words)}</div></div>'
-    )
-
-
-def _section(title: str, words: str, inside: str) -> str:
-    return f"<section><h2>{escape(title)}</h2><p>{escape(words)}</p>{inside}</section>"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """Cells are HTML already; the first `left` columns are words."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        kinds = ("" if place < left else ' class="number"' for place in range(len(cells)))
-        return "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
-
-    head = line([escape(name) for name in columns], "th")
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def _in_short(outcome: Outcome) -> str:
+    """What a reader who reads nothing else should know."""
+    said = []
+    for one in outcome.distributions[:1]:
+        parts = outcome.by(CUTS["underlying"], outcome.cell_sums(one.components))
+        most = max(parts, key=parts.__getitem__)
+        said.append(
+            f"In the worst 2.5 % of outcomes ({one.name}) the book loses <b>{money(one.tails[0].es)}</b> "
+            f"on average, most of it through {escape(most)} ({svg.short(parts[most])})."
+        )
+    worst = outcome.worst
+    if worst is not None:
+        under = min(outcome.by(CUTS["underlying"], worst.by_cell).items(), key=lambda item: item[1])
+        said.append(
+            f"Of {len(outcome.stresses)} stress scenarios “{escape(worst.name)}” is the worst: "
+            + (
+                f"a loss of <b>{money(-worst.pnl)}</b>, and {escape(under[0])} is hit hardest "
+                f"({svg.short(under[1])})."
+                if worst.pnl < 0
+                else f"even there the book gains {money(worst.pnl)}."
+            )
+        )
+    if outcome.usages:
+        broken = [one for one in outcome.usages if one.breached]
+        nearest = max(outcome.usages, key=lambda one: one.used / one.limit)
+        said.append(
+            f"<b>{len(broken)} of {len(outcome.usages)} limits breached</b>: "
+            f"{escape(', '.join(limit_title(one) for one in broken))}."
+            if broken
+            else f"Every limit is kept; nearest is {escape(limit_title(nearest))}, of which "
+            f"{nearest.used / nearest.limit:.0%} is used."
+        )
+    items = "".join(f"<li>{one}</li>" for one in said)
+    return f'<section><h2>In short</h2><ul class="short">{items}</ul></section>' if said else ""
 
 
 def _limits(outcome: Outcome) -> str:
@@ -117,29 +129,31 @@ def _limits(outcome: Outcome) -> str:
     rows = [
         (
             escape(limit_title(one)),
-            escape(one.by),
-            money(one.used),
-            money(one.limit),
-            svg.gauge(one.used / one.limit, one.breached),
             f'<b class="{"bad" if one.breached else "good"}">{one.used / one.limit:.0%} '
             f"used, {'breached' if one.breached else 'kept'}</b>",
+            svg.gauge(one.used / one.limit, one.breached),
+            money(one.used),
+            money(one.limit),
+            escape(one.by),
         )
         for one in outcome.usages
     ]
-    columns = ("limit", "used most by", "loss", "limit", "", "usage")
+    columns = ("limit", "usage", "", "loss", "at most", "in")
     words = "The largest losses that the desk allows itself, and how much of each is used."
-    return _section("Limits", words, _table(columns, rows, 2))
+    return section("Limits", words, table(columns, rows, (0, 1, 2, 5), more=(2, 5)))
 
 
 def _distribution(one: Distribution) -> str:
     first = one.tails[0]
     marks = [
-        svg.Mark(-first.var, f"VaR 97.5 %: {money(first.var)}", "#9a4600"),
+        svg.Mark(-first.var, f"VaR 97.5 %: {money(first.var)}", svg.BAD),
         svg.Mark(-first.es, f"ES 97.5 %: {money(first.es)}", svg.INK),
     ]
     chart = svg.histogram(one.pnl, one.weights, marks, f"Distribution of P&L, {one.name}")
     rows = [(f"{t.level:.1%}", money(t.var), money(t.es), f"± {money(t.es_std_error)}") for t in one.tails]
-    table = _table(("level", "value at risk (VaR)", "expected shortfall (ES)", "std. error of ES"), rows, 1)
+    levels = table(
+        ("level", "value at risk (VaR)", "expected shortfall (ES)", "std. error of ES"), rows, (0,), (3,)
+    )
     worst = one.pnl.argsort(kind="stable")[:5]
     days = ", ".join(f"{one.labels[row]} ({svg.short(float(one.pnl[row]))})" for row in worst)
     words = (
@@ -149,7 +163,7 @@ def _distribution(one: Distribution) -> str:
     )
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in one.notes)
     after = f'<p class="note">Worst outcomes: {escape(days)}.</p>{notes}'
-    return _section(f"How large losses are: {one.name}", words, f"{chart}{table}{after}")
+    return section(f"How large losses are: {one.name}", words, f"{wide(chart)}{levels}{after}")
 
 
 def _listed(outcome: Outcome, of_a_ladder: int) -> list[Stress]:
@@ -179,8 +193,8 @@ def _stresses(outcome: Outcome) -> str:
     inside = ""
     if len(apart) > 1:
         ordered = apart[: 2 * SCENARIOS_SHOWN]
-        inside += svg.bars(
-            [one.name for one in ordered], [one.pnl for one in ordered], "P&L by scenario", "P&L"
+        inside += wide(
+            svg.bars([one.name for one in ordered], [one.pnl for one in ordered], "P&L by scenario", "P&L")
         )
     portfolios = list(dict.fromkeys(cell.portfolio for cell in outcome.layout.cells))
     split = portfolios if len(portfolios) > 1 else []
@@ -191,19 +205,20 @@ def _stresses(outcome: Outcome) -> str:
         rows.append(
             (
                 _named(one),
-                one.kind,
-                f"{escape(under[0])}&nbsp;({svg.short(under[1])})",
                 f"<b>{money(one.pnl)}</b>",
+                f"{escape(under[0])}&nbsp;({svg.short(under[1])})",
+                one.kind,
                 *(money(sums[name]) for name in split),
             )
         )
-    columns = ("worst scenarios", "kind", "hit hardest", "P&L", *split)
+    columns = ("worst scenarios", "P&L", "hit hardest", "kind", *split)
     words = (
         "What the book gains or loses if the market jumps to each scenario at once. Kinds: scenario = "
         "written by the desk, ladder = a point of a grid, named = a day of the past, replay = a window of "
         "the price history."
     )
-    return _section("Stress scenarios", words, inside + _table(columns, rows, 3))
+    listed = table(columns, rows, (0, 2, 3), more=range(3, len(columns)))
+    return section("Stress scenarios", words, inside + listed)
 
 
 def _ladder(ladder: Ladder) -> str:
@@ -216,9 +231,9 @@ def _ladder(ladder: Ladder) -> str:
     )
     words = (
         "Every spot move (down) with every change of implied volatility (across; 10 pts: from 20 % to 30 %). "
-        "Blue cells are gains, orange cells losses; the darker, the larger."
+        "Blue cells are gains, orange cells losses; the stronger the colour, the larger."
     )
-    return _section(f"Ladder: {ladder.name}", words, chart)
+    return section(f"Ladder: {ladder.name}", words, wide(chart))
 
 
 def _contributions(outcome: Outcome) -> str:
@@ -241,14 +256,14 @@ def _contributions(outcome: Outcome) -> str:
     for cut in cuts_of(outcome):
         sums = sorted(outcome.by(CUTS[cut], by_cell).items(), key=lambda item: -item[1])
         chart = svg.bars([n for n, _ in sums], [v for _, v in sums], f"{title}, by {cut}", unit, svg.ORANGE)
-        inside += f"<h3>By {cut}</h3>{chart}"
+        inside += f"<h3>By {cut}</h3>{wide(chart)}"
     positions = outcome.layout.positions
     order = parts.argsort()[::-1]
     chosen = [*order[:POSITIONS_SHOWN], *(row for row in order[POSITIONS_SHOWN:][-3:] if parts[row] < 0)]
     names = [position_words(positions[row]) for row in chosen]
     chart = svg.bars(names, [float(parts[row]) for row in chosen], f"{title}, by position", unit, svg.ORANGE)
-    inside += f"<h3>By position: the {POSITIONS_SHOWN} largest, and the best hedges</h3>{chart}"
-    return _section(title, words, inside)
+    inside += f"<h3>By position: the {POSITIONS_SHOWN} largest, and the best hedges</h3>{wide(chart)}"
+    return section(title, words, inside)
 
 
 def _exposure(outcome: Outcome) -> str:
@@ -270,7 +285,7 @@ def _exposure(outcome: Outcome) -> str:
         "delta changes when spot moves 1 %. Vega: gain per 1 point of implied vol. Theta: gain per day that "
         "passes. Rho: gain per 0.01 % of interest."
     )
-    return _section("Exposure by underlying", words, _table(columns, [*rows, totals], 1))
+    return section("Exposure by underlying", words, table(columns, [*rows, totals], (0,)))
 
 
 def _made_with(outcome: Outcome) -> str:
@@ -284,8 +299,8 @@ def _made_with(outcome: Outcome) -> str:
     }
     rows = [(words.get(name, name), escape(text)) for name, text in outcome.made_with.items()]
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in outcome.notes)
-    return _section(
+    return section(
         "What this was computed with",
         "Every position is priced again in every scenario; no shortcut by Greeks.",
-        _table(("", ""), rows, 2) + notes,
+        table(("", ""), rows, (0, 1)) + notes,
     )

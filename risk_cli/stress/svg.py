@@ -11,8 +11,9 @@ import numpy as np
 from risk_cli.answers import money
 from risk_cli.stress.outcome import Floats
 
-# Okabe and Ito's colour-blind-safe blue and vermilion, with lighter steps towards white.
-BLUE, ORANGE, INK, GREY, LINE = "#0072b2", "#d55e00", "#1f2933", "#5f6b7a", "#d8dee6"
+# Okabe and Ito's colour-blind-safe blue and vermilion, thinned towards the page; the rest is the page's own.
+BLUE, ORANGE = "#0072b2", "#d55e00"
+INK, GREY, LINE, BAD = "var(--ink)", "var(--grey)", "var(--line)", "var(--bad)"
 _WIDTH = 900
 MARK_ROOM = 190.0  # width of a mark's words
 
@@ -111,7 +112,8 @@ def heat_map(
             what = f"{axes[0]} {name}, {axes[1]} {columns[place]}: {money(value)}"
             parts.append(
                 f'<rect x="{x:.1f}" y="{y:.1f}" width="{width - 2:.1f}" height="{height - 2:.1f}" rx="3" '
-                f'fill="{tint(ORANGE if value < 0 else BLUE, strength)}"><title>{escape(what)}</title></rect>'
+                f'fill="{ORANGE if value < 0 else BLUE}" fill-opacity="{opacity(strength):.2f}">'
+                f"<title>{escape(what)}</title></rect>"
             )
             parts.append(_text(x + width / 2 - 1, y + height / 2 + 4, short(value), "middle", ink))
     return "".join([*parts, "</svg>"])
@@ -153,20 +155,19 @@ def gauge(share: float, breached: bool) -> str:
     return (
         f'<svg class="gauge" viewBox="0 0 204 16" width="204" height="16" role="img" '
         f'aria-label="{share:.0%} used">'
-        f'<rect x="1" y="1" width="202" height="14" rx="3" fill="#ffffff" stroke="{LINE}"/>'
+        f'<rect x="1" y="1" width="202" height="14" rx="3" fill="none" stroke="{LINE}"/>'
         f'<rect x="2" y="2" width="{filled:.1f}" height="12" rx="2" fill="{colour}"/></svg>'
     )
 
 
-def tint(colour: str, strength: float) -> str:
-    """`colour` mixed with white; strength 0 is nearly white, 1 the colour itself."""
-    mix = 0.06 + 0.94 * min(max(strength, 0.0), 1.0) ** 0.8
-    channels = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return "#" + "".join(f"{round(255 + (channel - 255) * mix):02x}" for channel in channels)
+def opacity(strength: float) -> float:
+    """Of a colour over the page; strength 0 is nearly the page, 1 the colour itself."""
+    return float(0.06 + 0.94 * min(max(strength, 0.0), 1.0) ** 0.8)
 
 
 def _open(width: float, height: float, title: str) -> str:
-    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title, quote=True)}">'
+    label = escape(title, quote=True)
+    return f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{label}">'
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, more: str = "") -> str:

@@ -15,13 +15,12 @@ from risk_cli.refusals import BadInput, CannotDo
 from risk_cli.server_options import Server
 from risk_cli.servers import named_engine, risk_server
 from risk_cli.stress.book import Layout, arrange
-from risk_cli.stress.in_process import ladder_grids
+from risk_cli.stress.in_process import ladder_grids, stresses_of
 from risk_cli.stress.limits import usages
 from risk_cli.stress.outcome import Distribution, Floats, Outcome, Stress
 from risk_cli.stress.portfolio_file import Position
 from risk_cli.stress.scenario_file import LEVELS, WHOLE_FILE, Past, Plan, Simulation
 from risk_cli.stress.shocks import TRADING_DAYS, Stresses, build_stresses
-from risk_cli.stress.wording import scenario_words
 from risk_cli.wire_positions import portfolio_message
 
 # Fewer days than this have no whole outcome beyond the last of LEVELS.
@@ -48,12 +47,11 @@ def run_through_server(
         distributions, notes = [], [*stresses.notes, *answer.warnings]
         for one in asked:
             distributions.extend(_distribution(asking, one, notes, plan))
+        value_today = _value_today(asking, layout, answer)
     came = answer.provenance
-    if any(one.kind == "future" for one in layout.positions):
-        notes.append("the server counts futures in the value of today, at the spot of their underlying")
     outcome = Outcome(
         layout=layout,
-        value_today=answer.value_today,
+        value_today=value_today,
         exposures=(),
         stresses=done,
         ladders=ladder_grids(stresses, done),
@@ -141,17 +139,25 @@ def _stresses(
         if answer.pnl_by_group is None:
             raise CannotDo("the server has left out the P&L by group")
         by_cell[:, rows] = answer.pnl_by_group
-    done = tuple(
-        Stress(kind, name, float(column.sum()), column, what)
-        for kind, name, column, what in zip(
-            asked.kinds, asked.names, by_cell.T, scenario_words(asked.kinds, scenarios), strict=True
-        )
-    )
+    done = stresses_of(asked, scenarios, by_cell)
     worst = min(range(len(done)), key=lambda number: done[number].pnl)
     answer = asking.stress(scenarios.select([worst]), by_position=True)
     if answer.pnl_by_position is None:
         raise CannotDo("the server has left out the P&L by position")
     return done, answer.pnl_by_position[:, 0], answer
+
+
+def _value_today(asking: _Asking, layout: Layout, answer: risk_client.StressTest) -> float:
+    """A future is settled daily and counts as nothing today, as on this machine; the server counts it."""
+    others = [one for one in layout.positions if one.kind != "future"]
+    if len(others) == len(layout.positions):
+        return answer.value_today
+    if not others:
+        return 0.0
+    rest = arrange(others)
+    still = risk_client.shocks(np.zeros((1, len(rest.underlyings))))
+    book = portfolio_message(rest, "risk stress")
+    return asking.client.stress_test(book, still, engine=asking.engine).value_today
 
 
 def _requests(scenarios: gk.Scenarios | None) -> int:

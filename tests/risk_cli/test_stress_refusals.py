@@ -145,6 +145,16 @@ def test_as_a_process(tmp_path: Path) -> None:
     assert refused.stderr == "risk: --scenarios: is missing (or try --sample)\n"
 
 
+@pytest.mark.parametrize("option", ["--report", "--parquet"])
+@pytest.mark.parametrize("where", ["", "no/such/folder/out"])
+def test_what_cannot_be_written_is_refused_before_the_work(option: str, where: str, tmp_path: Path) -> None:
+    # The portfolio would be refused, too, had anyone looked at it.
+    files = write(tmp_path, portfolio="nonsense")
+    refused = stress(files, option, str(tmp_path / where))
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert option in refused.stderr
+
+
 def test_market_may_stand_in_the_scenario_file(tmp_path: Path) -> None:
     files = write(tmp_path)
     alone = {name: path for name, path in files.items() if name != "market"}

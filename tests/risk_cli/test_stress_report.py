@@ -104,6 +104,31 @@ def test_the_report_is_whole_and_self_contained(sample: tuple[dict[str, Any], st
         assert outside not in sample[1].replace("<!DOCTYPE html>", "")
 
 
+def test_the_report_says_in_short_what_matters(sample: tuple[dict[str, Any], str]) -> None:
+    answer, page = sample
+    text = " ".join(" ".join(_read(page).words).split())
+    short = text[text.index("In short") :][:700]
+    worst = min(answer["stress"], key=lambda one: one["pnl"])
+    nearest = max(answer["limits"], key=lambda one: one["used"] / one["limit"])
+    for part in (
+        money(answer["distributions"][0]["tail"][0]["es"]),
+        worst["name"],
+        money(-worst["pnl"]),
+        f"{nearest['used'] / nearest['limit']:.0%} is used",
+    ):
+        assert part in short
+
+
+def test_a_dark_screen_has_light_ink(sample: tuple[dict[str, Any], str]) -> None:
+    page = sample[1]
+    assert "prefers-color-scheme:dark" in page
+    named = set(re.findall(r"var\(--(\w+)\)", page))
+    dark = page[page.index("prefers-color-scheme:dark") :].partition("}}")[0]
+    assert all(f"--{name}:" in dark for name in named)
+    # Ink has no colour of its own anywhere else.
+    assert set(re.findall(r'fill="(#\w+)"', page)) <= {svg.BLUE, svg.ORANGE, "#ffffff"}
+
+
 def test_the_report_has_the_numbers(sample: tuple[dict[str, Any], str]) -> None:
     answer, page = sample
     text = " ".join(_read(page).words)
@@ -179,5 +204,5 @@ def test_a_limit_is_breached_by_more_than_all_of_it() -> None:
 def test_numbers_in_few_characters() -> None:
     shown = [svg.short(value) for value in (0.2, -940, 1_000, -12_345, 999_600, 1_250_000, -123_456_789)]
     assert shown == ["0", "-940", "1k", "-12.3k", "1m", "1.2m", "-123m"]
-    assert svg.tint(svg.BLUE, 1.0) == svg.BLUE
+    assert svg.opacity(0.0) < 0.1 < svg.opacity(0.5) < svg.opacity(1.0) == 1.0
     assert svg.ticks(-95.0, 205.0, 6) == [-50.0, 0.0, 50.0, 100.0, 150.0, 200.0]

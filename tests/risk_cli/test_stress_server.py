@@ -43,6 +43,20 @@ def test_the_server_gives_the_numbers(address: str, tmp_path: Path) -> None:
     assert address in out.read_text()
 
 
+def test_futures_count_as_nothing_today_there_as_here(address: str, tmp_path: Path) -> None:
+    words = desk_options(tmp_path)
+    before = json.loads(run("stress", *words, "--server", address, "--json").stdout)
+    desk = tmp_path / "desk.csv"
+    future = "beta,,3,E,IDX,future,2024-01-19,50"
+    head, *rows = desk.read_text().splitlines()
+    with_future = [f"{head},underlying,kind,expiry,multiplier", *(f"{row},,,," for row in rows), future]
+    desk.write_text("\n".join(with_future))
+    after = json.loads(run("stress", *words, "--server", address, "--json").stdout)
+    assert after["value_today"] == pytest.approx(before["value_today"], rel=1e-12)
+    moved = [one["stress"][0]["pnl"] for one in (before, after)]
+    assert moved[1] - moved[0] == pytest.approx(3 * 50 * SPOT * -0.2, rel=0.1)
+
+
 def test_what_the_server_cannot_do_is_refused(address: str, tmp_path: Path) -> None:
     files = desk_options(tmp_path)
     scenarios = tmp_path / "scenarios.toml"

@@ -147,6 +147,33 @@ def test_an_iteration_commits_what_it_has_handled_and_no_more(broker, desk):
     assert again == [5, 6, 7]
 
 
+def test_what_was_read_and_not_handed_out_is_not_lost(broker, desk):
+    desk.publish(10, portfolio="one")
+    with subscribe(broker, start="earliest") as feed:
+        for update in feed:
+            assert update.metrics.value == 0.0
+            break
+        kept = feed.positions()
+        # A poll goes on where the iteration stopped.
+        assert [one.metrics.value for one in feed.poll(1.0, max_updates=2)] == [1.0, 2.0]
+        assert next(iter(feed)).metrics.value == 3.0
+    with subscribe(broker, positions=kept) as feed:
+        assert take(feed, 9) == list(range(1, 10))
+    with subscribe(broker, "early", start="earliest") as feed:
+        next(iter(feed))
+        feed.commit()
+    with subscribe(broker, "early") as feed:
+        assert take(feed, 9) == list(range(1, 10))
+        feed.commit()
+
+
+def test_positions_pass_over_what_was_not_asked_for(broker, desk):
+    desk.publish(4, portfolio="others")
+    with subscribe(broker, start="earliest", portfolios=["mine"]) as feed:
+        feed.poll(1.0)
+        assert sum(feed.positions().values()) == 4
+
+
 def test_an_update_that_raises_is_seen_again(broker, desk):
     desk.publish(3, portfolio="one")
 

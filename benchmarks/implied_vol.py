@@ -1,4 +1,4 @@
-"""Implied volatility beside SciPy, QuantLib and fast-vollib (the last where it is installed).
+"""Implied volatility beside SciPy, QuantLib and fast-vollib (where it is installed, else the table says so).
 
 python -m benchmarks.implied_vol
 """
@@ -70,21 +70,26 @@ def _quantlib_case(m: Market, price: Any) -> tuple[measure.Case, Any]:
     return measure.Case("QuantLib-Python blackFormulaImpliedStdDev", QUANTLIB_ROWS, run), run
 
 
-def _vollib_case(m: Market, price: Any) -> list[measure.Case]:
+def _vollib_cases(m: Market, price: Any) -> list[measure.Case]:
+    """fast-vollib as it comes, and with the faster of its backends each at the size that suits it best."""
     try:
         import fast_vollib
     except ImportError:
         return []
-    part = [column[:VOLLIB_ROWS] for column in m]
-    flag = np.where(part[6], "c", "p")
 
-    def run() -> Any:
-        return fast_vollib.fast_implied_volatility(
-            price[:VOLLIB_ROWS], part[0], part[1], part[2], part[4], flag, part[5],
-            model="black_scholes_merton", return_as="numpy", on_error="ignore",
-        )  # fmt: skip
+    def case(backend: str, rows: int) -> measure.Case:
+        part = [column[:rows] for column in m]
+        flag = np.where(part[6], "c", "p")
 
-    return [measure.Case("fast-vollib", VOLLIB_ROWS, run)]
+        def run() -> Any:
+            return fast_vollib.fast_implied_volatility(
+                price[:rows], part[0], part[1], part[2], part[4], flag, part[5],
+                model="black_scholes_merton", return_as="numpy", on_error="ignore", backend=backend,
+            )  # fmt: skip
+
+        return measure.Case(f"fast-vollib ({backend}), batches of {rows:,}", rows, run)
+
+    return [case("auto", ROWS), case("numba", ROWS), case("jax", VOLLIB_ROWS)]
 
 
 def _error(vol: Any, exact: Any) -> dict[str, float]:
@@ -108,13 +113,13 @@ def main() -> None:
     assert (result.status == gk.Status.OK).all()
     short = Market(*(column[:NEWTON_ROWS] for column in m))
     quantlib_case, quantlib_run = _quantlib_case(m, price)
-    vollib = _vollib_case(m, price)
+    vollib = _vollib_cases(m, price)
     root = np.sqrt(m.expiry)
     errors = {
         "cpu engine": _error(result.vol, m.vol),
         "SciPy": _error(newton(short, price[:NEWTON_ROWS]), m.vol[:NEWTON_ROWS]),
         quantlib_case.name: _error(np.array(quantlib_run()) / root[:QUANTLIB_ROWS], m.vol[:QUANTLIB_ROWS]),
-    } | {case.name: _error(case.run(), m.vol[:VOLLIB_ROWS]) for case in vollib}
+    } | {case.name: _error(case.run(), m.vol[: case.rows]) for case in vollib}
     assert errors["cpu engine"]["worst"] < 1e-12
     copy = ceiling.case(int(where["cores"]))
     cases = [
@@ -133,6 +138,7 @@ def main() -> None:
         for name, one in errors.items()
     ]
     notes.append(f"load of the machine before the run: {where['load_average_before']}")
+    notes += filter(None, [measure.absent("fast-vollib")])
     text = measure.table(f"Implied volatility, {where['cores']} threads", ordered, notes, bandwidth)
     measure.write(
         "implied_vol",

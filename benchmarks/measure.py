@@ -67,6 +67,13 @@ def interleaved(cases: Sequence[Case], rounds: int = ROUNDS) -> dict[str, Timing
     return {case.name: Timing(case, tuple(seconds[case.name])) for case in cases}
 
 
+def absent(name: str) -> str:
+    """A line that says that a peer was not measured; empty when it is installed."""
+    if _version(name) is not None:
+        return ""
+    return f"{name} is not installed, so it was not measured (python -m pip install '{name}')"
+
+
 def machine() -> dict[str, Any]:
     """Where and with what a result was measured."""
     return {

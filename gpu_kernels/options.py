@@ -138,10 +138,21 @@ def _flags(field: str, value: Any) -> Any:
 def _host_array(field: str, value: Any) -> Any:
     if value is None:
         raise InvalidInput(field, "missing")
+    if isinstance(value, np.ma.MaskedArray):
+        return _unmasked(field, value)
     try:
         return np.asarray(value)
     except (ValueError, TypeError) as error:
         raise InvalidInput(field, f"not an array: {error}") from error
+
+
+def _unmasked(field: str, value: Any) -> Any:
+    """A masked number is NaN: its row is a bad one. A flag has no such value."""
+    if not np.ma.is_masked(value):
+        return value.data
+    if value.dtype.kind not in "iuf":
+        raise InvalidInput(field, "has masked elements")
+    return value.astype(np.float64).filled(np.nan)
 
 
 def _is_device_array(value: Any) -> bool:

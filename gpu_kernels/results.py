@@ -90,3 +90,30 @@ def checked_out(kind: type[ResultT], out: ResultT, shape: tuple[int, ...]) -> Re
         if not getattr(array.flags, "writeable", True):
             raise InvalidInput(f"out.{name}", "the array is read-only")
     return out
+
+
+def check_apart(inputs: dict[str, Any], out: Result) -> None:
+    """Raise InvalidInput if a column of `out` shares memory with an input or with another of its columns."""
+    spans = [(*_span(array), name, False) for name, array in inputs.items()]
+    spans += [(*_span(array), f"out.{name}", True) for name, array in zip(out.COLUMNS, out.columns())]
+    spans.sort()
+    # The input and the output that reach furthest of those that begin before.
+    read, written = (0, ""), (0, "")
+    for start, stop, name, is_out in spans:
+        if start == stop:
+            continue
+        for end, other in (read, written) if is_out else (written,):
+            if start < end:
+                first, second = (name, other) if is_out else (other, name)
+                raise InvalidInput(first, f"shares memory with {second}")
+        if is_out:
+            written = max(written, (stop, name))
+        else:
+            read = max(read, (stop, name))
+
+
+def _span(array: Any) -> tuple[int, int]:
+    """Where a contiguous array begins and ends, on its device."""
+    seen = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    start = seen["data"][0]
+    return start, start + array.nbytes

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpu_kernels.errors import EngineUnavailable, InvalidInput
 from gpu_kernels.options import FLAG_FIELDS, NUMERIC_FIELDS, Options, numbers
-from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult, Result, checked_out
+from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult, Result, check_apart, checked_out
 
 if TYPE_CHECKING:
     from gpu_kernels.portfolio import Portfolio
@@ -163,7 +163,10 @@ class Engine:
 
     def _result(self, kind: type[ResultT], options: Options, out: ResultT | None, *more: Any) -> ResultT:
         if out is not None:
-            return checked_out(kind, out, options.shape)
+            checked_out(kind, out, options.shape)
+            inputs = {name: getattr(options, name) for name in FIELDS}
+            check_apart(inputs | dict(zip(("price",), more)), out)
+            return out
         names = kind.COLUMNS
         empty = self._buffers(options, *more)
         return kind(*(empty(options.shape, np.uint8 if n == "status" else np.float64) for n in names))

@@ -20,14 +20,14 @@ LEAST_PRICE = 1e-300
 def black_scholes(ops: Any) -> Any:
     """The functions price, price_and_greeks and row_status of one option."""
     exp, expm1, log_ratio, sqrt, absolute = ops.exp, ops.expm1, ops.log_ratio, ops.sqrt, ops.absolute
-    maximum, minimum, where = ops.maximum, ops.minimum, ops.where
+    maximum, minimum, rounded, where = ops.maximum, ops.minimum, ops.rounded, ops.where
     mills_pair = mills(ops)
 
     def pieces(
         spot: Any, strike: Any, expiry: Any, total_vol: Any, inv_vol: Any, rate: Any, dividend_yield: Any
     ) -> Any:
         """What price and Greeks have in common, for the option that is out of the money on the forward."""
-        carry = (rate - dividend_yield) * expiry
+        carry = rounded((rate - dividend_yield) * expiry)
         spot_discount = exp(-dividend_yield * expiry)
         forward = spot * spot_discount
         discounted_strike = strike * (spot_discount * exp(-carry))
@@ -38,7 +38,7 @@ def black_scholes(ops: Any) -> Any:
         call_side = x <= 0.0
         lead = where(call_side, forward, discounted_strike)
         half = 0.5 * total_vol
-        h = -absolute(x) * inv_vol
+        h = rounded(-absolute(x) * inv_vol)
         z1 = h + half
         z2 = h - half
         upper = z1 > 0.5
@@ -115,7 +115,8 @@ def black_scholes(ops: Any) -> Any:
         # At the kink of an expired option the slopes in time from either side differ: both are given as 0.
         moving = where((expiry > 0.0) | (spot != strike), 1.0, 0.0)
         earned = moving * dividend_yield
-        gamma = p_spot * (inv_spot * inv_vol)
+        # In this order: both inverses may be so large that their product is infinite.
+        gamma = (p_spot * inv_spot) * inv_vol
         vega = p * root
         theta = earned * (spot * delta) - (moving * rate) * strike_leg - 0.5 * (p * (vol * inv_root))
         rho = expiry * strike_leg

@@ -33,7 +33,7 @@ LARGEST_LAST_STEP = 3e-4
 
 def implied_vol(ops: Any) -> Any:
     """The function implied_vol of one option: its volatility and status number."""
-    exp, expm1, fma, where = ops.exp, ops.expm1, ops.fma, ops.where
+    exp, expm1_parts, fma, where = ops.exp, ops.expm1_parts, ops.fma, ops.where
     sqrt, log_ratio, log_ratio_parts = ops.sqrt, ops.log_ratio, ops.log_ratio_parts
     absolute, maximum, minimum = ops.absolute, ops.maximum, ops.minimum
     mills_pair = mills(ops)
@@ -110,27 +110,46 @@ def implied_vol(ops: Any) -> Any:
         carry_low = fma(drift, expiry, -carry) + drift_low * expiry
         dividend = dividend_yield * expiry
         dividend_low = fma(dividend_yield, expiry, -dividend)
-        spot_discount = exp(-dividend)
-        spot_discount = spot_discount - spot_discount * dividend_low
+        # e^(-qT) and e^((q-r)T) - 1 as sums of two numbers.
+        discount_less_one, discount_rest = expm1_parts(-dividend)
+        nearly = 1.0 + discount_less_one
+        discount_rest = ((1.0 - nearly) + discount_less_one) + (discount_rest - nearly * dividend_low)
+        spot_discount = nearly + discount_rest
+        discount_low = discount_rest - (spot_discount - nearly)
         growth = exp(-carry)
-        growth_less_one = expm1(-carry) - growth * carry_low
+        growth_less_one, growth_low = expm1_parts(-carry)
+        growth_low = growth_low - growth * carry_low
         forward = spot * spot_discount
         discounted_strike = strike * (spot_discount * (growth - growth * carry_low))
-        # Rounded once with the sum that follows: deep in the money little time value is left of a price.
-        close = fma(-strike, growth_less_one, spot - strike)
-        direct = fma(-strike, growth, spot) + strike * (growth * carry_low)
-        intrinsic = spot_discount * where(absolute(carry) < 0.5, close, direct)
+        # Deep in the money little time value is left of a price: intrinsic value is taken from it to twice
+        # the precision, as e^(-qT) [(S - K) - K (e^((q-r)T) - 1)].
+        gap = spot - strike
+        back = gap - spot
+        gap_low = (spot - (gap - back)) - (strike + back)
+        inner = fma(-strike, growth_less_one, gap)
+        rest_of_gap = gap - inner
+        back = rest_of_gap - gap
+        inner_low = (gap - (rest_of_gap - back)) - (inner + back)
+        inner_low = fma(-strike, growth_less_one, rest_of_gap) + inner_low
+        inner_low = inner_low + (gap_low - strike * growth_low)
+        intrinsic = spot_discount * inner
+        intrinsic_low = spot_discount * inner_low + discount_low * inner
+        intrinsic_low = fma(spot_discount, inner, -intrinsic) + intrinsic_low
 
         log_high, log_low = log_ratio_parts(maximum(spot, LEAST_PRICE), maximum(strike, LEAST_PRICE))
+        # What rounding takes from x: log_high - x is kept as two numbers, for one may be too short for it.
         x = fma(drift, expiry, log_high)
-        part = x - log_high
-        x_low = ((log_high - (x - part)) + fma(drift, expiry, -part)) + (log_low + drift_low * expiry)
+        less = log_high - x
+        back = less - log_high
+        less_low = (log_high - (less - back)) - (x + back)
+        x_low = (fma(drift, expiry, less) + less_low) + (log_low + drift_low * expiry)
         call_side = x <= 0.0
         a = maximum(absolute(x), LEAST_PRICE)
         a_low = where(call_side, -x_low, x_low)
 
         worth = where(is_call == call_side, 0.0, absolute(intrinsic))
-        time_value = price - worth
+        worth_low = where(is_call == call_side, 0.0, where(intrinsic < 0.0, -intrinsic_low, intrinsic_low))
+        time_value = (price - worth) - worth_low
         left = where(is_call, forward, discounted_strike) - price
         lead = where(call_side, forward, discounted_strike)
         inv_lead = 1.0 / maximum(lead, LEAST_PRICE)

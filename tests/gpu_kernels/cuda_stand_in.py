@@ -21,7 +21,9 @@ from gpu_kernels.engines.engine import Engine
 class DeviceArray(np.ndarray):  # type: ignore[type-arg]
     """A NumPy array that says it is on a device."""
 
-    __cuda_array_interface__ = {"version": 3}  # noqa: RUF012
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"version": 3, "data": (self.ctypes.data, False)}
 
     def get(self) -> Any:
         return np.array(self).view(np.ndarray)
@@ -142,7 +144,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, StandIn]:
     """The CUDA engine over a stand-in for its device."""
     from gpu_kernels.engines import cuda
     from gpu_kernels.engines.cuda import compile as cuda_compile
-    from gpu_kernels.engines.cuda import revaluation, rows
+    from gpu_kernels.engines.cuda import cash_dividends, revaluation, rows
 
     stand_in = StandIn()
 
@@ -155,7 +157,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, StandIn]:
 
     monkeypatch.setattr(cuda_compile.Kernel, "launch", launch)
     monkeypatch.setattr(cuda_compile.Kernel, "registers", lambda kernel: len(kernel.source()))
-    for module in (rows, revaluation):
+    for module in (rows, revaluation, cash_dividends):
         monkeypatch.setattr(module, "cupy", stand_in)
     monkeypatch.setattr(rows, "_pipelines", rows._Pipelines())
     monkeypatch.setattr(rows, "_tables", rows._Tables())

@@ -62,6 +62,36 @@ def corners(rng: np.random.Generator, size: int) -> Grid:
     return Grid(grid.spot, strike, expiry, vol, rate, dividend_yield, grid.is_call)
 
 
+def at_the_switch(rng: np.random.Generator, size: int) -> Grid:
+    """Options within rounding of z1 = 1/2, where formulas change sides, and of carry 1/2."""
+    grid = within_reach(rng, size)
+    total = np.minimum(grid.vol * np.sqrt(grid.expiry), 0.95)
+    vol = total / np.sqrt(grid.expiry)
+    # -|x|/s + s/2 = 1/2 has no solution for s < 1 but x = 0 at s = 1: above it, |x| = s (s - 1) / 2.
+    vol = np.where(rng.random(size) < 0.5, vol + 1.0 / np.sqrt(grid.expiry), vol)
+    total = vol * np.sqrt(grid.expiry)
+    near = rng.choice([0.0, 1.0, -1.0, 2.0, -3.0, 1e3, -1e6], size) * 2.2e-16
+    moneyness = np.maximum(total * (total - 1.0) / 2.0, 0.0) * (1.0 + near) * rng.choice([-1.0, 1.0], size)
+    carried = grid.dividend_yield + (0.5 * (1.0 + near)) / grid.expiry
+    rate = np.where(carried < MOST_RATE, carried, grid.rate)
+    drift = (rate - grid.dividend_yield) * grid.expiry
+    return grid._replace(strike=grid.spot * np.exp(drift + moneyness), vol=vol, rate=rate)
+
+
+def deep_with_a_carry(rng: np.random.Generator, size: int) -> Grid:
+    """Options in the money with a little time value, with intrinsic value that a carry of 0.1 to 3 leaves."""
+    expiry = rng.uniform(2.0, 30.0, size)
+    carry = rng.choice([-1.0, 1.0], size) * rng.uniform(0.1, np.minimum(0.1 * expiry, 3.0))
+    dividend_yield = np.where(carry < 0.0, -carry / expiry + 0.01, 0.01)
+    rate = dividend_yield + carry / expiry
+    vol = rng.uniform(0.01, 0.03, size)
+    spot = 10.0 ** rng.uniform(-1, 1, size)
+    is_call = rng.random(size) < 0.5
+    depth = np.where(is_call, -1.0, 1.0) * rng.uniform(2.0, 5.0, size)
+    strike = spot * np.exp(carry + depth * vol * np.sqrt(expiry))
+    return Grid(spot, strike, expiry, vol, rate, dividend_yield, is_call)
+
+
 def joined(*grids: Grid) -> Grid:
     """One grid after another."""
     return Grid(*(np.concatenate(columns) for columns in zip(*grids, strict=True)))

@@ -87,6 +87,25 @@ def test_expm1(seed: int) -> None:
     assert _ulps(got, exact) < 3.0
 
 
+def test_expm1_parts_add_up_beyond_float64(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([_signed_magnitudes(rng, 1e-18, 1.0, 500), rng.uniform(-20.0, 20.0, 1000), [0.0]])
+
+    @njit(fastmath=FLAGS)
+    def apply(x, high, low):  # type: ignore[no-untyped-def]
+        for i in range(x.size):
+            high[i], low[i] = ops.expm1_parts(x[i])
+
+    high, low = np.empty_like(x), np.empty_like(x)
+    apply(x, high, low)
+    for value, above, below in zip(x, high, low, strict=True):
+        exact = mp.expm1(mp.mpf(float(value)))
+        error = abs(mp.mpf(float(above)) + mp.mpf(float(below)) - exact)
+        assert error < 2e-17 * max(1.0, float(mp.exp(float(value))))
+        assert error < 4e-16 * abs(exact) or exact == 0
+        assert above + below == above
+
+
 def test_log(seed: int) -> None:
     rng = np.random.default_rng(seed)
     near_one = 1.0 + _signed_magnitudes(rng, 1e-15, 0.3, 700)

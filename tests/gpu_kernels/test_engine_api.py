@@ -157,6 +157,44 @@ def test_wrong_out_is_named(engine: gk.Engine) -> None:
         engine.greeks(options, out=gk.PriceResult(np.empty(4), status))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("field", ["spot", "strike", "expiry", "vol", "rate", "dividend_yield"])
+def test_out_apart_from_every_input(engine: gk.Engine, field: str) -> None:
+    """A result written over an input would be read again as that input: refused by both names."""
+    shared = np.full(6, 1.0)
+    options = gk.Options(**(GOOD | {field: shared[:4], "is_call": np.ones(4, dtype=bool)}))
+    status = np.zeros(4, dtype=np.uint8)
+    for price in (shared[:4], shared[2:]):
+        with pytest.raises(gk.InvalidInput, match=f"shares memory with {field}$") as caught:
+            engine.price(options, out=gk.PriceResult(price, status))
+        assert caught.value.field == "out.price"
+    engine.price(options, out=gk.PriceResult(np.empty(4), status))
+
+
+def test_out_apart_from_flags_quotes_and_itself(engine: gk.Engine) -> None:
+    call = np.ones(4, dtype=bool)
+    options = gk.Options(**(GOOD | {"is_call": call}))
+    with pytest.raises(gk.InvalidInput, match=r"out\.status: shares memory with is_call"):
+        engine.price(options, out=gk.PriceResult(np.empty(4), call.view(np.uint8)))
+    quotes = np.full(4, 12.0)
+    with pytest.raises(gk.InvalidInput, match=r"out\.vol: shares memory with price"):
+        engine.implied_vol(options, quotes, out=gk.ImpliedVolResult(quotes, np.zeros(4, dtype=np.uint8)))
+    one = np.empty(4)
+    nine = gk.GreeksResult(*([one] * 9), np.zeros(4, dtype=np.uint8))
+    with pytest.raises(gk.InvalidInput, match=r"out\.\w+: shares memory with out\.\w+"):
+        engine.greeks(options, out=nine)
+
+
+def test_masked_numbers_are_bad_rows_and_masked_flags_are_refused(engine: gk.Engine) -> None:
+    strike = np.ma.array([90.0, 100.0, 110.0], mask=[False, True, False])
+    status = accuracy.host(engine.price(gk.Options(**(GOOD | {"strike": strike}))).status)
+    assert list(status) == [gk.Status.OK, gk.Status.INVALID_INPUT, gk.Status.OK]
+    whole = np.ma.array([90, 100], mask=[True, False])
+    assert np.isnan(gk.Options(**(GOOD | {"strike": whole})).strike[0])
+    with pytest.raises(gk.InvalidInput, match="masked") as caught:
+        gk.Options(**(GOOD | {"is_call": np.ma.array([True, False], mask=[False, True])}))
+    assert caught.value.field == "is_call"
+
+
 def test_unknown_american_method_is_refused(engine: gk.Engine) -> None:
     with pytest.raises(gk.InvalidInput, match="american_method"):
         engine.price(gk.Options(**GOOD), american_method="quick")  # type: ignore[arg-type]

@@ -25,7 +25,8 @@ def truths() -> dict[int, Any]:
 
 def _exact(seed: int, truths: dict[int, Any]) -> tuple[grids.Grid, list[Any], list[Any]]:
     if seed not in truths:
-        grid = grids.everything(np.random.default_rng(seed), ROWS)
+        rng = np.random.default_rng(seed)
+        grid = grids.joined(grids.everything(rng, ROWS), grids.at_the_switch(rng, ROWS // 4))
         pairs = [mpmath_truth.values(mpmath_truth.Option(*row)) for row in zip(*grid, strict=True)]
         truths[seed] = (grid, [value for value, _ in pairs], [scale for _, scale in pairs])
     return truths[seed]

@@ -126,6 +126,43 @@ def test_inputs_beyond_float64_are_refused_not_silent(engine: gk.Engine) -> None
     assert int(accuracy.host(result.status)) == gk.Status.INVALID_INPUT
 
 
+def test_no_value_is_nan_without_a_status(engine: gk.Engine, seed: int) -> None:
+    """Zeros, tiny, ordinary and huge numbers in every combination: NaN and INVALID_INPUT go together."""
+    rng = np.random.default_rng(seed)
+    sizes = np.array([0.0, 1e-308, 1e-200, 1e-30, 1e-5, 1.0, 100.0, 1e30, 1e200, 1.7e308])
+    slopes = np.array([0.0, 0.05, -0.05, 1.0, 100.0, -100.0, 1e10, -1e10, 1e200])
+    spot, strike, expiry, vol = rng.choice(sizes, (4, 40_000))
+    rate, dividend_yield = rng.choice(slopes, (2, 40_000))
+    options = gk.Options(
+        spot=spot, strike=np.where(rng.random(40_000) < 0.3, spot, strike), expiry=expiry, vol=vol,
+        rate=rate, dividend_yield=dividend_yield, is_call=rng.random(40_000) < 0.5,
+    )  # fmt: skip
+    for result in (engine.price(options), engine.greeks(options), engine.implied_vol(options, 1.0)):
+        status = accuracy.host(result.status)
+        for name in type(result).COLUMNS[:-1]:
+            values = accuracy.host(getattr(result, name))
+            # Of a volatility there is none but with status OK.
+            without = status == gk.Status.INVALID_INPUT if name != "vol" else status != gk.Status.OK
+            np.testing.assert_array_equal(np.isnan(values), without, err_msg=name)
+            assert np.isfinite(values[~without]).all(), name
+    ordinary = (rate == 0.0) & (dividend_yield == 0.0) & (spot <= 1e30) & (strike <= 1e30)
+    ordinary &= (vol <= 100.0) & (expiry <= 100.0)
+    assert (accuracy.host(engine.price(options).status)[ordinary] != gk.Status.INVALID_INPUT).all()
+
+
+def test_an_expired_option_on_nothing_has_no_greeks(engine: gk.Engine) -> None:
+    got = _values(engine, spot=0.0, strike=100.0, expiry=0.0, vol=0.2, rate=0.03)
+    assert got == dict.fromkeys(NAMES, 0.0) | {"status": gk.Status.EXPIRED}
+
+
+def test_prices_of_very_different_sizes(engine: gk.Engine) -> None:
+    """A quotient of spot and strike that float64 cannot hold is no reason to refuse the row."""
+    options = gk.Options(spot=[1e300, 1e-290], strike=[1e-290, 1e300], expiry=1.0, vol=0.2)
+    result = engine.price(options)
+    assert list(accuracy.host(result.status)) == [gk.Status.OK] * 2
+    np.testing.assert_allclose(accuracy.host(result.price), [1e300, 0.0], rtol=1e-14)
+
+
 def test_implied_vol_statuses(engine: gk.Engine) -> None:
     forward = 100.0 * exp(-0.02)
     discounted = 90.0 * exp(-0.05)

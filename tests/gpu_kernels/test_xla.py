@@ -96,18 +96,18 @@ def test_sizes_of_one_bucket_share_a_program(engine: gk.Engine) -> None:
     def price(size: int) -> None:
         engine.price(gk.Options(spot=np.linspace(90, 110, size), strike=100.0, expiry=1.0, vol=0.2))
 
-    price(1537)
+    price(6_145)
     before = european.price_rows.traces
-    for size in (1538, 1700, 2000, 2048):
-        assert bucket(size) == 2048
+    for size in (6_146, 7_000, 8_000, 8_192):
+        assert bucket(size) == 8_192
         price(size)
     assert european.price_rows.traces == before
     # Neither does it matter which fields are the same in every row.
     engine.price(
-        gk.Options(spot=100.0, strike=100.0, expiry=np.ones(2000), vol=0.2, is_call=np.ones(2000, bool))
+        gk.Options(spot=100.0, strike=100.0, expiry=np.ones(8_000), vol=0.2, is_call=np.ones(8_000, bool))
     )
     assert european.price_rows.traces == before
-    price(2049)
+    price(8_193)
     assert european.price_rows.traces == before + 1
 
 
@@ -273,6 +273,36 @@ def test_logarithm_near_one(rng: np.random.Generator) -> None:
             exact = mpmath.log(mpmath.mpf(float(one)) / mpmath.mpf(float(other)))
             assert abs(x - exact) <= 6e-16 * abs(exact)
             assert abs(mpmath.mpf(float(y)) + mpmath.mpf(float(z)) - exact) <= 1e-17 * abs(exact) + 1e-17
+
+
+def test_expm1_parts_add_up_beyond_float64(rng: np.random.Generator) -> None:
+    mpmath = pytest.importorskip("mpmath")
+    from gpu_kernels.engines.xla import ops
+    from gpu_kernels.engines.xla.compile import float64
+
+    x = np.concatenate([rng.uniform(-20, 20, 400), rng.normal(0, 1, 200) * 10.0 ** rng.uniform(-15, 0, 200)])
+    with float64():
+        high, low = (np.asarray(part) for part in jax.jit(ops.expm1_parts)(x))
+    with mpmath.workdps(50):
+        for one, above, below in zip(x, high, low, strict=True):
+            exact = mpmath.expm1(mpmath.mpf(float(one)))
+            error = abs(mpmath.mpf(float(above)) + mpmath.mpf(float(below)) - exact)
+            assert error < 2e-17 * max(1.0, float(np.exp(one)))
+
+
+def test_a_decision_is_the_same_wherever_it_is_used(engine: gk.Engine, rng: np.random.Generator) -> None:
+    """XLA computes z1 anew in each of its loops: one other rounding, and a price was off by its spot."""
+    grid = grids.at_the_switch(rng, 100_000)
+    options = gk.Options(**grid._asdict())
+    found, wanted = engine.greeks(options), gk.engine("reference").greeks(options)
+    scale = np.maximum(grid.spot, grid.strike)
+    for price in (found.price, engine.price(options).price):
+        assert (np.abs(price - wanted.price) <= 2e-14 * scale).all()
+    for name in ("delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm"):
+        one, other = getattr(found, name), getattr(wanted, name)
+        assert (np.abs(one - other) <= 1e-9 * np.maximum(np.abs(other), 1e-3 * np.abs(other).max())).all(), (
+            name
+        )
 
 
 def test_exponentials(rng: np.random.Generator) -> None:

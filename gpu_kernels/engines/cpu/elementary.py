@@ -100,6 +100,43 @@ def expm1(x):  # type: ignore[no-untyped-def]
 
 
 @inline
+def expm1_parts(x):  # type: ignore[no-untyped-def]
+    """e^x - 1 as the sum of two numbers, to 56 bits of the larger of 1 and e^x."""
+    clamped = min(max(x, EXP_LOWEST), EXP_HIGHEST)
+    shifted = clamped * LOG2_E + ROUNDER
+    n = shifted - ROUNDER
+    whole = clamped - n * LN2_HIGH
+    r = whole - n * LN2_LOW
+    r_low = (whole - r) - n * LN2_LOW
+    r2 = r * r
+    r2_low = fma(r, r, -r2)
+    r4 = r2 * r2
+    # As in _exp_parts, less the terms r and r^2 / 2, which are added with what rounding takes from them.
+    low = (
+        1.1102230246251565e-16
+        + r * 0.16666666666666669
+        + r2 * (0.04166666666662413 + r * 0.008333333333330062)
+    )
+    high = (
+        0.0013888888917213717
+        + r * 0.00019841269863053618
+        + r2 * (2.4801521295954376e-05 + r * 2.7557268459997064e-06)
+        + r4 * (2.7620088445409746e-07 + r * 2.510038549551032e-08)
+    )
+    half = 0.5 * r2
+    m = r + half
+    m_low = (half - (m - r)) + (0.5 * r2_low + r2 * (low + r4 * high) + r_low * (1.0 + m))
+    scale = from_bits((to_bits(shifted) << 52) + ONE_BITS)
+    moved = scale - 1.0
+    grown = scale * m
+    total = moved + grown
+    back = total - moved
+    total_low = ((moved - (total - back)) + (grown - back)) + scale * m_low
+    result = total + total_low
+    return result, total_low - (result - total)
+
+
+@inline
 def nearest_power(a, b):  # type: ignore[no-untyped-def]
     """a * 2^-n and n, 2^n being about a / b: the first is within a factor 2^0.59 of b."""
     n_bits = (to_bits(a) - to_bits(b) + HALF_ULP_OF_EXPONENT) >> 52

@@ -75,7 +75,9 @@ def greeks_rows(  # type: ignore[no-untyped-def]
             spot[i], strike[i], expiry[i], vol[i], rate[i], dividend_yield[i], is_call[i]
         )
         state = _row_status(spot[i], strike[i], expiry[i], vol[i], rate[i], dividend_yield[i])
-        state = state if value - value == 0.0 else INVALID_INPUT
+        # Infinite or NaN as soon as one of them is: inputs so large that a value is out of range.
+        total = value + v1 + v2 + v3 + v4 + v5 + v6 + v7 + v8
+        state = state if total - total == 0.0 else INVALID_INPUT
         # Adding NaN is cheaper than nine selections.
         mark = NAN if state == INVALID_INPUT else 0.0
         price[i] = value + mark

@@ -6,13 +6,14 @@ import math
 import sys
 
 from gpu_kernels.engines.cpu.compile import inline
-from gpu_kernels.engines.cpu.elementary import exp, expm1, fma, log, log_ratio, log_ratio_parts
+from gpu_kernels.engines.cpu.elementary import exp, expm1, expm1_parts, fma, log, log_ratio, log_ratio_parts
 from gpu_kernels.formulas.mills import mills_one
 
 __all__ = [
     "absolute",
     "exp",
     "expm1",
+    "expm1_parts",
     "fma",
     "function",
     "log",
@@ -22,6 +23,7 @@ __all__ = [
     "minimum",
     "ndtr",
     "npdf",
+    "rounded",
     "sqrt",
     "where",
 ]
@@ -48,6 +50,12 @@ def absolute(x):  # type: ignore[no-untyped-def]
 def where(condition, yes, no):  # type: ignore[no-untyped-def]
     """yes if condition else no; both are computed."""
     return yes if condition else no
+
+
+@inline
+def rounded(x):  # type: ignore[no-untyped-def]
+    """x itself: a kernel computes it once."""
+    return x
 
 
 @inline

@@ -117,7 +117,9 @@ def greeks_rows(  # type: ignore[no-untyped-def]
         call = flag_entry(is_call, one_is_call, varies, 6, i)
         value, v1, v2, v3, v4, v5, v6, v7, v8 = _price_and_greeks(s, k, t, v, r, q, call)
         state = _row_status(s, k, t, v, r, q)
-        state = where(value - value == 0.0, state, INVALID_INPUT)
+        # Infinite or NaN as soon as one of them is: inputs so large that a value is out of range.
+        total = value + v1 + v2 + v3 + v4 + v5 + v6 + v7 + v8
+        state = where(total - total == 0.0, state, INVALID_INPUT)
         # Adding NaN is cheaper than nine selections.
         mark = where(state == INVALID_INPUT, not_a_number(), 0.0)
         price[i] = value + mark

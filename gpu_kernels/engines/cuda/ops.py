@@ -14,6 +14,7 @@ function = device
 
 exp = primitive("exp({0})")
 expm1 = primitive("expm1({0})")
+expm1_parts = primitive("expm1_as_parts({0})", results=2)
 log = primitive("log({0})")
 log_ratio = primitive("log_of_ratio({0}, {1})")
 log_ratio_parts = primitive("log_of_ratio_parts({0}, {1})", results=2)
@@ -22,6 +23,8 @@ absolute = primitive("fabs({0})")
 minimum = primitive("smaller({0}, {1})")
 maximum = primitive("larger({0}, {1})")
 fma = primitive("fma({0}, {1}, {2})")
+# A kernel computes it once.
+rounded = primitive("({0})")
 ndtr = primitive("normcdf({0})")
 
 

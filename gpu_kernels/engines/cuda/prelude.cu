@@ -81,6 +81,38 @@ __device__ __forceinline__ double atanh_series(double v) {
 #define LN2_HIGH 0.6931471803691238
 #define LN2_LOW 1.9082149292705877e-10
 
+// e^x - 1 as a float64 and what that leaves of it: 56 bits of the larger of 1 and e^x. Down to e^-708 and up to e^709.
+__device__ __forceinline__ STD::pair<double, double> expm1_as_parts(double x) {
+  const double clamped = fmin(fmax(x, -708.0), 709.0);
+  const double n = rint(clamped * 1.4426950408889634);
+  const double whole = fma(-n, LN2_HIGH, clamped);
+  const double r = fma(-n, LN2_LOW, whole);
+  const double r_low = fma(-n, LN2_LOW, whole - r);
+  const double r2 = r * r;
+  const double r2_low = fma(r, r, -r2);
+  double p = 2.510038549551032e-08;
+  p = fma(p, r, 2.7620088445409746e-07);
+  p = fma(p, r, 2.7557268459997064e-06);
+  p = fma(p, r, 2.4801521295954376e-05);
+  p = fma(p, r, 0.00019841269863053618);
+  p = fma(p, r, 0.0013888888917213717);
+  p = fma(p, r, 0.008333333333330062);
+  p = fma(p, r, 0.04166666666662413);
+  p = fma(p, r, 0.16666666666666669);
+  p = fma(p, r, 1.1102230246251565e-16);
+  const double half = 0.5 * r2;
+  const double m = r + half;
+  const double m_low = (half - (m - r)) + fma(r2, p, fma(0.5, r2_low, r_low * (1.0 + m)));
+  const double scale = __longlong_as_double(((long long)n + 1023LL) << 52);
+  const double moved = scale - 1.0;
+  const double grown = scale * m;
+  const double total = moved + grown;
+  const double back = total - moved;
+  const double total_low = fma(scale, m_low, (moved - (total - back)) + (grown - back));
+  const double result = total + total_low;
+  return STD::make_pair(result, total_low - (result - total));
+}
+
 // log(a/b): the difference of the scaled a and b is exact, and log is 2 atanh of difference over sum. Shorter than
 // CUDA's log, and accurate where a is close to b.
 __device__ __forceinline__ double log_of_ratio(double a, double b) {

@@ -34,8 +34,10 @@ def greeks(columns: Columns, out: GreeksResult) -> None:
 
 
 def _hide_bad_rows(out: PriceResult | GreeksResult) -> None:
-    finite = np.isfinite(out.price)
-    out.status[~finite] = Status.INVALID_INPUT
+    values = out.columns()[:-1]
+    # Inputs so large that a value is out of range.
+    with np.errstate(all="ignore"):
+        out.status[~np.isfinite(sum(values))] = Status.INVALID_INPUT
     bad = out.status == Status.INVALID_INPUT
-    for array in out.columns()[:-1]:
+    for array in values:
         array[bad] = np.nan

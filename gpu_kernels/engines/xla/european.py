@@ -46,7 +46,8 @@ def _priced_with_greeks(*columns: Any) -> tuple[Any, ...]:
 
 def _finished(columns: tuple[Any, ...], values: tuple[Any, ...]) -> tuple[Any, ...]:
     status = _row_status(*columns[:6])
-    status = jnp.where(jnp.isfinite(values[0]), status, INVALID_INPUT)
+    # Inputs so large that a value is out of range.
+    status = jnp.where(jnp.isfinite(sum(values)), status, INVALID_INPUT)
     bad = status == INVALID_INPUT
     return (*(jnp.where(bad, jnp.nan, value) for value in values), status.astype(jnp.uint8))
 

@@ -1,4 +1,4 @@
-"""The primitives of the XLA engine. All but `log_ratio_parts` can be differentiated."""
+"""The primitives of the XLA engine. All but `log_ratio_parts` and `expm1_parts` can be differentiated."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ LN2_HIGH = 0.6931471803691238
 LN2_LOW = 1.9082149292705877e-10
 INV_SQRT_2PI = 0.3989422804014327
 LOG2_E = 1.4426950408889634
+# A quotient out of this range or its inverse may have lost digits, or all of them.
+LEAST_RATIO = 1e-300
 # exp(-708) is the smallest result whose power of two can be built in the exponent field.
 EXP_LOWEST, EXP_HIGHEST = -708.0, 709.0
 ONE_BITS = 0x3FF0000000000000
@@ -84,6 +86,43 @@ def _expm1_slope(values: Any, tangents: Any) -> Any:
     return expm1(values[0]), exp(values[0]) * tangents[0]
 
 
+def expm1_parts(x: Any) -> tuple[Any, Any]:
+    """e^x - 1 as the sum of two numbers, to 56 bits of the larger of 1 and e^x."""
+    clamped = jnp.minimum(jnp.maximum(x, EXP_LOWEST), EXP_HIGHEST)
+    n = jnp.round(clamped * LOG2_E)
+    whole = clamped - n * LN2_HIGH
+    r = whole - n * LN2_LOW
+    r_low = (whole - r) - n * LN2_LOW
+    r2 = r * r
+    tail: Any = EXP[-1]
+    for coefficient in (*EXP[-2:0:-1], EXP[0] - 0.5):
+        tail = tail * r + coefficient
+    half = 0.5 * r2
+    m = r + half
+    m_low = (half - (m - r)) + (0.5 * fma(r, r, -r2) + r2 * tail + r_low * (1.0 + m))
+    scale = jax.lax.bitcast_convert_type((n.astype(jnp.int64) << 52) + ONE_BITS, jnp.float64)
+    moved = scale - 1.0
+    grown = scale * m
+    total = moved + grown
+    back = total - moved
+    total_low = ((moved - (total - back)) + (grown - back)) + scale * m_low
+    result = total + total_low
+    return result, total_low - (result - total)
+
+
+@jax.custom_jvp
+def rounded(x: Any) -> Any:
+    """x itself, out of which no compiler makes a fused product and sum."""
+    # XLA computes cheap values anew in each of its loops, fused with what follows there or not, so that two
+    # loops may take different sides of one decision. A selection in between cannot be fused.
+    return jnp.where(x != 0.0, x, 0.0)
+
+
+@rounded.defjvp
+def _rounded_slope(values: Any, tangents: Any) -> Any:
+    return rounded(values[0]), tangents[0]
+
+
 def log_ratio(a: Any, b: Any) -> Any:
     """log(a / b), relative accuracy also where a is close to b: XLA's own log1p loses two digits there."""
     u = (a - b) / (a + b)
@@ -93,7 +132,10 @@ def log_ratio(a: Any, b: Any) -> Any:
     small = jnp.where(near, u, 0.0)
     v = small * small
     series = 2.0 * small + small * (v * _series(v))
-    return jnp.where(near, series, jnp.log(jnp.where(near, 1.0, a / b)))
+    ratio = a / b
+    inside = (ratio > LEAST_RATIO) & (ratio < 1.0 / LEAST_RATIO)
+    far = jnp.where(inside, jnp.log(jnp.where(near | ~inside, 1.0, ratio)), jnp.log(a) - jnp.log(b))
+    return jnp.where(near, series, far)
 
 
 def log_ratio_parts(a: Any, b: Any) -> tuple[Any, Any]:

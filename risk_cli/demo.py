@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -23,17 +20,12 @@ from risk_cli.extras import extra_needed
 from risk_cli.screen import alert_line, plain_lines, render, timing_line
 
 if TYPE_CHECKING:
-    from market_sim.settings import MarketSimSettings
-    from risk_cli.processes import Child, Children
+    from risk_cli.local_system import Addresses, LocalSystem
     from risk_client import BookClient
     from service_kit.kafka.consumer import Consumer
     from service_kit.kafka.settings import KafkaSettings
     from service_kit.lifecycle import Stop
 
-PORTFOLIOS = 4
-POSITIONS = 60
-HISTORY_YEARS = 3.0
-START_WITHIN_S = 90.0
 SCREEN_EVERY_S = 0.2
 LINES_EVERY_S = 2.0
 
@@ -62,63 +54,34 @@ class Demo:
 
     def run(self) -> None:
         """Starts everything, shows it, ends everything."""
-        from market_sim.settings import MarketSimSettings
-        from risk_cli.processes import Children
-        from risk_cli.settings import loaded
+        from risk_cli.local_system import LocalSystem
 
-        settings = loaded(MarketSimSettings)
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gpu-risk-demo-")))
-            kafka = self._broker(stack, settings.kafka)
-            _say(f"broker at {kafka.bootstrap}; starting book_service and risk_service")
-            children = stack.enter_context(Children(folder))
-            environment = _environment(kafka)
-            book, risk = _start_services(children, settings, environment, folder)
-            for child in (book, risk):
-                children.wait_until_listening(child, self.stop, START_WITHIN_S)
-            if not self.stop.is_set():
-                _put_portfolios(settings, risk.address)
-                # The market opens last: no tick should have to wait for a service to start.
-                children.start("feed", "feed", environment)
-                self._show(stack, children, kafka, settings, book.address)
+        with LocalSystem(_say) as system:
+            addresses = system.start(self.stop)
+            if addresses is not None:
+                self._show(system, addresses)
         self._summary()
 
-    def _broker(self, stack: ExitStack, kafka: KafkaSettings) -> KafkaSettings:
-        from service_kit.kafka.admin import ensure_topics
-        from service_kit.kafka.embedded import EmbeddedBroker
-
-        if kafka.is_embedded:
-            return stack.enter_context(EmbeddedBroker()).settings(kafka)
-        ensure_topics(kafka)
-        return kafka
-
-    def _show(
-        self,
-        stack: ExitStack,
-        children: Children,
-        kafka: KafkaSettings,
-        settings: MarketSimSettings,
-        book_address: str,
-    ) -> None:
+    def _show(self, system: LocalSystem, addresses: Addresses) -> None:
         from market_sim.universe import UNIVERSE
         from risk_client import BookClient
 
-        consumer = stack.enter_context(_screen_consumer(kafka))
-        books = stack.enter_context(BookClient(book_address))
-        symbols = [one.symbol for one in UNIVERSE[: settings.feed.underlyings]]
-        if not sys.stdout.isatty():
-            for _ in self._turns(children, consumer, books, symbols, LINES_EVERY_S):
-                for line in (*plain_lines(self.view), timing_line(self.view)):
-                    print(line, flush=True)
-            return
-        console = Console()
-        with Live(console=console, screen=True, auto_refresh=False) as live:
-            for _ in self._turns(children, consumer, books, symbols, SCREEN_EVERY_S):
-                live.update(render(self.view, "gpu-risk demo — Ctrl-C ends it", console.width), refresh=True)
+        symbols = [one.symbol for one in UNIVERSE[: system.settings.feed.underlyings]]
+        with _screen_consumer(addresses.kafka) as consumer, BookClient(addresses.book) as books:
+            if not sys.stdout.isatty():
+                for _ in self._turns(system, consumer, books, symbols, LINES_EVERY_S):
+                    for line in (*plain_lines(self.view), timing_line(self.view)):
+                        print(line, flush=True)
+                return
+            console = Console()
+            with Live(console=console, screen=True, auto_refresh=False) as live:
+                for _ in self._turns(system, consumer, books, symbols, SCREEN_EVERY_S):
+                    title = "gpu-risk demo — Ctrl-C ends it"
+                    live.update(render(self.view, title, console.width), refresh=True)
 
     def _turns(
         self,
-        children: Children,
+        system: LocalSystem,
         consumer: Consumer[bytes],
         books: BookClient,
         symbols: list[str],
@@ -127,7 +90,7 @@ class Demo:
         """Takes in what arrives; one turn for each time that something should be shown."""
         shown_at = float("-inf")
         while not self.stop.is_set() and time.monotonic() < self._ends_at:
-            children.check()
+            system.check()
             for message in consumer.poll(500, 0.05):
                 self._take(message.record.topic, message.value)
             if self.seconds and self._ends_at == float("inf") and self.view.ready:
@@ -165,39 +128,6 @@ class Demo:
         )
         for line in plain_lines(view):
             print(f"summary: {line}")
-
-
-def _environment(kafka: KafkaSettings) -> dict[str, str]:
-    return {
-        "GPU_RISK_KAFKA_BOOTSTRAP": kafka.bootstrap,
-        "GPU_RISK_KAFKA_FETCH_WAIT_MS_MAX": str(kafka.fetch_wait_ms_max),
-        "GPU_RISK_GRPC_PORT": "0",
-        "GPU_RISK_LOG_LEVEL": "warning",
-    }
-
-
-def _start_services(
-    children: Children, settings: MarketSimSettings, environment: dict[str, str], folder: Path
-) -> tuple[Child, Child]:
-    from market_sim.wiring import market_feed, write_history
-
-    instruments = market_feed(settings.feed).market.underlyings
-    ticks = ",".join(f"{one.symbol}:{one.tick:g}:{one.spot:g}" for one in instruments)
-    book = children.start("book_service", "book", environment | {"GPU_RISK_BOOK_INSTRUMENTS": ticks})
-    history = folder / "history.csv"
-    write_history(settings.feed, history, HISTORY_YEARS)
-    risk = children.start("risk_service", "serve", environment | {"GPU_RISK_RISK_HISTORY": str(history)})
-    return book, risk
-
-
-def _put_portfolios(settings: MarketSimSettings, address: str) -> None:
-    from market_sim.wiring import market_feed
-    from risk_client import RiskClient
-
-    with RiskClient(address) as client:
-        for portfolio in market_feed(settings.feed).portfolios(PORTFOLIOS, POSITIONS):
-            client.put_portfolio(portfolio)
-    _say(f"{PORTFOLIOS} portfolios of {POSITIONS} positions put; opening the market")
 
 
 def _screen_consumer(kafka: KafkaSettings) -> Consumer[bytes]:

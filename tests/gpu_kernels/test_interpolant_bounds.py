@@ -8,7 +8,7 @@ from scenario_books import fresh_rng
 
 import gpu_kernels as gk
 from gpu_kernels.american_book import TOLERANCE, AmericanBook
-from gpu_kernels.revaluation import shocks
+from gpu_kernels.revaluation import position_pnl, shocks
 from gpu_kernels.shocked_options import repriced_pnl
 
 COUNT = 16
@@ -146,3 +146,32 @@ def test_the_bound_is_of_what_is_seen_and_left_out(engine: gk.Engine) -> None:
         assert held.error >= last
         last = held.error
     assert last > 1e-3 + 1e-4
+
+
+@pytest.mark.parametrize("rates", [False, True])
+@pytest.mark.parametrize("kind", [columns, short, rate_near_yield, low_vols, at_the_boundary])
+def test_values_from_interpolated_boundaries_are_within_their_tolerance(
+    engine: gk.Engine, rng: np.random.Generator, kind: object, rates: bool
+) -> None:
+    """What `revalue` itself does under many scenarios that move vols and rates, against single prices."""
+    moves = engine.module("american_moves")
+    given = kind(rng)
+    book = gk.Portfolio(gk.Options(**given, american=True), 1.0, underlying=0)
+    size, vol, rate = [(0.03, 0.01, 0.001), (0.1, 0.05, 0.004), (0.03, 0.1, 0.0002)][int(rng.integers(3))]
+    count = 260
+    scenarios = gk.Scenarios(
+        rng.normal(0.0, size, (count, 1)),
+        rng.normal(0.0, vol, (count, 1)),
+        rate_change=rng.normal(0.0, rate, count) if rates else 0.0,
+        elapsed=float(rng.choice([0.0, 1 / 252])),
+    )
+    moved = shocks(book, scenarios)
+    wanted, found = np.empty((COUNT, count)), np.empty((COUNT, count))
+    repriced_pnl(engine, book, moved, wanted)
+    lost = moves.moved_pnl(engine, book, moved, found)
+    kept = np.setdiff1d(np.arange(COUNT), lost)
+    error = np.abs(found - wanted)[kept].max(axis=1, initial=0.0) / 100.0
+    print(kind.__name__, given, lost, error)
+    assert (error <= moves.TOLERANCE).all()
+    assert np.array_equal(position_pnl(engine, book, scenarios)[kept], found[kept])
+    assert position_pnl(engine, book, scenarios)[lost] == pytest.approx(wanted[lost], abs=1e-9)

@@ -1,13 +1,15 @@
 """American rows under scenarios that move vols and rates: boundaries interpolated between a few solved ones.
 
-The boundary of an option is smooth in log vol and rate. So it is solved on a grid of both that spans the
-scenarios, and the boundary of each scenario is a tensor of Chebyshev polynomials through the grid; the
-premium integral is then taken from it as from a solved one. Every option is priced exactly in a few of its
-scenarios, among them those of its lowest and highest vol and rate. Where that shows an error above TOLERANCE
-of its spot, or the last coefficients do not vanish, every scenario of the option is priced exactly.
+The boundary of an option is smooth in log vol and in the rate or its logarithm. So it is solved on a grid of
+both that spans the scenarios, and the boundary of each scenario is a tensor of Chebyshev polynomials through
+the grid; the premium integral is then taken from it as from a solved one. The last coefficients bound what
+the tensor misses, and by the integral's derivative what that does to a value at any spot. Rows whose bound is
+above TOLERANCE of their spot go on to a finer grid, and from the finest to single prices.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +40,6 @@ from gpu_kernels.engines.cpu.compile import kernel
 from gpu_kernels.engines.cpu.threads import workers
 from gpu_kernels.engines.engine import Engine
 from gpu_kernels.formulas.american_tables import SCHEMES, angles
-from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.revaluation import Shocks
 from gpu_kernels.scenarios import VOL_FLOOR
@@ -50,23 +51,24 @@ Integers = NDArray[np.int64]
 METHOD = "accurate"
 # Angles of the premium integral and their crowding, as in single prices.
 PREMIUM = (SCHEMES[METHOD].premium, 1)
-# Solved boundaries along log vol and along the rate; a side that does not move has one.
-VOL_NODES = 8
-RATE_NODES = 5
+# Solved boundaries along log vol and along the rate; a side that does not move has one. What the first pair
+# of numbers does not do for goes on to the next.
+LEVELS = ((5, 4), (7, 6), (8, 10))
+VOL_NODES, RATE_NODES = LEVELS[-1]
 # Fewer scenarios than this many times the boundaries are priced one by one.
 WORTHWHILE = 3
-# Largest error accepted in the scenarios that are checked, as a part of spot.
-TOLERANCE = 1e-7
-# Scenarios checked beside those of the lowest and highest vol and rate.
-CHECKS = 4
-# The last coefficients of log(X/B), as they are in it: the premium's error is of their square.
-TAIL = 1e-2
+# Rows whose error bound is larger, as a part of spot, are priced one by one.
+TOLERANCE = 1e-6
 TWO_BOUNDARIES = 2.0
 # Scenarios whose vols are held at once.
 SCENARIOS_AT_ONCE = 4096
 BLOCK_ROWS = 2 * LANES
 WORK_ROWS = 16
 MOST_PRODUCTS = VOL_NODES * RATE_NODES
+# Keeps the logarithm of a rate a number where it is not used.
+SMALLEST_RATE = 1e-300
+# Stands for a spot of 0 in quotients.
+SMALLEST = 1e-290
 # Products that are added at once, the last few with coefficients of 0.
 GROUP = 4
 
@@ -79,28 +81,46 @@ rate_rows = stack((RATE_NODES + 2) * LANES)
 
 def moved_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> Integers:
     """Write P&L (P, S) through interpolated boundaries; returns the rows it is not good enough for."""
-    counts = (
-        VOL_NODES if shocks.vol_change.any() or shocks.surface is not None else 1,
-        RATE_NODES if shocks.rate_change is not None else 1,
-    )
-    every = np.arange(portfolio.options)
-    if shocks.scenarios < WORTHWHILE * counts[0] * counts[1]:
-        return every
+    vols_move = bool(shocks.vol_change.any()) or shocks.surface is not None
     rates = np.zeros(shocks.scenarios) if shocks.rate_change is None else shocks.rate_change
     lost = kinked_in_rate(portfolio, float(rates.min()), float(rates.max()))
+    left = np.flatnonzero(~lost)
     today = engine.price(options_of(portfolio)).price
+    for vol_nodes, rate_nodes in LEVELS:
+        counts = (vol_nodes if vols_move else 1, rate_nodes if shocks.rate_change is not None else 1)
+        if not left.size or shocks.scenarios < WORTHWHILE * counts[0] * counts[1]:
+            break
+        left = left[_on_grid(portfolio, shocks, rates, counts, today, left, out)]
+    lost[left] = True
+    return np.flatnonzero(lost)
+
+
+def _on_grid(
+    portfolio: Portfolio,
+    shocks: Shocks,
+    rates: Floats,
+    counts: tuple[int, int],
+    today: Floats,
+    rows: Integers,
+    out: Floats,
+) -> NDArray[np.bool_]:
+    """Write the P&L of some rows; which of them need more boundaries than ``counts``."""
+    wrong = np.zeros(len(rows), dtype=bool)
 
     def work(start: int, stop: int) -> None:
-        part = portfolio.rows(every[start:stop])
-        own = shocks.of_rows(every[start:stop])
-        lost[start:stop] |= _block(engine, part, own, rates, counts, today[start:stop], out[start:stop])
+        own = rows[start:stop]
+        pnl = np.empty((len(own), shocks.scenarios))
+        bad = _block(portfolio.rows(own), shocks.of_rows(own), rates, counts, today[own], pnl)
+        good = ~bad
+        wrong[start:stop] = bad
+        wrong[start:stop][good] = np.isnan(pnl[good]).any(axis=1)
+        out[own[good]] = pnl[good]
 
-    workers().run(portfolio.options, work, BLOCK_ROWS)
-    return np.flatnonzero(lost | np.isnan(out).any(axis=1))
+    workers().run(len(rows), work, BLOCK_ROWS)
+    return wrong
 
 
 def _block(
-    engine: Engine,
     part: Portfolio,
     shocks: Shocks,
     rates: Floats,
@@ -108,7 +128,7 @@ def _block(
     today: Floats,
     out: Floats,
 ) -> NDArray[np.bool_]:
-    """P&L of a few rows; which of them are to be priced exactly."""
+    """Write the P&L of a few rows; of those for which this grid will not do, which it says, nothing."""
     spans = [
         slice(start, start + SCENARIOS_AT_ONCE) for start in range(0, shocks.scenarios, SCENARIOS_AT_ONCE)
     ]
@@ -118,21 +138,36 @@ def _block(
         low, high = np.minimum(low, vols.min(axis=1)), np.maximum(high, vols.max(axis=1))
     left = np.maximum(part.expiry - shocks.elapsed, 0.0)
     given = (part.spot, part.strike, left, low, part.rate, part.dividend_yield, part.is_call)
-    columns = tuple(map(plain, given))
-    ends = (np.log(low), np.log(high), part.rate + rates.min(), part.rate + rates.max())
-    coefficients, lost = _boundaries(columns, ends, counts)
+    columns: tuple[Any, ...] = tuple(map(plain, given))
+    least, most = part.rate + rates.min(), part.rate + rates.max()
+    # The boundary is smoother in the logarithm of the rate, and for a call above its yield, than in the rate.
+    in_logs = (least > 0.0) & (~part.is_call | (least > part.dividend_yield))
+    ends = (np.log(low), np.log(high), _rate_place(least, in_logs), _rate_place(most, in_logs))
+    coefficients, bound = _boundaries(columns, ends, in_logs, counts)
+    # In units of today's spot: a call's is the shocked spot, at most.
+    highest = np.exp(shocks.spot_return.max(axis=1))[part.underlying]
+    bound *= np.where(part.is_call, highest, np.divide(part.strike, np.maximum(part.spot, SMALLEST)))
+    good = np.flatnonzero(bound <= TOLERANCE)
+    lost = ~(bound <= TOLERANCE)
+    if not good.size:
+        return lost
+    if good.size < part.options:
+        part, shocks, coefficients = part.rows(good), shocks.of_rows(good), coefficients[good]
+        columns = tuple(np.ascontiguousarray(column[good]) for column in columns)
+        ends = (ends[0][good], ends[1][good], ends[2][good], ends[3][good])
+        in_logs, today = in_logs[good], today[good]
     blocks = -(-part.options // LANES)
     filled = np.minimum(np.arange(blocks * LANES), part.options - 1)
     middles = ((ends[0] + ends[1]) / 2.0, (ends[2] + ends[3]) / 2.0)
     halves = (chebyshev.inverse_half(ends[1] - ends[0]), chebyshev.inverse_half(ends[3] - ends[2]))
-    scales = np.stack((middles[0], halves[0], middles[1], halves[1]))
+    scales = np.stack((middles[0], halves[0], middles[1], halves[1], in_logs.astype(np.float64)))
     rule = angles(*PREMIUM)
     wide = -coefficients.shape[1] % GROUP
     padded = np.pad(coefficients, ((0, 0), (0, wide), (0, 0)))
     packed = np.ascontiguousarray(
         padded[filled].reshape(blocks, LANES, *padded.shape[1:]).transpose(0, 3, 2, 1)
     )
-    packed_scales = np.ascontiguousarray(scales[:, filled].reshape(4, blocks, LANES).transpose(1, 0, 2))
+    packed_scales = np.ascontiguousarray(scales[:, filled].reshape(5, blocks, LANES).transpose(1, 0, 2))
     power = np.pad(
         chebyshev.orders(*counts)[:, _used(counts)], ((0, 0), (0, packed.shape[2] - coefficients.shape[1]))
     )
@@ -155,11 +190,13 @@ def _block(
             LANES,
             piece,
         )
-        out[:, span] = piece
-    lost |= _wrong(engine, part, shocks, rates, out)
-    out -= today[:, None]
-    out *= (part.quantity * part.multiplier)[:, None]
+        out[good, span] = (piece - today[:, None]) * (part.quantity * part.multiplier)[:, None]
     return lost
+
+
+def _rate_place(rate: Floats, in_logs: NDArray[np.bool_]) -> Floats:
+    """Where a rate lies along its side of the grid: its logarithm, or itself."""
+    return np.where(in_logs, np.log(np.where(in_logs, rate, 1.0)), rate)
 
 
 def _vols(part: Portfolio, shocks: Shocks, span: slice) -> Floats:
@@ -177,12 +214,20 @@ def _vols(part: Portfolio, shocks: Shocks, span: slice) -> Floats:
 
 
 def _boundaries(
-    columns: tuple[NDArray[np.generic], ...], ends: tuple[Floats, ...], counts: tuple[int, int]
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Coefficients (P, M, 1 + angles) of the boundary at expiry and at the angles; rows they do not fit."""
+    columns: tuple[NDArray[np.generic], ...],
+    ends: tuple[Floats, ...],
+    in_logs: NDArray[np.bool_],
+    counts: tuple[int, int],
+) -> tuple[Floats, Floats]:
+    """Coefficients (P, M, 1 + angles) of the boundary at expiry and at the angles; the bound of their error.
+
+    The bound (P,) is that of the value in units of the put's strike, taking what the coefficients leave out
+    to be no more than their last ones.
+    """
     number, every = len(ends[0]), counts[0] * counts[1]
     log_vols = chebyshev.scaled_nodes(counts[0], ends[0], ends[1])
-    rates = chebyshev.scaled_nodes(counts[1], ends[2], ends[3])
+    places = chebyshev.scaled_nodes(counts[1], ends[2], ends[3])
+    rates = np.where(in_logs[:, None], np.exp(np.where(in_logs[:, None], places, 0.0)), places)
     grid = [np.repeat(column, every) for column in columns]
     grid[3] = np.repeat(np.exp(log_vols), counts[1], axis=1).reshape(-1)
     grid[4] = np.tile(rates, (1, counts[0])).reshape(-1)
@@ -192,55 +237,44 @@ def _boundaries(
     power, used = chebyshev.orders(*counts), _used(counts)
     matrix = chebyshev.mixed(*counts)
     coefficients = np.einsum("mn,pnk->pmk", matrix, values.reshape(number, every, -1), optimize=True)
-    tail = np.zeros(number)
-    for order in power:
-        if order.any():
-            last = np.abs(coefficients[:, order == order.max()]).sum(axis=1).max(axis=1)
-            tail = np.maximum(tail, last)
     usable, kind = (rows[:, place].reshape(number, every) for place in (USABLE, KIND))
     # Where no node has a boundary none is read: such a row is not exercised early in any scenario.
     mixed = (usable != usable[:, :1]).any(axis=1) | (kind == TWO_BOUNDARIES).any(axis=1)
-    return coefficients[:, used], np.asarray(mixed | ~(tail <= TAIL))
+    missing = np.abs(coefficients[:, ~used]).sum(axis=1)
+    for order in power:
+        if order.any():
+            missing += np.abs(coefficients[:, order == order.max()]).sum(axis=1)
+    bound = np.where(usable[:, 0] > 0.5, _premium_bound(rows, missing), 0.0)
+    return coefficients[:, used], np.where(mixed | np.isnan(bound), np.inf, bound)
+
+
+def _premium_bound(rows: Floats, missing: Floats) -> Floats:
+    """What an error of the boundary can do to a value at any spot (P,), as a part of the put's strike.
+
+    ``missing`` (P, 1 + angles) is that of log B at expiry and of h = log(X/B) at the angles. The premium is
+    an integral over u of r e^(−ru) N(−d−) − q S e^(−qu) N(−d+); its derivative to log B at u is
+    e^(−ru) (r − qB) φ(d−) / (vol √u), and φ is at most 1/√(2π). An integrand can change by no more than
+    e^(−ru) |r − qB|. Exercise at a wrong spot costs ½ Γ S² of the square, and Γ S² = 2 (r − qB) / vol² there.
+    """
+    number = len(missing)
+    rule = angles(*PREMIUM)
+    expiry, vol, rate, dividend, log_x = (
+        rows[:, place].reshape(number, -1, 1) for place in (EXPIRY, VOL, RATE, YIELD, LOG_X)
+    )
+    boundary = np.exp(log_x - rows[:, STATE:].reshape(number, -1, len(rule.weight)))
+    gain = np.abs(rate - dividend * boundary)
+    square = np.square(rule.cosine)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = missing[:, None, 1:] / (np.sqrt(2.0 * np.pi * expiry) * vol * rule.cosine)
+        change = gain * np.exp(-rate * expiry * square) * expiry * np.minimum(moved, 1.0) * rule.weight
+        wrong = gain[:, :, 0] / np.square(vol[:, :, 0]) * np.square(missing[:, :1])
+        return np.asarray((change.sum(axis=2) + wrong).max(axis=1))
 
 
 def _used(counts: tuple[int, int]) -> NDArray[np.bool_]:
     """Products that are used: what is high in both vol and rate is as small as what was never there."""
     vol, rate = chebyshev.orders(*counts)
     return np.asarray(vol * (counts[1] - 1) + rate * (counts[0] - 1) <= (counts[0] - 1) * (counts[1] - 1))
-
-
-def _wrong(
-    engine: Engine, part: Portfolio, shocks: Shocks, rates: Floats, values: Floats
-) -> NDArray[np.bool_]:
-    """Rows whose values in a few of their scenarios are not those of single prices."""
-    count = shocks.scenarios
-    ends = [int(rates.argmin()), int(rates.argmax())]
-    spread = [(2 * number + 1) * count // (2 * CHECKS) for number in range(CHECKS)]
-    common = np.array(sorted({*ends, *spread}))
-    change = vol_changes(part, shocks)
-    at = np.concatenate(
-        [np.tile(common, (part.options, 1)), change.argmin(axis=1)[:, None], change.argmax(axis=1)[:, None]],
-        axis=1,
-    )
-    row = np.arange(part.options)[:, None]
-
-    def wide(column: NDArray[np.generic]) -> NDArray[np.generic]:
-        return np.ascontiguousarray(np.broadcast_to(column[:, None], at.shape))
-
-    exact = engine.price(
-        Options(
-            spot=part.spot[:, None] * np.exp(shocks.spot_return[part.underlying[:, None], at]),
-            strike=wide(part.strike),
-            expiry=wide(np.maximum(part.expiry - shocks.elapsed, 0.0)),
-            vol=np.maximum(part.vol[:, None] + change[row, at], VOL_FLOOR),
-            rate=part.rate[:, None] + rates[at],
-            dividend_yield=wide(part.dividend_yield),
-            is_call=wide(part.is_call),
-            american=True,
-        )
-    ).price
-    error = np.abs(values[row, at] - exact)
-    return np.asarray(~(error <= TOLERANCE * part.spot[:, None]).all(axis=1))
 
 
 @kernel
@@ -286,7 +320,8 @@ def _under_moves(  # type: ignore[no-untyped-def]
                 of_vol[0, a] = 1.0
                 of_vol[1, a] = (log(put[3, a]) - scale[0, a]) * scale[1, a]
                 of_rate[0, a] = 1.0
-                of_rate[1, a] = (put[4, a] - scale[2, a]) * scale[3, a]
+                along = log(max(put[4, a], SMALLEST_RATE)) if scale[4, a] > 0.5 else put[4, a]
+                of_rate[1, a] = (along - scale[2, a]) * scale[3, a]
             for i in range(2, most_vol + 1):
                 for a in range(lanes):
                     of_vol[i, a] = 2.0 * of_vol[1, a] * of_vol[i - 1, a] - of_vol[i - 2, a]

@@ -32,8 +32,8 @@ def out_of_the_money(rows: int) -> Market:
     return m._replace(strike=strike, is_call=strike >= forward)
 
 
-def newton(m: Market, price: Any) -> Any:
-    """What one writes in NumPy: Newton's method from the inflection, a fixed number of steps."""
+def newton(m: Any, price: Any, np: Any = np, ndtr: Any = ndtr) -> Any:
+    """What one writes in NumPy or JAX: Newton's method from the inflection, a fixed number of steps."""
     root = np.sqrt(m.expiry)
     forward = m.spot * np.exp((m.rate - m.dividend_yield) * m.expiry)
     discount = np.exp(-m.rate * m.expiry)
@@ -46,6 +46,22 @@ def newton(m: Market, price: Any) -> Any:
         slope = discount * forward * np.exp(-0.5 * d1 * d1) * 0.3989422804014327
         total = np.maximum(total - (value - price) / slope, 1e-6)
     return total / root
+
+
+def _jax_case(m: Market, price: Any) -> measure.Case:
+    import jax
+    import jax.numpy as jnp
+    from jax.scipy.special import ndtr as jax_ndtr
+
+    with jax.enable_x64(True):
+        columns = tuple(jnp.asarray(column[:NEWTON_ROWS]) for column in (*m, price))
+        compiled = jax.jit(lambda *c: newton(Market(*c[:-1]), c[-1], jnp, jax_ndtr))
+
+    def run() -> Any:
+        with jax.enable_x64(True):
+            return jax.block_until_ready(compiled(*columns))
+
+    return measure.Case(f"JAX jit on the CPU, {NEWTON_STEPS} Newton steps", NEWTON_ROWS, run)
 
 
 def _quantlib_case(m: Market, price: Any) -> tuple[measure.Case, Any]:
@@ -113,13 +129,13 @@ def main() -> None:
     assert (result.status == gk.Status.OK).all()
     short = Market(*(column[:NEWTON_ROWS] for column in m))
     quantlib_case, quantlib_run = _quantlib_case(m, price)
-    vollib = _vollib_cases(m, price)
+    peers = [_jax_case(m, price), *_vollib_cases(m, price)]
     root = np.sqrt(m.expiry)
     errors = {
         "cpu engine": _error(result.vol, m.vol),
         "SciPy": _error(newton(short, price[:NEWTON_ROWS]), m.vol[:NEWTON_ROWS]),
         quantlib_case.name: _error(np.array(quantlib_run()) / root[:QUANTLIB_ROWS], m.vol[:QUANTLIB_ROWS]),
-    } | {case.name: _error(case.run(), m.vol[: case.rows]) for case in vollib}
+    } | {case.name: _error(case.run(), m.vol[: case.rows]) for case in peers}
     assert errors["cpu engine"]["worst"] < 1e-12
     copy = ceiling.case(int(where["cores"]))
     cases = [
@@ -128,7 +144,7 @@ def main() -> None:
             f"SciPy, {NEWTON_STEPS} Newton steps", NEWTON_ROWS, lambda: newton(short, price[:NEWTON_ROWS])
         ),
         quantlib_case,
-        *vollib,
+        *peers,
     ]
     timings = measure.interleaved([*cases, copy])
     bandwidth = ceiling.bandwidth(timings.pop(copy.name))

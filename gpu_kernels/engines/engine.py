@@ -110,8 +110,8 @@ class Engine:
         options = _joined(options, prices)
         if prices.shape != options.shape:
             prices = prices if prices.size == 1 else np.broadcast_to(prices, options.shape).copy()
-        prices = prices.reshape(-1)
         result = self._result(ImpliedVolResult, options, out, prices)
+        prices = prices.reshape(-1)
         american = _american_rows(options)
         if american is not True:
             module = self._implied_vol

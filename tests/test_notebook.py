@@ -33,19 +33,18 @@ print("figures", len(plt.get_fignums()))
 """
 
 
-def run_by_nbclient() -> str:
-    """All that the cells print and show; raises with the cell that fails."""
-    from nbclient import NotebookClient
+def run_by_nbclient() -> tuple[str, str]:
+    """All that the cells print and show, and the page made of it; raises with the cell that fails."""
+    from notebooks.run import page, run
 
-    notebook = nbformat.read(TOUR, as_version=4)
-    NotebookClient(notebook, timeout=PATIENCE_S, kernel_name="python3").execute()
+    notebook = run(TOUR, PATIENCE_S)
     texts, figures = [], 0
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             figures += "image/png" in data
             texts.append(output.get("text") or data.get("text/plain", ""))
-    return "\n".join([*texts, f"figures {figures}"])
+    return "\n".join([*texts, f"figures {figures}"]), page(notebook)
 
 
 def run_plainly() -> str:
@@ -62,8 +61,13 @@ def run_plainly() -> str:
 
 
 @pytest.fixture(scope="module")
-def printed() -> str:
-    return run_by_nbclient() if importlib.util.find_spec("ipykernel") else run_plainly()
+def tour() -> tuple[str, str]:
+    return run_by_nbclient() if importlib.util.find_spec("ipykernel") else (run_plainly(), "")
+
+
+@pytest.fixture(scope="module")
+def printed(tour: tuple[str, str]) -> str:
+    return tour[0]
 
 
 def number(text: str, pattern: str) -> float:
@@ -73,7 +77,7 @@ def number(text: str, pattern: str) -> float:
 
 
 def test_the_tour_runs_and_its_numbers_make_sense(printed: str) -> None:
-    assert number(printed, r"figures (\d+)") == 3
+    assert number(printed, r"figures (\d+)") == 4
     assert number(printed, r"within ([\d.]+) of the one") < 0.005
     var, es = number(printed, r"VaR ([\d,]+)"), number(printed, r"ES ([\d,]+) ±")
     assert 0 < var < es
@@ -84,6 +88,23 @@ def test_the_tour_runs_and_its_numbers_make_sense(printed: str) -> None:
     assert "'ABOVE_MAXIMUM': 1" in printed
     assert "2008-10" in printed
     assert "short strangles" in printed
+
+
+def test_the_tour_asks_a_live_service(printed: str) -> None:
+    assert number(printed, r"difference to the kernels in this process: ([\d.e-]+)") == 0.0
+    assert number(printed, r"(\d+) live numbers of 4 portfolios") > 0
+    assert number(printed, r"ES ([\d,]+) from 500 past days") > 0
+    assert number(printed, r"market snapshot 0:(\d+)") > 0
+    assert all(f"desk-{place}" in printed for place in range(1, 5))
+
+
+def test_the_page_is_whole(tour: tuple[str, str]) -> None:
+    if not tour[1]:
+        pytest.skip("there is no kernel for notebooks")
+    assert tour[1].count("data:image/png;base64,") == 4
+    assert tour[1].count("<h2>") == 9
+    for outside in ("http:", "https:", "<script"):
+        assert outside not in tour[1]
 
 
 def test_notebooks_are_committed_without_outputs() -> None:

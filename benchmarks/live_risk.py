@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import norm
@@ -123,8 +123,6 @@ def send(bootstrap: str, opened_ns: int, seconds: float, out: Path) -> None:
     """The sender's process: opens the market, waits for a line on stdin, then sends ticks at the rate."""
     settings = KafkaSettings(bootstrap=bootstrap)
     listed = contracts(opened_ns)
-    random = np.random.default_rng(SEED)
-    spots = np.full(UNDERLYINGS, SPOT)
     strike, vol, is_call = (np.array([terms[k] for terms in listed]) for k in (0, 3, 2))
     years = np.array([(terms[1] - opened_ns) / YEAR_NS for terms in listed])
     names = [[symbol(name, expiry, call, k) for k, expiry, call, _ in listed] for name in NAMES]
@@ -143,30 +141,60 @@ def send(bootstrap: str, opened_ns: int, seconds: float, out: Path) -> None:
             put(name, batch(market.EVENT_KIND_QUOTE, names[place], now, bid=mids, ask=mids), now)
         producer.flush()
         opening = len(sent)
+        ticks = list(_ticks(opened_ns, round(seconds * TICKS_PER_S), names))
         sys.stdin.readline()
-        start, count = time.perf_counter(), round(seconds * TICKS_PER_S)
-        for number in range(count):
+        start, worked = time.perf_counter(), time.process_time()
+        for number, (name, tick) in enumerate(ticks):
             ahead = start + number / TICKS_PER_S - time.perf_counter()
             if ahead > 0.0:
                 time.sleep(ahead)
-            place = int(random.integers(UNDERLYINGS))
             now = time.time_ns()
-            if number % OPTION_TICK_EVERY == 0:
-                row = int(random.integers(len(listed)))
-                mid = float(worth(spots[place], strike[row], years[row], vol[row], is_call[row]))
-                mid = max(mid * (1.0 + 0.001 * random.standard_normal()), 0.01)
-                put(
-                    NAMES[place],
-                    batch(market.EVENT_KIND_QUOTE, [names[place][row]], now, bid=mid, ask=mid),
-                    now,
-                )
-            else:
-                spots[place] *= np.exp(5e-5 * random.standard_normal())
-                bid, ask = spots[place] - 0.01, spots[place] + 0.01
-                put(NAMES[place], batch(market.EVENT_KIND_QUOTE, [NAMES[place]], now, bid=bid, ask=ask), now)
-        took = time.perf_counter() - start
+            put(name, tick.at(now), now)
+        took, worked = time.perf_counter() - start, time.process_time() - worked
         producer.flush()
-    np.savez(out, sent=np.array(sent), opening=opening, took=took, ticks=count)
+    np.savez(out, sent=np.array(sent), opening=opening, took=took, ticks=len(ticks), worked=worked)
+
+
+class Tick(NamedTuple):
+    """A batch of one quote, made before the clock runs: only its moment is missing."""
+
+    begin: bytes
+
+    def at(self, time_ns: int) -> bytes:
+        """The record of a tick that is sent now."""
+        now = time_ns.to_bytes(8, "little")
+        return b"".join((self.begin, _SOURCE_TIME, now, _NORMALIZED_TIME, now))
+
+
+_SOURCE_TIME = packing.head(market.NormalizedBatch, "source_time_ns", 8)
+_NORMALIZED_TIME = market.NormalizedBatch(normalized_time_ns=1).SerializeToString()[:-8]
+
+
+def _ticks(opened_ns: int, count: int, names: list[list[str]]) -> Iterator[tuple[str, Tick]]:
+    """Underlyings that walk, and now and then an option's quote."""
+    listed = contracts(opened_ns)
+    random, spots = np.random.default_rng(SEED), np.full(UNDERLYINGS, SPOT)
+    strike, vol, is_call = (np.array([terms[k] for terms in listed]) for k in (0, 3, 2))
+    years = np.array([(terms[1] - opened_ns) / YEAR_NS for terms in listed])
+    for number in range(count):
+        place = int(random.integers(UNDERLYINGS))
+        if number % OPTION_TICK_EVERY == 0:
+            row = int(random.integers(len(listed)))
+            mid = float(worth(spots[place], strike[row], years[row], vol[row], is_call[row]))
+            mid = max(mid * (1.0 + 0.001 * random.standard_normal()), 0.01)
+            symbols, bid, ask = [names[place][row]], mid, mid
+        else:
+            spots[place] *= np.exp(5e-5 * random.standard_normal())
+            symbols, bid, ask = [NAMES[place]], spots[place] - 0.01, spots[place] + 0.01
+        message = market.NormalizedBatch(source="benchmark", symbols=symbols)
+        for name, value in {
+            "symbol_index": 0,
+            "kind": market.EVENT_KIND_QUOTE,
+            "bid": bid,
+            "ask": ask,
+        }.items():
+            packing.write(message, name, [value])
+        yield NAMES[place], Tick(message.SerializeToString())
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import gpu_kernels as gk
@@ -11,11 +11,14 @@ from gpu_kernels.results import Result
 from protos.risk.v1 import risk_pb2 as wire
 from risk_service.api import option_requests as options
 from risk_service.api.column_bytes import ColumnBytes
-from risk_service.api.work import Work
+from risk_service.api.gathering import REQUEST_COST_MAX, Gathering, Kind
+from risk_service.api.work import INLINE_COST, Work
 from risk_service.engines import Engines
 from risk_service.on_demand.option_blocks import cost_of, in_blocks
 from risk_service.on_demand.patience import Patience
+from risk_service.worker.engine import WorkerEngine
 from risk_service.worker.fallback import degraded_reason
+from service_kit.grpc_server.call import current_call
 
 # A vol takes about as long as this many prices.
 VOL_COST = 8
@@ -34,6 +37,10 @@ class OptionRpcs:
     engines: Engines
     work: Work
     rows_max: int
+    gathering: Gathering = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gathering", Gathering(self.engines, self.work))
 
     async def price(self, request: wire.PriceRequest) -> wire.PriceResponse:
         """Prices of options in columns."""
@@ -44,7 +51,7 @@ class OptionRpcs:
         def call(engine: gk.Engine, rows: gk.Options, _: Any) -> gk.PriceResult:
             return engine.price(rows, american_method=method)
 
-        result, came = await self._computed(request.engine, columns, None, call, "price")
+        result, came = await self._computed(request.engine, columns, None, call, "price", method)
         return PRICES.written(result, came)
 
     async def greeks(self, request: wire.GreeksRequest) -> wire.GreeksResponse:
@@ -56,7 +63,7 @@ class OptionRpcs:
         def call(engine: gk.Engine, rows: gk.Options, _: Any) -> gk.GreeksResult:
             return engine.greeks(rows, american_method=method)
 
-        result, came = await self._computed(request.engine, columns, None, call, "greeks")
+        result, came = await self._computed(request.engine, columns, None, call, "greeks", method)
         return GREEKS.written(result, came)
 
     async def implied_volatility(
@@ -71,7 +78,7 @@ class OptionRpcs:
             return engine.implied_vol(rows, given)
 
         result, came = await self._computed(
-            request.engine, columns, prices, call, "implied volatility", VOL_COST
+            request.engine, columns, prices, call, "implied volatility", weight=VOL_COST
         )
         return VOLS.written(result, came)
 
@@ -82,17 +89,37 @@ class OptionRpcs:
         prices: Any,
         call: Callable[[gk.Engine, gk.Options, Any], ResultT],
         words: str,
+        method: str = "",
         weight: int = 1,
     ) -> tuple[ResultT, wire.Provenance]:
         """The result on the engine asked for, and where it comes from."""
         cost = weight * cost_of(columns)
-
-        def work(engine: gk.Engine, patience: Patience) -> tuple[ResultT, gk.Engine]:
-            return in_blocks(lambda rows, given: call(engine, rows, given), columns, prices, patience), engine
-
         with self.work.admitted(cost):
-            result, engine = await self.work.on_engine(self.engines, name, cost, work, inline=True)
+            engine = await self.work.engine(self.engines, name, cost)
+            apart = isinstance(engine, WorkerEngine)
+            if apart and cost <= REQUEST_COST_MAX:
+                kind = Kind(name, words, method)
+                result, engine = await self.gathering.ask(kind, engine, columns, prices, cost, call)
+            elif not apart and cost <= INLINE_COST:
+                result = call(engine, columns, prices)
+            else:
+                result, engine = await self._long(name, engine, columns, prices, call)
         return result, provenance(engine, words)
+
+    async def _long(
+        self,
+        name: str,
+        engine: gk.Engine,
+        columns: gk.Options,
+        prices: Any,
+        call: Callable[[gk.Engine, gk.Options, Any], ResultT],
+    ) -> tuple[ResultT, gk.Engine]:
+        """The result from a thread, and the engine that gave it."""
+
+        def work(chosen: gk.Engine, patience: Patience) -> tuple[ResultT, gk.Engine]:
+            return in_blocks(lambda rows, given: call(chosen, rows, given), columns, prices, patience), chosen
+
+        return await self.work.on(engine, self.engines, name, work, current_call().remaining_s())
 
 
 def provenance(engine: gk.Engine, words: str) -> wire.Provenance:

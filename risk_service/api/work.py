@@ -14,11 +14,10 @@ import gpu_kernels as gk
 from risk_service.admission import Admission
 from risk_service.engines import Engines
 from risk_service.on_demand.patience import Patience, under
-from risk_service.worker.engine import WorkerEngine
 from risk_service.worker.supervisor import EngineLost
 from service_kit.grpc_server.call import current_call
 
-# Up to this cost (European rows) a kernel takes less time than handing the work to another thread and back:
+# Up to this cost (European rows) a kernel of this process takes less time than a switch to a thread and back:
 # measured, 10,000 rows take 0.13 ms here, and the two switches 2 ms on busy cores.
 INLINE_COST = 16_384
 # Up to this cost a request asks for no room: nobody waits for it.
@@ -49,51 +48,53 @@ class Work:
 
     async def expect(self, engines: Engines, name: str) -> None:
         """Refuses the name of an engine that is not there; one that nobody asked for before is loaded."""
-        if name:
+        if name not in ("", engines.serving.name):
             await self.thread(lambda: engines.named(name))
 
     async def engine(self, engines: Engines, name: str, cost: float) -> gk.Engine:
         """The engine that work of this cost is for."""
-        if not name:
+        if name in ("", engines.serving.name):
             return engines.for_cost(name, int(cost))
         return await self.thread(lambda: engines.named(name))
 
     async def on_engine(
+        self, engines: Engines, name: str, cost: float, work: Callable[[gk.Engine, Patience], Answer]
+    ) -> Answer:
+        """Runs work on the engine asked for, as long as the present call goes on."""
+        engine = await self.engine(engines, name, cost)
+        return await self.on(engine, engines, name, work, current_call().remaining_s())
+
+    async def on(
         self,
+        engine: gk.Engine,
         engines: Engines,
         name: str,
-        cost: float,
         work: Callable[[gk.Engine, Patience], Answer],
-        *,
-        inline: bool = False,
+        seconds: float,
     ) -> Answer:
-        """Runs work on the engine asked for; where its process is lost, again and whole on the spare one.
-
-        `inline`: the work is a kernel and nothing else, so that a small one may run in the event loop.
-        """
-        engine = await self.engine(engines, name, cost)
-        if cost <= INLINE_COST and inline and not isinstance(engine, WorkerEngine):
-            return work(engine, Patience(current_call().remaining_s()))
+        """Runs work on the engine for so long at most; where its process is lost, whole on the spare one."""
+        patience = Patience(seconds)
         try:
-            return await self.patiently(partial(work, engine))
+            return await self.patiently(partial(work, engine), patience)
         except EngineLost as lost:
             why = str(lost)
             spare = await self.thread(lambda: engines.spare(name, why))
             if spare is None:
                 raise
-        return await self.patiently(partial(work, spare))
+        return await self.patiently(partial(work, spare), patience)
 
     async def thread(self, work: Callable[[], Answer]) -> Answer:
         """Runs work that ends soon in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self.executor, work)
 
-    async def patiently(self, work: Callable[[Patience], Answer]) -> Answer:
-        """Runs long work in a thread; the call's deadline and its cancellation end it between two blocks."""
-        patience = Patience(current_call().remaining_s())
+    async def patiently(self, work: Callable[[Patience], Answer], patience: Patience) -> Answer:
+        """Runs long work in a thread; the patience's end, or this task's, ends it between two blocks."""
+        under_way = asyncio.get_running_loop().run_in_executor(self.executor, partial(_begun, work, patience))
         try:
-            return await self.thread(partial(_begun, work, patience))
-        finally:
+            return await under_way
+        except asyncio.CancelledError:
             patience.cancel()
+            raise
 
 
 def _begun(work: Callable[[Patience], Answer], patience: Patience) -> Answer:

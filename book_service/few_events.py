@@ -79,7 +79,7 @@ def judge(few: FewEvents, row: int, newest_ns: int, rules: NormaliserRules) -> i
 
 def follow(few: FewEvents, row: int, stream: SourceStream, rules: NormaliserRules) -> None:
     """What an event says after those before it: its number and its price."""
-    found = stream.check_sequence(few.columns["source_sequence"][row])
+    found = stream.check_sequence(few.columns["source_sequence"][row], few.columns["source_time_ns"][row])
     if found is None:
         few.judged.dropped[row] = Dropped.DUPLICATE
         return

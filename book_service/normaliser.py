@@ -3,7 +3,8 @@
 Per source and symbol, in the order of the log:
 
 - An event of unknown kind, or with a price or quantity that is NaN, infinite or negative, is dropped.
-- A sequence number not above the last one is a duplicate: dropped. One that skips is passed on, flagged GAP.
+- A sequence number not above the last one is a duplicate: dropped. One that skips is passed on, flagged GAP;
+  so is one that falls back at a later time than any numbered before it: the source has begun to number anew.
 - A quote with bid above ask is passed on, flagged CROSSED, and is no reference for the next price.
 - A price too far from the last good one is passed on, flagged OUT_OF_BAND, and is no reference either, until
   several in a row have come: then the market has moved, and the latest becomes the reference.
@@ -31,7 +32,7 @@ from book_service.depth import Level, Top
 from book_service.event_rules import VALUES, bad_events, crossed, ordinary_symbols, reference_prices
 from book_service.failover import Failover, FailoverRules
 from book_service.raw_events import RawEvents
-from book_service.source_stream import Dropped, Judged, NormaliserRules, SourceStream
+from book_service.source_stream import LEAST_NS, Dropped, Judged, NormaliserRules, SourceStream
 from protos import packing
 from protos.market.v1.market_pb2 import (
     EVENT_FLAG_CROSSED,
@@ -51,7 +52,6 @@ FEW_EVENTS = 16  # up to so many, one by one costs less than NumPy's price for s
 _TOP = ("bid", "bid_quantity", "ask", "ask_quantity")
 _PASSED_ON = ("source_time_ns", *VALUES, "side", "state")
 _OF_ITS_CAUSE = EVENT_FLAG_STALE | EVENT_FLAG_FAILOVER  # flags that a quote from the book takes over
-_LEAST_NS = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +121,10 @@ class Normaliser:
 
     def _mark_stale(self, events: RawEvents, flags: NDArray[np.uint32]) -> None:
         times = events.source_time_ns
-        newest_before = self._newest_ns.get(events.source, _LEAST_NS)
+        newest_before = self._newest_ns.get(events.source, LEAST_NS)
         newest = np.maximum.accumulate(np.maximum(times, newest_before))
         # The limit is taken off what cannot overflow by it, and times are hostile.
-        oldest = np.maximum(newest, _LEAST_NS + self.rules.stale_after_ns) - self.rules.stale_after_ns
+        oldest = np.maximum(newest, LEAST_NS + self.rules.stale_after_ns) - self.rules.stale_after_ns
         flags[times < oldest] |= EVENT_FLAG_STALE
         self._newest_ns[events.source] = int(newest[-1])
 
@@ -149,20 +149,27 @@ class Normaliser:
         streams = [self._stream(events.source, events.symbols[place]) for place in places[starts]]
         ordinary = ordinary_symbols(streams, starts, events.source_sequence[order], prices[order], self.rules)
         ordinary &= np.logical_and.reduceat(dropped[order] == Dropped.NO, starts)
+        newest = np.maximum.reduceat(events.source_time_ns[order], starts).tolist()
         ends = np.append(starts[1:], len(order))
-        for stream, start, end, clean in zip(streams, starts, ends, ordinary, strict=True):
+        for stream, start, end, clean, time_ns in zip(streams, starts, ends, ordinary, newest, strict=True):
             rows = order[start:end]
             if clean:
-                self._take_all(stream, events, prices, rows)
+                self._take_all(stream, events, prices, rows, time_ns)
             else:
                 self._one_by_one(stream, events, prices, flags, dropped, rows)
         return order, starts, streams, ordinary.tolist()
 
     def _take_all(
-        self, stream: SourceStream, events: RawEvents, prices: NDArray[np.float64], rows: NDArray[np.intp]
+        self,
+        stream: SourceStream,
+        events: RawEvents,
+        prices: NDArray[np.float64],
+        rows: NDArray[np.intp],
+        newest_ns: int,
     ) -> None:
         last = int(events.source_sequence[rows[-1]])
-        stream.last_sequence = last or stream.last_sequence
+        if last:
+            stream.last_sequence, stream.newest_ns = last, max(stream.newest_ns, newest_ns)
         priced = prices[rows]
         if priced[-1] > 0.0:
             stream.good_price, stream.outside_in_a_row = float(priced[-1]), 0
@@ -181,7 +188,7 @@ class Normaliser:
         rows: NDArray[np.intp],
     ) -> None:
         for row in rows:
-            found = stream.check_sequence(int(events.source_sequence[row]))
+            found = stream.check_sequence(int(events.source_sequence[row]), int(events.source_time_ns[row]))
             if found is None:
                 dropped[row] = Dropped.DUPLICATE
                 continue
@@ -232,7 +239,7 @@ class Normaliser:
 
     def _apply_few(self, events: RawEvents, origin: Origin) -> Normalised:
         few = few_events.read(events)
-        newest = self._newest_ns.get(events.source, _LEAST_NS)
+        newest = self._newest_ns.get(events.source, LEAST_NS)
         groups: dict[int, list[int]] = {}
         for row, place in enumerate(few.columns["symbol_index"]):
             groups.setdefault(place, []).append(row)

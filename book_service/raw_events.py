@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from protos import packing
 from protos.market.v1.market_pb2 import RawBatch
+from service_kit.kafka.records import Record
+
+AHEAD_MS_MAX = 60_000  # a source's clock may be ahead of the log's
 
 COLUMNS = (
     "symbol_index",
@@ -90,6 +93,17 @@ def decode(value: bytes) -> RawEvents:
     if int(columns["symbol_index"].max()) >= len(batch.symbols):
         packing.names(batch, "symbols", "symbol_index", rows)  # raises, naming the row
     return RawEvents(source=batch.source, symbols=tuple(batch.symbols), **columns)
+
+
+def expect_present(events: RawEvents, record: Record) -> None:
+    """Refuses a record with times long after it was written, by the log's own clock.
+
+    One event from the future would make everything after it stale, and what is valued by it expired.
+    """
+    times = events.source_time_ns
+    if record.timestamp_ms > 0 and times.max() > (record.timestamp_ms + AHEAD_MS_MAX) * 1_000_000:
+        row = int(np.argmax(times))
+        raise packing.PackingError("source_time_ns", f"{times[row]} is in the future of its record", row)
 
 
 def _column(values: Any, rows: int, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from protos.market.v1.market_pb2 import (
     EVENT_KIND_BOOK_DELTA,
     EVENT_KIND_BOOK_SNAPSHOT,
 )
+
+LEAST_NS: Final = -(1 << 63)
 
 
 class Dropped(IntEnum):
@@ -60,19 +62,22 @@ class SourceStream:
     """One symbol of one source, up to the last event."""
 
     last_sequence: int = 0
+    newest_ns: int = LEAST_NS  # of its numbered events
     good_price: float = 0.0  # 0: none yet
     outside_in_a_row: int = 0
     whole: bool = True  # it was joined at its first event, and none is missing since
     book: LevelBook | None = None
 
-    def check_sequence(self, sequence: int) -> int | None:
+    def check_sequence(self, sequence: int, time_ns: int) -> int | None:
         """The flags that a sequence number brings; None for a duplicate's."""
         if not sequence:
             return 0
         last = self.last_sequence
-        if sequence <= last:
+        # What is sent again has the time it had. A number that falls back at a later time is of a source that
+        # numbers anew, as after a restart: what was between is not known, so it is a gap.
+        if sequence <= last and time_ns <= self.newest_ns:
             return None
-        self.last_sequence = sequence
+        self.last_sequence, self.newest_ns = sequence, max(self.newest_ns, time_ns)
         if sequence == last + 1:
             return 0
         self.whole = False

@@ -113,6 +113,7 @@ def _normalise_loop(
             f"{book.group}.normaliser",
             raw_events.decode,
             producer,
+            accept=raw_events.expect_present,
             metrics=kafka_metrics,
         ),
         producer=producer,

@@ -15,7 +15,7 @@ from protos.book.v1.book_pb2 import Book
 from protos.orders.v1.orders_pb2 import ExecutionBatch
 from risk_client import BookClient, DeadlinePassed, RiskClientError, Unavailable
 from service_kit.kafka.consumer import Consumer
-from service_kit.kafka.records import END, Partition
+from service_kit.kafka.records import Partition
 from service_kit.kafka.settings import KafkaSettings
 
 UNREACHABLE_WAIT_S = 0.5
@@ -40,10 +40,11 @@ class VenueFeed:
 
     def run(self, stop: threading.Event) -> None:
         """Until told to stop; a book_service that cannot be reached is tried again."""
-        consumer = Consumer(
-            self.kafka, [topics.ORDERS_EXECUTED], f"feed.{self.plan.name}", ExecutionBatch.FromString
+        consumer = Consumer(self.kafka, (), f"feed.{self.plan.name}", ExecutionBatch.FromString)
+        # From the ends as they are now: a trade after the first book must not be missed.
+        consumer.assign(
+            consumer.ends(Partition(topics.ORDERS_EXECUTED, number) for number in range(_PARTITIONS))
         )
-        consumer.assign({Partition(topics.ORDERS_EXECUTED, number): END for number in range(_PARTITIONS)})
         watchers: list[threading.Thread] = []
         try:
             with BookClient(self.plan.where) as client:

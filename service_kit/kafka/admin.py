@@ -144,6 +144,8 @@ def _new_topic(topic: Topic, replication: int, settings: KafkaSettings) -> NewTo
         "cleanup.policy": "compact" if topic.compacted else "delete",
         "max.message.bytes": str(settings.record_bytes_max + _FRAMING_BYTES),
         "min.insync.replicas": str(max(1, replication - 1)),
+        # The log's own clock, not a sender's word: services hold the times within a record against it.
+        "message.timestamp.type": "LogAppendTime",
     }
     return NewTopic(topic.name, topic.partitions, replication, config=config)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from book_service.audit import AuditBroken, AuditBusy, AuditLog, Mark, chain_folder, read, verify
+from book_service.audit_chain import RECORD, chained
 
 TOPIC = "orders.incoming"
 DAY_NS = 86_400_000_000_000
@@ -189,6 +191,36 @@ def test_a_damaged_chain_is_not_written_on(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes().replace(b"orders", b"0rders", 1))
     with pytest.raises(AuditBroken, match="record 0"):
         AuditLog(tmp_path, TOPIC, 2)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "offsets", "says"),
+    [
+        ((0, 2), (0, 1), "calls itself record 2"),
+        ((0, 1), (4, 4), "offset 4 comes after 4"),
+        ((0, 1), (4, 3), "3"),
+    ],
+)
+def test_a_chain_that_was_forged_with_right_hashes_is_refused(
+    tmp_path: Path, numbers: tuple[int, ...], offsets: tuple[int, ...], says: str
+) -> None:
+    """As by a writer that has lost its place: each hash follows, the numbers or the offsets do not."""
+    log = AuditLog(tmp_path, TOPIC, 2)
+    log.append(9, 0, b"orders", b"executions")
+    log.close()
+    [file] = tmp_path.glob("*/*.audit")
+    front_end = file.stat().st_size - RECORD.size - len(b"ordersexecutions") - 32
+    front = file.read_bytes()[:front_end]
+    head = json.loads(front[16:])
+    forged, digest = front, chained(bytes.fromhex(head["before"]), front)
+    for number, offset in zip(numbers, offsets, strict=True):
+        row = RECORD.pack(number, offset, 0, 6, 10)
+        digest = chained(digest, row, b"orders", b"executions")
+        forged += row + b"orders" + b"executions" + digest
+    file.write_bytes(forged)
+    broken = verify(tmp_path).broken
+    assert broken is not None
+    assert (broken.record, says in broken.why) == (1, True), broken
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
@@ -29,6 +31,7 @@ def loop_on(kafka, producer, registry, spans, house_symbols=None):
             [topics.MARKET_DATA_RAW],
             "normaliser",
             raw_events.decode,
+            accept=raw_events.expect_present,
             metrics=KafkaMetrics(registry),
         ),
         producer=producer,
@@ -75,6 +78,21 @@ def test_an_underlying_and_its_options_share_a_partition_under_their_mapped_name
     home = ("XYZ.N", partition_of("XYZ.N", 4))
     assert places["XYZ.N"] == places["XYZ.N-C1"] == {home}
     assert places["XYZ"] == {("XYZ", partition_of("XYZ", 4))}  # of a source that is not mapped
+
+
+def test_an_event_from_the_future_is_set_aside_and_the_rest_is_not_stale():
+    with EmbeddedBroker() as broker, Producer(broker.settings()) as producer:
+        kafka = broker.settings()
+        loop = loop_on(kafka, producer, CollectorRegistry(), InMemorySpanExporter())
+        now = time.time_ns()
+        for time_ns in (now, 2**62, now + 1):
+            raw = RawBatch(source="a", symbols=["A"], symbol_index=[0], price=[1.0], source_time_ns=[time_ns])
+            raw.kind.append(EVENT_KIND_TRADE)
+            producer.send(topics.MARKET_DATA_RAW, "A", raw.SerializeToString())
+        producer.flush()
+        found = clean(loop, kafka, 2)
+    assert [one.value.source_time_ns[0] for one in found] == [now, now + 1]
+    assert [one.value.flags[0] for one in found] == [0, 0]
 
 
 def test_a_trace_goes_on_and_the_lag_is_told():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -60,6 +62,36 @@ def test_duplicates_are_dropped_and_gaps_marked():
     # The same over batches.
     assert flags_of(clean.apply(quotes([9], [100.0]), ORIGIN)) == [market.EVENT_FLAG_GAP]
     assert clean.apply(quotes([9], [100.0]), ORIGIN).dropped == {Dropped.DUPLICATE: 1}
+
+
+def test_a_source_that_numbers_anew_is_heard_again():
+    """As after a restart of its feed: later times tell it from what is only sent again."""
+    clean = Normaliser()
+    clean.apply(quotes(range(1, 1001), [100.0] * 1000, source_time_ns=range(1, 1001)), ORIGIN)
+    again = clean.apply(quotes(range(1, 31), [101.0] * 30, source_time_ns=range(971, 1001)), ORIGIN)
+    assert again.dropped == {Dropped.DUPLICATE: 30}
+    for restarts, few in enumerate((30, 3, 30), 1):
+        times = range(2_000 * restarts, 2_000 * restarts + few)
+        restarted = clean.apply(quotes(range(1, few + 1), [101.0] * few, source_time_ns=times), ORIGIN)
+        assert restarted.dropped == {}
+        assert flags_of(restarted) == [GAP] + [0] * (few - 1)
+
+
+def test_one_wild_number_silences_nobody():
+    clean = Normaliser()
+    clean.apply(quotes([1, 2], [100.0, 100.0], source_time_ns=[1, 2]), ORIGIN)
+    assert flags_of(clean.apply(quotes([2**64 - 1], [100.0], source_time_ns=[3]), ORIGIN)) == [GAP]
+    rest = clean.apply(quotes([3, 4], [100.0, 100.0], source_time_ns=[4, 5]), ORIGIN)
+    assert (flags_of(rest), rest.dropped) == ([GAP, 0], {})
+
+
+def test_a_book_whose_source_numbers_anew_waits_for_a_snapshot():
+    clean = Normaliser()
+    first = book([(DELTA, BUY, 99.0, 5.0, 0)], [1])
+    clean.apply(replace(first, source_time_ns=np.array([5])), ORIGIN)
+    anew = book([(DELTA, BUY, 98.0, 5.0, 0)], [1])
+    assert flags_of(clean.apply(replace(anew, source_time_ns=np.array([9])), ORIGIN)) == [GAP]
+    assert clean.depth("sim", "AAA", 5) is None
 
 
 def test_a_stream_may_be_joined_anywhere():

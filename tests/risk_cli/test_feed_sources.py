@@ -278,7 +278,7 @@ def test_our_own_venue_is_a_source(world: World, tmp_path: Path) -> None:
         packing.write(batch, "time_ns", [1_700_000_000_000_000_000 + one for one, *_ in orders])
         producer.send(topics.ORDERS_INCOMING, "OWN", batch.SerializeToString())
         producer.flush()
-        events = world.clean("house", 5)
+        events = world.clean("house", 6)  # two for the empty book, the trade, two levels and their quote
         assert feed.stop() == 0
     assert [(e.price, e.quantity) for e in events if e.kind == TRADE] == [(101.0, 4.0)]
     assert [(e.bid, e.ask) for e in events if e.kind == QUOTE][-1] == (100.0, 101.0)

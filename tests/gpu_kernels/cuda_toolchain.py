@@ -41,6 +41,13 @@ def ptx(source: str, options: tuple[str, ...]) -> str:
     return code.decode()
 
 
+def compiler_version() -> str:
+    """Of NVRTC."""
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and nvidia-cuda-nvrtc")
+    _, major, minor = nvrtc.nvrtcVersion()
+    return f"{major}.{minor}"
+
+
 def _compiled(source: str, flags: tuple[str, ...], kind: str) -> tuple[bytes, str]:
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and nvidia-cuda-nvrtc")
     done = nvrtc.nvrtcResult.NVRTC_SUCCESS

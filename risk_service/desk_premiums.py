@@ -87,16 +87,19 @@ class DeskPremiums:
             held.vol, held.vol_sums = now.vol, held.table.vol_sums(held.weights, now.vol)
         level, slope = held.vol_sums
         move = float(np.log(now.spot / held.table.spot))
-        base = np.tensordot(held.table.spot_weights(now.spot), held.sums, axes=1)
+        along = held.table.spot_weights(now.spot)
+        base = (along @ held.sums.reshape(len(along), -1)).reshape(held.sums.shape[1:])
         return np.asarray(base + level + move * slope)
 
     def error(self, slots: Collection[int]) -> float:
         """Largest measured error of the tables of these underlyings, as a part of the spot."""
-        return max((held.table.error for slot, held in self._held.items() if slot in slots), default=0.0)
+        held = self._held
+        return max((held[slot].table.error for slot in slots if slot in held), default=0.0) if held else 0.0
 
     def oldest_ns(self, slots: Collection[int]) -> int | None:
         """Moment of the oldest of these tables; None where there is none."""
-        return min((held.time_ns for slot, held in self._held.items() if slot in slots), default=None)
+        held = self._held
+        return min((held[slot].time_ns for slot in slots if slot in held), default=None) if held else None
 
     def _fitting(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> _Held:
         coming = self._coming.get(slot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from risk_service.desk_books import DeskBooks
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_snapshot import LiveSnapshot, Measured, SnapshotDesk
 from risk_service.market_events import MarketEvents, Tick
-from risk_service.market_state import Clocks, MarketState
+from risk_service.market_state import LOGGED_AT_ANY_TIME, Clocks, MarketState
 from risk_service.portfolios import PortfolioStore, check
 from risk_service.positions import Executions, Positions
 from risk_service.service_metrics import ServiceMetrics
@@ -33,6 +34,8 @@ from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import Message
 from service_kit.lifecycle import Stop
 from service_kit.telemetry.traces import Headers, Traces
+
+LOG = logging.getLogger(__name__)
 
 # Longest wait for records while nobody asks for anything: how late a call may find the loop to be.
 WAIT_SLICE_S = 0.005
@@ -156,7 +159,14 @@ class LiveLoop:
         record = message.record
         # A number is the work of many ticks; its trace goes on from the newest of them.
         self._headers = record.headers
-        changed = self.market.apply(message.value, record.key, record.partition, record.offset)
+        # Milliseconds since 1970, below 0 where the broker tells none.
+        logged = record.timestamp_ms * 1_000_000 if record.timestamp_ms >= 0 else LOGGED_AT_ANY_TIME
+        passed_over = self.market.from_the_future
+        changed = self.market.apply(message.value, record.key, record.partition, record.offset, logged)
+        if self.market.from_the_future > passed_over:
+            self.metrics.from_the_future.inc()
+            LOG.warning("%s[%d] at %d is of the future", record.topic, record.partition, record.offset)
+            return
         self._ticks += len(message.value)
         self.analytics.take(record.key, message.value)
         if changed:

@@ -31,6 +31,10 @@ MISSING = -1  # no slot
 # of its underlyings ticked last, and one that did not tick since is not worked out again.
 VALUATION_STEP_NS = 1_000_000_000
 
+# How far the clock of a source may be ahead of that of the log.
+AHEAD_NS_MAX = 60_000_000_000
+LOGGED_AT_ANY_TIME = 1 << 62  # the log does not say when
+
 _FIRST_CAPACITY = 256
 
 
@@ -77,12 +81,29 @@ class MarketState:
     clocks: Clocks = _UNSET
     _columns: dict[str, NDArray[Any]] = field(default_factory=dict)  # views of `_data`
     _snapshot_id: str | None = None
+    from_the_future: int = 0  # records passed over
 
     def __post_init__(self) -> None:
         self._hold(self._data)
 
-    def apply(self, events: MarketEvents | Tick, key: str, partition: int, offset: int) -> set[str]:
-        """Takes in one record, all of it of the underlying `key`; returns the symbols that changed."""
+    def apply(
+        self,
+        events: MarketEvents | Tick,
+        key: str,
+        partition: int,
+        offset: int,
+        logged_time_ns: int = LOGGED_AT_ANY_TIME,
+    ) -> set[str]:
+        """Takes in one record, all of it of the underlying `key`; returns the symbols that changed.
+
+        A record with events of a time after it was logged, by more than clocks may differ, is passed over: by
+        its clock the options of all books would expire.
+        """
+        if _newest_ns(events) > logged_time_ns + AHEAD_NS_MAX:
+            self._snapshot_id = None
+            self._next_offsets[partition] = offset + 1
+            self.from_the_future += 1
+            return set()
         underlying = self._slot(key)
         self._snapshot_id = None
         if isinstance(events, Tick):
@@ -94,7 +115,7 @@ class MarketState:
         priced = self._set_prices(events, places, underlying)
         self._tie_to_underlying(priced, underlying)
         changed |= {events.symbols[index] for index in np.unique(events.symbol_index[priced.rows]).tolist()}
-        newest = int(events.source_time_ns.max()) if len(events) else 0
+        newest = _newest_ns(events)
         self.clocks = Clocks(
             max(self.clocks.source_time_ns, newest),
             max(self.clocks.normalized_time_ns, events.normalized_time_ns),
@@ -208,6 +229,12 @@ class MarketState:
         self._columns["underlying_rate"][priced.quoted] = self._columns["rate"][underlying]
         self._columns["underlying_yield"][priced.quoted] = self._columns["dividend_yield"][underlying]
         self._columns["quotes"][priced.quoted] += 1
+
+
+def _newest_ns(events: MarketEvents | Tick) -> int:
+    if isinstance(events, Tick):
+        return events.source_time_ns
+    return int(events.source_time_ns.max()) if len(events) else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ class ServiceMetrics:
     """The live loop's counters."""
 
     ticks: Counter
+    from_the_future: Counter
     published: Counter
     alerts: Counter
     measure_seconds: Histogram
@@ -24,6 +25,11 @@ class ServiceMetrics:
         """Makes them on a registry."""
         return cls(
             ticks=Counter("gpu_risk_ticks_total", "Clean market events taken in.", registry=registry),
+            from_the_future=Counter(
+                "gpu_risk_records_from_the_future_total",
+                "Market records passed over, since their time is after that of the log.",
+                registry=registry,
+            ),
             published=Counter(
                 "gpu_risk_metrics_published_total", "Risk metrics sent out.", registry=registry
             ),

@@ -8,7 +8,7 @@ from worlds import NOW_NS, quotes, record, reference
 
 from protos.market.v1 import market_pb2 as market
 from risk_service import market_events
-from risk_service.market_state import MISSING, MarketState
+from risk_service.market_state import AHEAD_NS_MAX, MISSING, MarketState
 
 
 def spot(state, symbol="IDX"):
@@ -94,6 +94,22 @@ def test_clocks_never_go_back():
     state.apply(quotes(["IDX"], [100.0], time_ns=NOW_NS, normalized_ns=NOW_NS + 5), "IDX", 0, 0)
     state.apply(quotes(["IDX"], [100.0], time_ns=NOW_NS - 9, normalized_ns=NOW_NS), "IDX", 0, 1)
     assert (state.clocks.source_time_ns, state.clocks.normalized_time_ns) == (NOW_NS, NOW_NS + 5)
+
+
+def test_a_record_from_the_future_moves_neither_price_nor_clock():
+    logged = NOW_NS + 5
+    for symbols in (["ZZZ"], ["ZZZ", "OPT"]):
+        state = MarketState()
+        state.apply(quotes(["IDX"], [100.0], time_ns=NOW_NS), "IDX", 0, 0, logged)
+        hostile = quotes(symbols, np.full(len(symbols), 5.0), time_ns=1 << 61)
+        assert state.apply(hostile, "ZZZ", 0, 1, logged) == set()
+        assert state.clocks.source_time_ns == NOW_NS
+        assert np.isnan(spot(state, "ZZZ"))
+        assert (state.snapshot_id(), state.from_the_future) == ("0:2", 1)
+        # A clock that is a little ahead is one.
+        assert state.apply(quotes(["IDX"], [101.0], time_ns=NOW_NS + AHEAD_NS_MAX), "IDX", 0, 2, logged)
+        # And a log that does not say when believes all.
+        assert state.apply(hostile, "ZZZ", 0, 3)
 
 
 def test_the_state_grows_without_losing_anything():

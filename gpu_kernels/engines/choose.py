@@ -17,10 +17,6 @@ PREFERENCE = ("cuda", "cpu", "xla", "reference")
 
 # What an engine cannot do without a file in its folder.
 _DONE_IN = {
-    "cash_dividends": (
-        "cash dividends",
-        "American options with two exercise boundaries (these rows get NOT_CONVERGED)",
-    ),
     "american_interpolant": ("interpolated American books",),
 }
 

@@ -143,8 +143,8 @@ def compiled(kernel: Any) -> HostKernel:
 def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, StandIn]:
     """The CUDA engine over a stand-in for its device."""
     from gpu_kernels.engines import cuda
-    from gpu_kernels.engines.cuda import compile as cuda_compile
     from gpu_kernels.engines.cuda import cash_dividends, revaluation, rows
+    from gpu_kernels.engines.cuda import compile as cuda_compile
 
     stand_in = StandIn()
 

@@ -86,7 +86,7 @@ def test_beyond_the_box_against_a_plain_grid(seed: int) -> None:
         assert price == pytest.approx(grid_price(**row), abs=0.03), row
 
 
-@pytest.mark.parametrize("name", ["reference", "cpu"])
+@pytest.mark.parametrize("name", ["reference", "cpu", "xla"])
 def test_two_boundaries_against_a_plain_grid(name: str) -> None:
     fields = {
         "spot": np.array([90.0, 104.0, 95.0, 111.0]),
@@ -97,8 +97,8 @@ def test_two_boundaries_against_a_plain_grid(name: str) -> None:
         "dividend_yield": np.array([-0.04, -0.05, -0.04, -0.01]),
         "is_call": np.array([False, False, False, True]),
     }
-    result = gk.engine(name).price(gk.Options(**fields, american=True))
-    europe = gk.engine(name).price(gk.Options(**fields))
+    result = engine_of(name).price(gk.Options(**fields, american=True))
+    europe = engine_of(name).price(gk.Options(**fields))
     assert (result.status == gk.Status.OK).all()
     assert (result.price >= europe.price).all()
     for i, price in enumerate(result.price):
@@ -106,12 +106,18 @@ def test_two_boundaries_against_a_plain_grid(name: str) -> None:
         assert price == pytest.approx(grid_price(**row), abs=5e-3), row
 
 
-def test_two_boundaries_have_a_status_where_there_is_no_grid() -> None:
+def test_two_boundaries_in_greeks_and_revaluation_on_every_engine() -> None:
     options = gk.Options(
-        spot=90.0, strike=100.0, expiry=[1.0, 1.0], vol=0.2, rate=[-0.01, 0.01], dividend_yield=-0.04,
+        spot=90.0, strike=100.0, expiry=[1.0, 1.0], vol=0.2, rate=[-0.01, 0.005], dividend_yield=-0.04,
         is_call=False, american=True,
     )  # fmt: skip
-    engine = engine_of("xla")
-    for result in (engine.price(options), engine.greeks(options)):
-        assert list(result.status) == [gk.Status.NOT_CONVERGED, gk.Status.OK]
-        assert list(np.isnan(result.price)) == [True, False]
+    wanted = gk.engine("cpu").greeks(options)
+    found = engine_of("xla").greeks(options)
+    assert list(found.status) == [gk.Status.OK, gk.Status.OK]
+    for name in GREEKS:
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-6, atol=1e-6)
+    # A cut of the rate gives the second row two boundaries as well.
+    book = gk.Portfolio(options, quantity=1.0)
+    scenarios = gk.Scenarios(spot_return=[[0.0], [-0.05]], rate_change=-0.01)
+    ours, theirs = (engine_of(name).revalue(book, scenarios) for name in ("xla", "cpu"))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)

@@ -169,6 +169,39 @@ def test_engines_agree() -> None:
     np.testing.assert_allclose(ours, plain, atol=1e-5)
 
 
+@pytest.mark.parametrize("policy", ["liquidator", "survivor"])
+def test_xla_marches_as_the_cpu_does(seed: int, policy: Any) -> None:
+    try:
+        engine = gk.engine("xla")
+    except gk.EngineUnavailable as error:
+        pytest.skip(str(error))
+    rng = np.random.default_rng(seed)
+    size = 9
+    options = gk.Options(
+        spot=rng.uniform(70, 130, size), strike=100.0, expiry=rng.uniform(0.2, 2, size),
+        vol=rng.uniform(0.1, 0.5, size), rate=rng.uniform(-0.01, 0.06, size),
+        dividend_yield=rng.uniform(0, 0.03, size), is_call=rng.random(size) < 0.5,
+        american=rng.random(size) < 0.7,
+    )  # fmt: skip
+    lists = [
+        [(t, rng.uniform(0.5, 4)) for t in sorted(rng.uniform(-0.1, 2.2, i % 5))] for i in range(size - 1)
+    ]
+    paid = CashDividends.per_option([*lists, [(0.1, 500.0)]])
+    found, wanted = (
+        cash_dividends.greeks(options, paid, engine=one, policy=policy, points=80, steps=40)
+        for one in (engine, "cpu")
+    )
+    np.testing.assert_array_equal(found.status, wanted.status)
+    np.testing.assert_allclose(found.price, wanted.price, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found.error, wanted.error, rtol=0, atol=1e-9)
+    assert found.greeks is not None
+    assert wanted.greeks is not None
+    for name in wanted.greeks.COLUMNS[:-1]:
+        np.testing.assert_allclose(
+            getattr(found.greeks, name), getattr(wanted.greeks, name), rtol=1e-6, atol=1e-6
+        )
+
+
 def test_statuses_and_refusals() -> None:
     options = gk.Options(
         spot=[100.0, float("nan"), 90.0], strike=100.0, expiry=[1.0, 1.0, 0.0], vol=0.2, is_call=False

@@ -20,6 +20,7 @@ from cupyx import jit
 from scenario_books import fresh_rng, random_book, random_scenarios, scipy_pnl
 
 import gpu_kernels as gk
+from gpu_kernels import cash_dividends
 from gpu_kernels.engines.cuda import compile as cuda_compile
 from gpu_kernels.engines.cuda import european, ops, revaluation_kernels, rows
 from gpu_kernels.revaluation import position_pnl
@@ -388,12 +389,54 @@ def test_american_rows_that_have_no_collocation(engine: gk.Engine) -> None:
         american=True,
     )
     for result in (engine.price(options, american_method="fast"), engine.greeks(options)):
-        # Two boundaries: no value, and it says so.
-        assert list(result.status[:3]) == [5, 1, 2]
-        assert np.isnan(result.price[[0, 2]]).all()
+        # The first has two boundaries: from the grid.
+        assert list(result.status[:3]) == [0, 1, 2]
+        assert np.isnan(result.price[2])
         plain = gk.engine("reference").price(options, american_method="fast")
-        np.testing.assert_array_equal(result.status[1:], plain.status[1:])
-        np.testing.assert_allclose(result.price[1:], plain.price[1:], rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(result.status, plain.status)
+        np.testing.assert_allclose(result.price, plain.price, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["liquidator", "survivor"])
+def test_cash_dividends_agree_with_the_processor(
+    engine: gk.Engine, rng: np.random.Generator, policy: Any
+) -> None:
+    size = 9
+    options = gk.Options(
+        spot=rng.uniform(70, 130, size), strike=100.0, expiry=rng.uniform(0.2, 2, size),
+        vol=rng.uniform(0.1, 0.5, size), rate=rng.uniform(-0.01, 0.06, size),
+        dividend_yield=rng.uniform(0, 0.03, size),
+        is_call=rng.random(size) < 0.5, american=rng.random(size) < 0.7,
+    )  # fmt: skip
+    # Before today, in the option's life, after it; one takes all that there is.
+    lists = [
+        [(t, rng.uniform(0.5, 4)) for t in sorted(rng.uniform(-0.1, 2.2, i % 5))] for i in range(size - 1)
+    ]
+    paid = cash_dividends.CashDividends.per_option([*lists, [(0.1, 500.0)]])
+    for call in (cash_dividends.price, cash_dividends.greeks):
+        found = call(options, paid, engine=engine, policy=policy, points=80, steps=40)
+        wanted = call(options, paid, engine="cpu", policy=policy, points=80, steps=40)
+        np.testing.assert_array_equal(found.status, wanted.status)
+        np.testing.assert_allclose(found.price, wanted.price, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(found.error, wanted.error, rtol=0, atol=1e-9)
+        if wanted.greeks is not None:
+            for name in wanted.greeks.COLUMNS[:-1]:
+                one, other = getattr(found.greeks, name), getattr(wanted.greeks, name)
+                np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_cash_dividends_in_turns_give_the_same_bits(
+    engine: gk.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpu_kernels.engines.cuda import cash_dividends as backend
+
+    options = gk.Options(spot=np.linspace(80, 120, 150), strike=100.0, expiry=1.0, vol=0.2, american=True)
+    paid = cash_dividends.CashDividends.same([(0.5, 2.0)], 150)
+    whole = cash_dividends.price(options, paid, engine=engine, points=40, steps=20).price
+    monkeypatch.setattr(backend, "SCRATCH_BYTES", 1)
+    np.testing.assert_array_equal(
+        cash_dividends.price(options, paid, engine=engine, points=40, steps=20).price, whole
+    )
 
 
 def test_american_columns_on_the_device(

@@ -141,12 +141,8 @@ def test_american_batches_of_any_size_share_a_few_programs(engine: gk.Engine) ->
 
 
 def test_what_it_lacks_is_refused_by_name(engine: gk.Engine) -> None:
-    from gpu_kernels import cash_dividends
-
-    options = gk.Options(spot=100.0, strike=100.0, expiry=1.0, vol=0.2, american=True)
-    paid = cash_dividends.CashDividends.same([(0.5, 1.0)], 1)
-    with pytest.raises(gk.EngineUnavailable, match="cash_dividends"):
-        cash_dividends.price(options, paid, engine=engine)
+    with pytest.raises(gk.EngineUnavailable, match="american_interpolant"):
+        engine.module("american_interpolant")
 
 
 def test_buckets_are_few_and_not_much_larger_than_the_batch() -> None:

@@ -1,9 +1,8 @@
 """American options on the CUDA engine.
 
 Prices stay on the device when their columns are there. For Greeks and implied volatility the host combines
-and searches what the kernels give it, so columns on the device come over first. Rows with two exercise
-boundaries have no value here: they get NOT_CONVERGED and NaN, since the grid that prices them elsewhere is
-not written for CUDA.
+and searches what the kernels give it, so columns on the device come over first, and so do batches with rows
+of two exercise boundaries, which go to the grid.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_kernels.engines.cuda import european
+from gpu_kernels.engines.cuda import cash_dividends, european
 from gpu_kernels.engines.cuda.american_kernels import THREADS, american_price_rows, american_slopes_rows
 from gpu_kernels.engines.cuda.rows import Launch, on_host, run_rows, store
 from gpu_kernels.engines.engine import Columns
-from gpu_kernels.formulas import american_greeks, american_implied_vol
+from gpu_kernels.formulas import american_fallback, american_greeks, american_implied_vol
 from gpu_kernels.formulas.american_tables import SCHEMES, angles, boundary_tables, interpolation, place_table
 from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
+from gpu_kernels.status import Status
 
 # Angles of the premium for Greeks, and how they gather where time is short: see the CPU engine.
 GREEK_RULE = (48, 2)
@@ -30,6 +30,11 @@ def price(columns: Columns, method: str, out: PriceResult) -> None:
     """Write value and status of each row."""
     launch = _launch(method, (SCHEMES[method].premium, 1))
     run_rows(american_price_rows, tuple(columns), out.columns(), launch)
+    if bool((out.status == Status.NOT_CONVERGED).any()):
+        full = Columns(*map(on_host, columns)).full(out.status.size)
+        result = PriceResult(on_host(out.price), on_host(out.status))
+        american_fallback.price(full, result, cash_dividends.solve)
+        store(out.columns(), result.columns())
 
 
 def greeks(columns: Columns, method: str, out: GreeksResult) -> None:
@@ -39,6 +44,7 @@ def greeks(columns: Columns, method: str, out: GreeksResult) -> None:
     numbers = {name: np.empty(size) for name in GreeksResult.COLUMNS[:-1]}
     result = GreeksResult(**numbers, status=np.empty(size, np.uint8))
     american_greeks.greeks(full, method, result, slopes, european.greeks)
+    american_fallback.greeks(full, result, cash_dividends.solve)
     store(out.columns(), result.columns())
 
 

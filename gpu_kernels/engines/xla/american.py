@@ -1,8 +1,7 @@
 """American options on the XLA engine: the collocation over whole arrays, in one program per method and size.
 
 Greeks and implied volatility put the same programs to work from the host. Rows with two exercise boundaries
-have no value here: they get NOT_CONVERGED and NaN, since the grid that prices them elsewhere is not written
-for XLA.
+go to the grid.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_kernels.engines.engine import Columns
-from gpu_kernels.engines.xla import european, ops
+from gpu_kernels.engines.xla import cash_dividends, european, ops
 from gpu_kernels.engines.xla.compile import Program, coarse_bucket, run_rows
-from gpu_kernels.formulas import american_greeks, american_implied_vol
+from gpu_kernels.formulas import american_fallback, american_greeks, american_implied_vol
 from gpu_kernels.formulas.american import DOUBLE, NEVER, american
 from gpu_kernels.formulas.american_tables import (
     SCHEMES,
@@ -58,12 +57,15 @@ _european_price, _, _row_status = black_scholes(ops)
 def price(columns: Columns, method: str, out: PriceResult) -> None:
     """Write value and status of each row."""
     run_rows(PRICE_ROWS[method], tuple(columns), out.columns(), coarse_bucket)
+    if (out.status == NOT_CONVERGED).any():
+        american_fallback.price(columns.full(out.status.size), out, cash_dividends.solve)
 
 
 def greeks(columns: Columns, method: str, out: GreeksResult) -> None:
     """Write value, eight derivatives and status of each row."""
     full = columns.full(out.status.size)
     american_greeks.greeks(full, method, out, slopes, european.greeks)
+    american_fallback.greeks(full, out, cash_dividends.solve)
 
 
 def implied_vol(columns: Columns, prices: Any, method: str, out: ImpliedVolResult) -> None:

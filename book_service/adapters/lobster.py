@@ -15,14 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from book_service.adapters.errors import LobsterError
+from book_service.adapters.plain_numbers import plain_numbers
 from book_service.adapters.raw_columns import RawColumns
 from protos.market.v1.market_pb2 import (
     EVENT_FLAG_FIRST,
@@ -39,7 +41,7 @@ from protos.market.v1.market_pb2 import (
 )
 
 PRICE_SCALE = 10_000
-LINES = 20_000  # read at once
+LINES = 4_000  # read at once: what is made of them should fit the processor's cache
 LEVELS_MAX = 200
 LINE_BYTES_MAX = 200 * 4 * 24
 _MESSAGE_COLUMNS = ("time", "type", "order id", "size", "price", "direction")
@@ -65,8 +67,8 @@ class Lobster:
         before: NDArray[np.float64] | None = None
         sequence, first_line = 1, 1
         with (
-            self.messages.open(encoding="ascii", errors="replace") as messages,
-            self.orderbook.open(encoding="ascii", errors="replace") as orderbook,
+            self.messages.open("rb") as messages,
+            self.orderbook.open("rb") as orderbook,
         ):
             while True:
                 said = _numbers(messages, self.messages, first_line, lines, 6)
@@ -224,18 +226,21 @@ def _snapshot(row: NDArray[np.float64]) -> NDArray[Any]:
 
 def _deltas(previous: NDArray[np.float64], rows: NDArray[np.float64], side: int) -> NDArray[Any]:
     """What turns each previous row into its row: levels gone, then levels new or changed."""
-    old_prices, old_sizes = _side(previous, side)
-    new_prices, new_sizes = _side(rows, side)
-    gone = (old_sizes > 0.0) & (_held(new_prices, new_sizes, old_prices) == 0.0)
-    set_to = (new_sizes > 0.0) & (_held(old_prices, old_sizes, new_prices) != new_sizes)
-    events = np.zeros(int(gone.sum() + set_to.sum()), _EVENT)
-    gone_rows, gone_levels = np.nonzero(gone)
-    set_rows, set_levels = np.nonzero(set_to)
-    events["row"] = np.concatenate((gone_rows, set_rows))
+    old, new = _side(previous, side), _side(rows, side)
+    moved = np.flatnonzero((old[0] != new[0]).any(axis=1))
+    gone = (old[1] > 0.0) & (new[1] == 0.0)
+    set_to = (new[1] > 0.0) & (old[1] != new[1])
+    if moved.size:
+        # Levels of these rows stand at other places: each is looked for by its price.
+        (old_prices, old_sizes), (new_prices, new_sizes) = ((p[moved], s[moved]) for p, s in (old, new))
+        gone[moved] = (old_sizes > 0.0) & (_held(new_prices, new_sizes, old_prices) == 0.0)
+        set_to[moved] = (new_sizes > 0.0) & (_held(old_prices, old_sizes, new_prices) != new_sizes)
+    gone_places, set_places = np.nonzero(gone), np.nonzero(set_to)
+    events = np.zeros(len(gone_places[0]) + len(set_places[0]), _EVENT)
+    events["row"] = np.concatenate((gone_places[0], set_places[0]))
     events["kind"], events["side"] = EVENT_KIND_BOOK_DELTA, side
-    prices = np.concatenate((old_prices[gone_rows, gone_levels], new_prices[set_rows, set_levels]))
-    events["price"] = prices / PRICE_SCALE
-    events["quantity"][len(gone_rows) :] = new_sizes[set_rows, set_levels]
+    events["price"] = np.concatenate((old[0][gone_places], new[0][set_places])) / PRICE_SCALE
+    events["quantity"][len(gone_places[0]) :] = new[1][set_places]
     return events
 
 
@@ -250,22 +255,15 @@ def _held(
 
 
 def _numbers(
-    file: TextIO, path: Path, first_line: int, lines: int, columns: int | None
+    file: BinaryIO, path: Path, first_line: int, lines: int, columns: int | None
 ) -> NDArray[np.float64]:
     """The next lines as numbers; `columns` of each are read, None reads all, as many as the first has."""
-    text = list(islice(iter(lambda: file.readline(LINE_BYTES_MAX), ""), lines))
-    if not text:
+    raw = list(islice(iter(partial(file.readline, LINE_BYTES_MAX), b""), lines))
+    if not raw:
         return np.zeros((0, columns or 4))
-    if not all(map(str.strip, text)):
-        raise _fault(text, path, first_line, columns)
-    try:
-        numbers = np.loadtxt(
-            text, delimiter=",", ndmin=2, comments=None, usecols=None if columns is None else range(columns)
-        )
-    except ValueError as error:
-        raise _fault(text, path, first_line, columns) from error
-    if len(numbers) != len(text):
-        raise _fault(text, path, first_line, columns)
+    width = columns or raw[0].count(b",") + 1
+    plain = plain_numbers(b"".join(raw), len(raw), width, decimals_first=columns is not None)
+    numbers = _read_slowly(raw, path, first_line, columns) if plain is None else plain
     bad = ~np.isfinite(numbers)
     bad |= np.zeros_like(bad) if columns else (np.abs(numbers) >= _EXACT)
     if columns is None:
@@ -275,6 +273,22 @@ def _numbers(
         raise LobsterError(
             f"{path} line {first_line + row}, column {column + 1}: {numbers[row, column]:g} cannot be"
         )
+    return numbers
+
+
+def _read_slowly(raw: list[bytes], path: Path, first_line: int, columns: int | None) -> NDArray[np.float64]:
+    """Whatever is a number for NumPy; LobsterError names what is none."""
+    text = [line.decode("ascii", "replace") for line in raw]
+    if not all(map(str.strip, text)):
+        raise _fault(text, path, first_line, columns)
+    try:
+        numbers: NDArray[np.float64] = np.loadtxt(
+            text, delimiter=",", ndmin=2, comments=None, usecols=None if columns is None else range(columns)
+        )
+    except ValueError as error:
+        raise _fault(text, path, first_line, columns) from error
+    if len(numbers) != len(text):
+        raise _fault(text, path, first_line, columns)
     return numbers
 
 

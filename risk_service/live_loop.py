@@ -17,6 +17,7 @@ from protos.risk.v1.risk_pb2 import Portfolio, RiskMetrics
 from risk_service.alerts import AlertBook
 from risk_service.analytics import Analytics
 from risk_service.board import RiskBoard
+from risk_service.catch_up import CatchUp
 from risk_service.desk_books import DeskBooks
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_snapshot import LiveSnapshot, Measured, SnapshotDesk
@@ -40,6 +41,9 @@ LOG = logging.getLogger(__name__)
 # Longest wait for records while nobody asks for anything: how late a call may find the loop to be.
 WAIT_SLICE_S = 0.005
 LAG_EVERY_S = 0.25
+# Longest time without numbers while more records wait than one poll takes in.
+BEHIND_S_MAX = 0.25
+SILENCE_EVERY_S = 0.5
 
 
 class _Last(NamedTuple):
@@ -92,6 +96,10 @@ class LiveLoop:
     _last: dict[str, _Last] = field(default_factory=dict)
     _ticks: int = 0
     _lag_due: float = 0.0
+    _measured_at: float = 0.0
+    _heard_at: float | None = None
+    _silence_due: float = 0.0
+    _catch_up: CatchUp | None = None
 
     def run_until_failure(self, stop: Stop) -> None:
         """Until told to stop. A failure is kept for the process to end with, and stops the service."""
@@ -113,15 +121,20 @@ class LiveLoop:
         self._ticks = 0
         self._take_fills()
         self._take_portfolios()
-        # A full batch means that more is waiting: an answer now would be old before it is sent.
-        # Before the first tick there is nothing to say.
-        if len(messages) < self.poll_records_max and self.market.clocks.source_time_ns:
+        now = time.monotonic()
+        if self._catch_up is None:
+            self._catch_up = CatchUp.of((self.market_consumer, self.portfolio_consumer, self.fill_consumer))
+        # A full batch means that more is waiting: an answer now would be old before it is sent. Yet who is
+        # always behind must say something. Before the first tick there is nothing to say.
+        behind = len(messages) >= self.poll_records_max and now - self._measured_at < BEHIND_S_MAX
+        if self._catch_up.done() and not behind and self.market.clocks.source_time_ns:
+            self._measured_at = now
             self._measure_dirty()
             for result in self.analytics.results():
                 self.producer.send(topics.ANALYTICS_RESULTS, result.key, result.SerializeToString())
+        self._hear(bool(messages), now)
         self.desk.answer(self._snapshot)
         self.producer.poll()
-        now = time.monotonic()
         if now >= self._lag_due:
             self._lag_due = now + LAG_EVERY_S
             self.market_consumer.lag()  # sets the metric
@@ -134,6 +147,28 @@ class LiveLoop:
             messages = self.market_consumer.poll(self.poll_records_max, min(WAIT_SLICE_S, max(0.0, left)))
             if messages or left <= 0.0 or self.desk.asked():
                 return messages
+
+    def _hear(self, heard: bool, now: float) -> None:
+        """When nobody says anything any more, the data ages though no record tells so: only alerts can."""
+        if heard or self._heard_at is None:
+            self._heard_at = now
+            return
+        silent_ns = round((now - self._heard_at) * 1e9)
+        if silent_ns <= self.alerts.stale_after_ns or now < self._silence_due:
+            return
+        self._silence_due = now + SILENCE_EVERY_S
+        for name, last in self._last.items():
+            latest = self.board.latest(name)
+            if latest is not None:
+                aged = RiskMetrics()
+                aged.CopyFrom(latest)
+                aged.greeks.age_ns[:] = [age_ns + silent_ns for age_ns in latest.greeks.age_ns]
+                self._alert(aged, last.book.held.limits.hysteresis)
+
+    def _alert(self, metrics: RiskMetrics, hysteresis: float) -> None:
+        for alert in self.alerts.update(metrics, hysteresis):
+            self.producer.send(topics.RISK_ALERTS, alert.portfolio, alert.SerializeToString())
+            self.metrics.alerts.labels(alert.portfolio).inc()
 
     def _snapshot(self) -> LiveSnapshot:
         market, marks = self.market.copy(), self._marks.copy()
@@ -217,9 +252,7 @@ class LiveLoop:
             headers: Headers = []
             span.inject(headers)
             self.producer.send(topics.RISK_METRICS, metrics.portfolio, metrics.SerializeToString(), headers)
-        for alert in self.alerts.update(metrics, hysteresis):
-            self.producer.send(topics.RISK_ALERTS, alert.portfolio, alert.SerializeToString())
-            self.metrics.alerts.labels(alert.portfolio).inc()
+        self._alert(metrics, hysteresis)
         self.metrics.published.inc()
         self._time(metrics)
 

@@ -72,6 +72,18 @@ class TopicInMemory:
             count = min(max_records, len(self._waiting))
             return [self._waiting.popleft() for _ in range(count)]
 
+    def assignment(self) -> set[Any]:
+        """As Consumer.assignment; a log that begins with the service has no past."""
+        return set()
+
+    def ends(self, partitions: Any) -> dict[Any, int]:
+        """As Consumer.ends."""
+        return {}
+
+    def position(self) -> dict[Any, int]:
+        """As Consumer.position."""
+        return {}
+
     def lag(self) -> dict[Any, int]:
         """As Consumer.lag; whatever there is has been read."""
         return {}

@@ -1,0 +1,111 @@
+"""The live loop's turns: nothing is told of a past half read, silence is an alert, a flood is no silence."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from served import Service, market_records
+from worlds import option, portfolio, quotes
+
+from protos import topics
+from protos.risk.v1 import risk_pb2 as risk
+from risk_service.catch_up import CatchUp
+from risk_service.live_loop import BEHIND_S_MAX
+from risk_service.settings import RiskSettings
+from service_kit.kafka.records import Partition
+
+PATIENCE_S = 60.0
+
+
+class Reader:
+    """A consumer that has come so far."""
+
+    def __init__(self, at: int, end: int) -> None:
+        self.here, self.at, self.end = Partition("topic", 0), at, end
+
+    def assignment(self) -> set[Partition]:
+        return {self.here}
+
+    def ends(self, partitions: Any) -> dict[Partition, int]:
+        return {self.here: self.end}
+
+    def position(self) -> dict[Partition, int]:
+        return {self.here: self.at} if self.at else {}
+
+
+def test_catching_up_is_reaching_the_ends_that_were():
+    empty, behind, other = Reader(0, 0), Reader(0, 3), Reader(5, 5)
+    readers: Any = (empty, behind, other)
+    catching = CatchUp.of(readers)
+    behind.end = 10  # what comes later is not waited for
+    assert not catching.done()
+    behind.at = 2
+    assert not catching.done()
+    behind.at = 3
+    assert catching.done()
+    behind.at = 0
+    assert catching.done()
+
+
+@pytest.fixture
+def service():
+    """A live loop whose turns the test takes itself."""
+    made = Service(risk=RiskSettings(poll_wait_s=0.001, stale_after_s=5.0, poll_records_max=3))
+    yield made
+    made.executor.shutdown()
+
+
+def alerts(service: Service) -> risk.RiskAlert:
+    return risk.RiskAlert.FromString(service.producer.sent[topics.RISK_ALERTS, "desk"])
+
+
+def opened(service: Service) -> None:
+    service.portfolios.send("desk", portfolio(rows=[option(100.0, True, 10.0)]))
+    for record in market_records():
+        service.market.send("IDX", record)
+    for _ in range(4):
+        service.loop.turn()
+    assert (topics.RISK_METRICS, "desk") in service.producer.sent
+
+
+def test_nothing_is_told_before_the_past_is_read(service):
+    behind: Any = Reader(0, 7)
+    service.loop._catch_up = CatchUp.of([behind])
+    service.portfolios.send("desk", portfolio(rows=[option(100.0, True, 10.0)]))
+    for record in market_records():
+        service.market.send("IDX", record)
+    for _ in range(4):
+        service.loop.turn()
+    assert not service.producer.sent
+    behind.at = 7
+    service.loop.turn()
+    assert (topics.RISK_METRICS, "desk") in service.producer.sent
+
+
+def test_a_market_that_says_nothing_any_more_is_stale(service):
+    opened(service)
+    service.loop._hear(False, time.monotonic() + 4.0)
+    told = [alert.kind for alert in (alerts(service),) if alert.kind == risk.ALERT_KIND_STALE_DATA]
+    assert not told
+    service.loop._hear(False, time.monotonic() + 6.0)
+    stale = alerts(service)
+    assert (stale.kind, stale.raised) == (risk.ALERT_KIND_STALE_DATA, True)
+    assert "IDX has had no good price for 6." in stale.text
+    service.market.send("IDX", quotes(["IDX"], [100.5]))
+    service.loop.turn()
+    assert (alerts(service).kind, alerts(service).raised) == (risk.ALERT_KIND_STALE_DATA, False)
+
+
+def test_a_flood_does_not_silence_the_loop(service):
+    opened(service)
+    before = service.producer.sent[topics.RISK_METRICS, "desk"]
+    for step in range(6):
+        service.market.send("IDX", quotes(["IDX"], [101.0 + step]))
+    service.loop._measured_at = time.monotonic()
+    service.loop.turn()
+    assert service.producer.sent[topics.RISK_METRICS, "desk"] == before
+    service.loop._measured_at -= BEHIND_S_MAX
+    service.loop.turn()
+    assert service.producer.sent[topics.RISK_METRICS, "desk"] != before

@@ -48,16 +48,24 @@ class Hedge:
 
 @dataclass(frozen=True)
 class Exposures:
-    """Greeks of a portfolio by underlying, quantities and multipliers included."""
+    """Greeks of a portfolio by underlying, quantities and multipliers included.
 
-    delta: Floats  # units of the underlying
+    All are derivatives to the underlying's spot. A spot position has a delta of 1 a unit; a future moves with
+    its own price, so its delta is that price over the spot (`Portfolio.carry`), e^((r − q)T) for a fair one.
+    """
+
+    delta: Floats  # units of the underlying at its spot
     gamma: Floats
     vega: Floats  # currency per 1.00 of vol
     spot: Floats  # NaN where there is no position
 
 
 def exposures(engine: Engine, portfolio: Portfolio) -> Exposures:
-    """Delta, gamma and vega per underlying (U,); spot and futures positions count with a delta of one."""
+    """Delta, gamma and vega per underlying (U,), derivatives to its spot, which comes beside them.
+
+    The spot is that of the underlying's options. Where there are none, it is the price of its linear
+    positions, which then have a delta of 1 a unit, futures too.
+    """
     count = portfolio.underlyings
     delta, gamma, vega = np.zeros(count), np.zeros(count), np.zeros(count)
     spot = np.full(count, np.nan)
@@ -79,11 +87,11 @@ def exposures(engine: Engine, portfolio: Portfolio) -> Exposures:
             size = portfolio.quantity * portfolio.multiplier
             for total, column in ((delta, greeks.delta), (gamma, greeks.gamma), (vega, greeks.vega)):
                 np.add.at(total, portfolio.underlying, size * column)
-        spot[portfolio.underlying] = portfolio.spot
     linear = portfolio.linear
     with np.errstate(over="ignore", invalid="ignore"):
-        np.add.at(delta, linear.underlying, linear.quantity * linear.multiplier)
+        np.add.at(delta, linear.underlying, linear.quantity * linear.multiplier * portfolio.carry)
     spot[linear.underlying] = linear.spot
+    spot[portfolio.underlying] = portfolio.spot
     return Exposures(delta=delta, gamma=gamma, vega=vega, spot=spot)
 
 

@@ -131,6 +131,7 @@ class Portfolio:
         self.group = self._groups(group, count)
         self.groups = _group_count(self.group)
         self.underlyings = self._highest_underlying() + 1
+        self.carry = self._carry()
         for column in self._columns():
             column.setflags(write=False)
 
@@ -166,6 +167,17 @@ class Portfolio:
             raise InvalidInput("linear.group", "is missing, while the options have groups")
         return np.concatenate([own, self.linear.group])
 
+    def _carry(self) -> Floats:
+        """Price of every linear position over the spot of its underlying: above 1 for most futures.
+
+        The spot is that of the underlying's options; where there are none the position's own price stands
+        for it, and its carry is 1.
+        """
+        spot = np.zeros(self.underlyings)
+        spot[self.underlying] = self.spot
+        known = spot[self.linear.underlying]
+        return np.divide(self.linear.spot, known, out=np.ones(len(self.linear)), where=known > 0.0)
+
     def _highest_underlying(self) -> int:
         return int(max(self.underlying.max(initial=-1), self.linear.underlying.max(initial=-1)))
 
@@ -187,7 +199,10 @@ class Portfolio:
         return np.concatenate([self.underlying, self.linear.underlying])
 
     def with_spots(self, spots: ArrayLike) -> Portfolio:
-        """The same positions with every row's spot taken from ``spots`` (U,) by its underlying."""
+        """The same positions with every row's spot taken from ``spots`` (U,) by its underlying.
+
+        A linear position keeps its ``carry``: a future stays as far above its spot as it was.
+        """
         values = np.asarray(spots, dtype=np.float64)
         if values.ndim != 1 or len(values) < self.underlyings:
             raise InvalidInput(
@@ -203,7 +218,7 @@ class Portfolio:
             underlying=self.linear.underlying,
             quantity=self.linear.quantity,
             multiplier=self.linear.multiplier,
-            spot=values[self.linear.underlying],
+            spot=values[self.linear.underlying] * self.carry,
             group=self.linear.group,
         )
         return moved
@@ -237,6 +252,7 @@ class Portfolio:
         for name in _OPTION_COLUMNS:
             setattr(part, name, getattr(self, name)[options])
         part.group = None if self.group is None else self.group[numbers]
+        part.carry = self.carry[linear]
         part.linear = LinearPositions(
             underlying=self.linear.underlying[linear],
             quantity=self.linear.quantity[linear],

@@ -91,6 +91,9 @@ class _Market:
         if beta.shape not in ((), (len(root),)):
             raise InvalidInput("vol_beta", f"must be a number or have shape ({len(root)},), got {beta.shape}")
         self._beta = np.broadcast_to(beta, (len(root),))
+        bad = np.flatnonzero(~np.isfinite(self._beta))
+        if bad.size:
+            raise InvalidInput("vol_beta", f"is {self._beta[bad[0]]}", int(bad[0]))
 
     def scenarios(self, factors: Floats) -> Scenarios:
         returns = factors @ self.root.T

@@ -121,9 +121,13 @@ def _jump_law(
         raise InvalidInput("jump_share", f"must lie between 0 and 1, got {share}")
     sizes = _per_underlying(jump_mean, "jump_mean", len(root.cov))
     rest = root.cov - intensity * np.outer(sizes, sizes)
+    too_much = "jumps of this size and frequency have more covariance than cov"
+    beyond = np.flatnonzero(np.diag(rest) < 0.0)
+    if beyond.size:
+        raise InvalidInput("jump_mean", too_much, int(beyond[0]))
     remaining = covariance_root(rest, "jump_mean")
     if remaining.note is not None:
-        raise InvalidInput("jump_mean", "jumps of this size and frequency have more covariance than cov")
+        raise InvalidInput("jump_mean", too_much)
     spread = book_first(remaining, along) * np.sqrt(horizon)
     expected = intensity * horizon
     cumulative = special.pdtr(np.arange(JUMPS_MAX), expected)

@@ -46,11 +46,33 @@ def test_exposures_are_sums_of_greeks(rng: np.random.Generator) -> None:
     )
     by_row = held * engine.greeks(rows).delta
     linear = book.linear.quantity * book.linear.spot
+    assert book.carry == pytest.approx(book.linear.spot / found.spot[book.linear.underlying])
     for u in range(4):
         if (live | (book.underlying != u)).all():
             slope = by_row[book.underlying == u].sum() + linear[book.linear.underlying == u].sum()
             assert (up[u] - down[u]) / 2e-5 == pytest.approx(slope, rel=1e-4, abs=1e-2)
-    assert found.delta.sum() == pytest.approx((by_row / book.spot).sum() + book.linear.quantity.sum())
+    expected = (by_row / book.spot).sum() + (book.linear.quantity * book.carry).sum()
+    assert found.delta.sum() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_a_future_has_the_delta_of_its_price_over_the_spot(name: str) -> None:
+    """Delta times spot is the derivative to a relative move of the underlying, futures included."""
+    engine = gk.engine(name)
+    options = gk.Options(spot=[100.0, 50.0], strike=[105.0, 50.0], expiry=0.5, vol=0.3, rate=0.06)
+    linear = {"underlying": [0, 0, 2], "quantity": [-30.0, 7.0, 4.0], "spot": [103.0, 100.0, 20.0]}
+    book = gk.Portfolio(options, [40.0, -10.0], underlying=[0, 1], linear=linear)
+    assert book.carry.tolist() == [1.03, 1.0, 1.0]
+    held = exposures(engine, book)
+    assert held.spot.tolist() == [100.0, 50.0, 20.0]
+    up, down = (engine.revalue(book, gk.Scenarios(size * np.eye(3))) for size in (1e-4, -1e-4))
+    assert held.delta * held.spot == pytest.approx((up - down) / 2e-4, rel=1e-6)
+    # A tick moves the future with its spot.
+    moved = book.with_spots([110.0, 50.0, 20.0])
+    assert moved.linear.spot == pytest.approx([113.3, 110.0, 20.0])
+    assert exposures(engine, moved).delta[0] - exposures(engine, moved.rows([0])).delta[0] == pytest.approx(
+        -30.0 * 1.03 + 7.0
+    )
 
 
 def test_delta_hedge_leaves_less_than_a_lot(rng: np.random.Generator) -> None:

@@ -82,7 +82,8 @@ def test_rows_and_new_spots() -> None:
     assert len(part.linear) == 1
     moved = held.with_spots([50.0, 60.0])
     assert moved.spot.tolist() == [50.0, 60.0, 50.0]
-    assert moved.linear.spot.tolist() == [50.0, 60.0]
+    assert held.carry.tolist() == [100.0 / 102.0, 100.0 / 101.0]
+    assert moved.linear.spot.tolist() == [50.0 * held.carry[0], 60.0 * held.carry[1]]
     assert held.spot.tolist() == [100.0, 101.0, 102.0]
     with pytest.raises(gk.InvalidInput, match="spots"):
         held.with_spots([50.0])

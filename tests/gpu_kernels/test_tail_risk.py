@@ -110,6 +110,22 @@ def test_standard_error_is_the_spread_of_repeated_estimates(rng: np.random.Gener
     assert said == pytest.approx(spread, rel=0.15)
 
 
+@pytest.mark.parametrize("convention", ["exact_tail", "discrete"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_standard_error_is_the_spread_of_the_influence(
+    rng: np.random.Generator, convention: str, weighted: bool
+) -> None:
+    """Outcome by outcome: (L − VaR)⁺/(1 − level) + VaR − ES, weighed by its probability."""
+    pnl = rng.standard_t(4, 600)
+    weights = rng.uniform(0.5, 1.5, 600) if weighted else None
+    t = gk.tail_risk(pnl, 0.95, convention, weights=weights)
+    share = np.full(600, 1.0 / 600.0) if weights is None else weights / weights.sum()
+    total = 0.0
+    for loss, p in zip(-pnl, share, strict=True):
+        total += (p * (max(loss - t.var, 0.0) / 0.05 + t.var - t.es)) ** 2
+    assert t.es_std_error == pytest.approx(math.sqrt(total), rel=1e-12)
+
+
 def test_bootstrap_interval_is_that_of_plain_resampling(rng: np.random.Generator) -> None:
     pnl = rng.standard_t(5, 500)
     for convention in ("exact_tail", "discrete"):

@@ -22,6 +22,7 @@ from service_kit.errors import AlreadyChanged, InvalidRequest, NotFound
 POSITIONS_MAX = 1_000_000  # in one portfolio; more would not fit one record of the log
 MULTIPLIER_MAX = 1e9  # beyond these it is a mistake of units
 STRIKE_MAX = 1e12  # currency
+QUANTITY_MAX = 1e12  # of one position, either way; sums and squares of such books stay finite
 NAME_LENGTH_MAX = 200  # characters of a portfolio's name, which is its key on Kafka
 
 _COLUMNS = (
@@ -73,6 +74,8 @@ def check(message: Portfolio) -> HeldPortfolio:
     name = message.portfolio
     if not name or len(name) > NAME_LENGTH_MAX or not name.isprintable():
         raise InvalidRequest("portfolio", f"needs a printable name of 1 to {NAME_LENGTH_MAX} characters")
+    if name != name.strip():
+        raise InvalidRequest("portfolio", "must not begin or end with a blank: nobody could see it")
     _check_table("underlyings", message.underlyings)
     _check_table("groups", message.groups)
     positions = message.positions
@@ -138,8 +141,9 @@ def _check_places(held: HeldPortfolio) -> None:
 def _check_numbers(held: HeldPortfolio) -> None:
     kinds = (held.kind < 0) | (held.kind >= len(InstrumentKind.keys()))
     _refuse("positions.kind", kinds, "is no kind of instrument")
-    _refuse("positions.quantity", ~np.isfinite(held.quantity), "must be finite")
     # Written so that NaN is refused too.
+    too_many = ~(np.abs(held.quantity) <= QUANTITY_MAX)
+    _refuse("positions.quantity", too_many, f"must be finite and at most {QUANTITY_MAX:g} either way")
     bad_multiplier = ~((held.multiplier > 0.0) & (held.multiplier <= MULTIPLIER_MAX))
     _refuse("positions.multiplier", bad_multiplier, f"must be positive and at most {MULTIPLIER_MAX:g}")
     bad_strike = held.is_option & ~((held.strike > 0.0) & (held.strike <= STRIKE_MAX))

@@ -118,7 +118,7 @@ async def serve(
         resources.add("device health", devices.close)
         DeviceCollector(devices).register(registry)
         servicer = risk_servicer(settings, engines, loop, log, executor, history, devices)
-        engine_metrics.export(registry, engines, servicer.options.work.admission)
+        engine_metrics.export(registry, engines, servicer.options.work.admission, servicer.options.gathering)
         server = GrpcServer(
             settings.grpc,
             [(add_RiskServiceServicer_to_server, servicer, SERVICE)],
@@ -169,7 +169,7 @@ def risk_servicer(
     return RiskServicer(
         engines=engines,
         devices=devices or DeviceWatch(),
-        options=OptionRpcs(engines, work, risk.rows_per_request_max),
+        options=OptionRpcs(engines, work, risk.rows_per_request_max, settings.grpc.max_message_bytes),
         portfolios=portfolios,
         on_demand=OnDemandRpcs(
             engines=engines,

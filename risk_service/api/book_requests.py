@@ -12,7 +12,7 @@ import gpu_kernels as gk
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from risk_service.on_demand.books import ValuedBook
-from risk_service.portfolios import HeldPortfolio, check
+from risk_service.portfolios import QUANTITY_MAX, HeldPortfolio, check
 from service_kit.errors import InvalidRequest, PreconditionFailed
 
 Request = wire.ExpectedShortfallRequest | wire.StressTestRequest
@@ -56,10 +56,22 @@ def read_positions(positions: wire.Positions, held: HeldPortfolio, field: str) -
     if not positions.symbol:
         raise InvalidRequest(field, "is missing")
     try:
-        return check(message)
+        asked = check(message)
     except InvalidRequest as fault:
         name = fault.field.replace("positions", field, 1)
         raise InvalidRequest(name, fault.why, fault.row) from fault
+    _expect_spot_symbols(asked, field)
+    return asked
+
+
+def _expect_spot_symbols(asked: HeldPortfolio, field: str) -> None:
+    """Refuses a spot position under another name than its underlying's: an order for it would go astray."""
+    for row in np.flatnonzero(asked.kind == wire.INSTRUMENT_KIND_SPOT).tolist():
+        underlying = asked.underlyings[asked.underlying_index[row]]
+        if asked.symbols[row] != underlying:
+            raise InvalidRequest(
+                f"{field}.symbol", f"of a spot position is its underlying's, {underlying}", row
+            )
 
 
 def expect_valued(book: ValuedBook, field: str) -> None:
@@ -75,7 +87,7 @@ def spot_positions(held: HeldPortfolio) -> HeldPortfolio:
     positions = wire.Positions(symbol=held.underlyings)
     packing.write(positions, "underlying_index", np.arange(count))
     packing.write(positions, "kind", np.full(count, wire.INSTRUMENT_KIND_SPOT))
-    packing.write(positions, "quantity", np.full(count, np.finfo(np.float64).max))
+    packing.write(positions, "quantity", np.full(count, QUANTITY_MAX))
     return read_positions(positions, held, "instruments")
 
 

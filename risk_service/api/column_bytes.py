@@ -34,6 +34,11 @@ class ColumnBytes(Generic[MessageT]):
         self._columns = [_tag(fields[name]) for name in columns]
         self._status, self._provenance = _tag(fields["status"]), _tag(fields["provenance"])
 
+    @property
+    def row_bytes(self) -> int:
+        """What one row weighs: a double per column, and its status."""
+        return 8 * len(self._columns) + 1
+
     def written(self, result: Result, provenance: Message) -> MessageT:
         """The message of a kernel's result, as bytes in the place of the message."""
         *columns, statuses = result.columns()

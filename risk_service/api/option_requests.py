@@ -19,6 +19,8 @@ _TYPES: dict[str, type[np.generic]] = {
     "american": np.bool_,
 }
 _COLUMNS = tuple(_TYPES)
+# What an answer weighs besides its rows: provenance, tags and lengths.
+ANSWER_BYTES_BESIDE = 4_096
 _ROWS_FREE = frozenset((0, 1))  # lengths that a column may have whatever the others have
 _NEEDED = ("spot", "strike", "expiry")
 _DEFAULTS = {"rate": 0.0, "dividend_yield": 0.0, "is_call": True, "american": False}
@@ -58,6 +60,16 @@ def read_prices(request: wire.ImpliedVolatilityRequest, rows: int) -> NDArray[np
     if not len(request.price):
         raise InvalidRequest("price", "is missing")
     return prices
+
+
+def expect_answer_fits(rows: int, row_bytes: int, message_bytes_max: int) -> None:
+    """Refuses, before anything is computed, rows whose answer is larger than a message may be."""
+    most = max(1, (message_bytes_max - ANSWER_BYTES_BESIDE) // row_bytes)
+    if rows > most:
+        raise TooLarge(
+            f"{rows} rows are more than the {most} whose answer fits one message of "
+            f"{message_bytes_max} bytes: send them in parts, or stream"
+        )
 
 
 def american_method(number: int) -> Any:

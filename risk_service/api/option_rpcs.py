@@ -37,6 +37,7 @@ class OptionRpcs:
     engines: Engines
     work: Work
     rows_max: int
+    message_bytes_max: int
     gathering: Gathering = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,6 +47,7 @@ class OptionRpcs:
         """Prices of options in columns."""
         await self.work.expect(self.engines, request.engine)
         columns = options.read_options(request.options, self.rows_max, with_vol=True)
+        options.expect_answer_fits(columns.size, PRICES.row_bytes, self.message_bytes_max)
         method = options.american_method(request.american_method)
 
         def call(engine: gk.Engine, rows: gk.Options, _: Any) -> gk.PriceResult:
@@ -58,6 +60,7 @@ class OptionRpcs:
         """Prices and Greeks of options in columns."""
         await self.work.expect(self.engines, request.engine)
         columns = options.read_options(request.options, self.rows_max, with_vol=True)
+        options.expect_answer_fits(columns.size, GREEKS.row_bytes, self.message_bytes_max)
         method = options.american_method(request.american_method)
 
         def call(engine: gk.Engine, rows: gk.Options, _: Any) -> gk.GreeksResult:
@@ -72,6 +75,7 @@ class OptionRpcs:
         """Vols of options in columns."""
         await self.work.expect(self.engines, request.engine)
         columns = options.read_options(request.options, self.rows_max, with_vol=False)
+        options.expect_answer_fits(columns.size, VOLS.row_bytes, self.message_bytes_max)
         prices = options.read_prices(request, columns.size)
 
         def call(engine: gk.Engine, rows: gk.Options, given: Any) -> gk.ImpliedVolResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from book_service.service_metrics import BookMetrics
 from risk_service import engine_metrics
 from risk_service.admission import Admission
+from risk_service.api.gathering import Gathering
+from risk_service.api.work import Work
 from risk_service.device_health import DeviceCollector, DeviceWatch
 from risk_service.engines import Engines
 from risk_service.service_metrics import ServiceMetrics
@@ -65,7 +68,9 @@ def registries():
         own.on(registry)
         GrpcServer(GrpcSettings(port=0), [], registry=registry)
         if own is ServiceMetrics:
-            engine_metrics.export(registry, Engines.probe("reference"), Admission(backlog_s_max=1.0))
+            engines, admission = Engines.probe("reference"), Admission(backlog_s_max=1.0)
+            gathering = Gathering(engines, Work(ThreadPoolExecutor(1), admission))
+            engine_metrics.export(registry, engines, admission, gathering)
             DeviceCollector(DeviceWatch()).register(registry)
         yield registry
 

@@ -53,6 +53,19 @@ def test_one_request_is_let_in_whatever_it_costs_the_next_when_it_fits():
     assert admission.refused == 2
 
 
+def test_the_backlog_is_full_at_its_limit_and_not_before():
+    admission = Admission(backlog_s_max=1.0, clock=Clock())
+    whole = RATE_AT_FIRST  # one second of it
+    with admission.admitted("a", 0.999 * whole), admission.admitted("b", 1.0):
+        pass
+    with (
+        admission.admitted("a", whole),
+        pytest.raises(QuotaExceeded, match="wait already"),
+        admission.admitted("b", 1.0),
+    ):
+        pass
+
+
 def test_nobody_takes_more_than_his_share():
     admission = Admission(backlog_s_max=1.0, share_max=0.5, clock=Clock())
     with admission.admitted("heavy", 0.4 * RATE_AT_FIRST):

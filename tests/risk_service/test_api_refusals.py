@@ -1,47 +1,47 @@
-"""What is wrong with a request is said by field and row; a deadline and a cancellation end its work."""
+"""What is wrong with a request is said by field and row."""
 
 from __future__ import annotations
 
 import math
-import threading
-from dataclasses import replace
 
 import grpc
-import numpy as np
 import pytest
 from served import PATIENCE_S, Service, price_history, serving
 from worlds import option, portfolio, spot_position
 
-import gpu_kernels as gk
 import risk_client
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
 from risk_client import RiskClient
-from risk_service.on_demand.patient_engine import Limits
+from risk_service.api.option_requests import ANSWER_BYTES_BESIDE
 from risk_service.settings import RiskSettings
 from service_kit.grpc_server import GrpcSettings
 
 ROWS = (option(90.0, False, 10.0), option(100.0, True, -20.0), spot_position(150.0))
 RISK = RiskSettings(values_per_answer_max=100, revaluations_per_request_max=20_000, history_days_max=200)
 HISTORY = price_history()
+SMALL_BYTES = 16_384  # of a message
 INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 LARGE, EARLY = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.FAILED_PRECONDITION
 
 
 @pytest.fixture(scope="module")
-def server():
+def service():
     with Service(HISTORY, risk=RISK) as service:
         service.open_market()
-        with (
-            serving(lambda: service.server(GrpcSettings(port=0))) as server,
-            RiskClient(f"127.0.0.1:{server.port}", deadline_s=PATIENCE_S) as client,
-        ):
-            client.put_portfolio(portfolio(rows=ROWS))
-            client.put_portfolio(portfolio("nothing", underlyings=()))
-            client.put_portfolio(
-                portfolio("unknown", rows=(spot_position(1.0, "XYZ"),), underlyings=("XYZ",))
-            )
-            yield server
+        yield service
+
+
+@pytest.fixture(scope="module")
+def server(service):
+    with (
+        serving(lambda: service.server(GrpcSettings(port=0))) as server,
+        RiskClient(f"127.0.0.1:{server.port}", deadline_s=PATIENCE_S) as client,
+    ):
+        client.put_portfolio(portfolio(rows=ROWS))
+        client.put_portfolio(portfolio("nothing", underlyings=()))
+        client.put_portfolio(portfolio("unknown", rows=(spot_position(1.0, "XYZ"),), underlyings=("XYZ",)))
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ REFUSED = [
         INVALID,
         "monte_carlo.degrees_of_freedom: must be above 2",
     ),
-    (es(monte_carlo=draws(scenarios=100, vol_beta=math.nan)), INVALID, "monte_carlo.vol_beta[0]: is nan"),
+    (es(monte_carlo=draws(scenarios=100, vol_beta=[math.nan])), INVALID, "monte_carlo.vol_beta[0]: is nan"),
     (es(monte_carlo=draws(scenarios=10)), INVALID, "levels: 10 scenarios are too few"),
     (es(monte_carlo=draws(scenarios=2**32 - 1)), LARGE, "monte_carlo.scenarios: 4294967295 scenarios"),
     (es(monte_carlo=draws(scenarios=10_000)), LARGE, "more than one request may ask for"),
@@ -154,7 +154,7 @@ REFUSED = [
     (es(custom=given(vol_change=matrix(1, 1, [0]))), INVALID, "custom.vol_change: must have shape"),
     (es(custom=given(rate_change=[0, math.nan])), INVALID, "custom.rate_change[1]: is nan"),
     (es(custom=given(rate_change=[0, 0, 0])), INVALID, "custom.rate_change: has 3 entries"),
-    (es(custom=given(elapsed=-1)), INVALID, "custom.elapsed[0]: must not be negative"),
+    (es(custom=given(elapsed=[-1])), INVALID, "custom.elapsed[0]: must not be negative"),
     (es(custom=given(name=["one"])), INVALID, "custom.name: has 1 entries for 2 scenarios"),
     (es(custom=given(spot_return=matrix(2, 1, [0, 5e3]))), INVALID, "custom.spot_return[1]: is 5000"),
     # ---- stresses
@@ -172,7 +172,18 @@ REFUSED = [
     (what_if(trade=trade(underlying_index=[1])), INVALID, "trade.underlying_index[0]: is outside"),
     (what_if(trade=trade(symbol=["IDX 95"])), EARLY, "trade[0]: IDX 95 has no market data"),
     (what_if(portfolio="unknown"), EARLY, "has no market data"),
+    (what_if(trade=trade(quantity=[1e306])), INVALID, "trade.quantity[0]: must be finite and at most 1e+12"),
+    (
+        what_if(trade=portfolio(rows=(spot_position(1.0, "XXX"),)).positions),
+        INVALID,
+        "trade.symbol[0]: of a spot position is its underlying's, IDX",
+    ),
     # ---- hedges
+    (
+        hedge(instruments=portfolio(rows=(spot_position(1.0, "XXX"),)).positions),
+        INVALID,
+        "instruments.symbol[0]: of a spot position is its underlying's, IDX",
+    ),
     (hedge(instruments=None), INVALID, "instruments: is missing"),
     (hedge(objective=9), INVALID, "objective: 9 is no objective"),
     (hedge(instruments=trade(quantity=[0.0])), INVALID, "instruments.quantity[0]: must be above 0"),
@@ -200,6 +211,12 @@ REFUSED = [
     ),
     # ---- portfolios
     (wire.PutPortfolioRequest(), INVALID, "portfolio: needs a printable name"),
+    (wire.PutPortfolioRequest(portfolio=portfolio(" ")), INVALID, "portfolio: must not begin or end"),
+    (
+        wire.PutPortfolioRequest(portfolio=portfolio(rows=(spot_position(-1e13),))),
+        INVALID,
+        "positions.quantity[0]: must be finite and at most 1e+12",
+    ),
     (wire.PutPortfolioRequest(portfolio=bad_inline), INVALID, "positions.quantity[1]: must be finite"),
     (
         wire.PutPortfolioRequest(portfolio=portfolio(rows=ROWS), expected_version=9),
@@ -235,97 +252,30 @@ def test_the_same_requests_pass_without_the_fault(stub):
     assert len(stub.Hedge(hedge(), timeout=PATIENCE_S).trade) == 1
 
 
-class Gated(gk.Engine):
-    """A real engine that stops at its n-th revaluation until it is let go."""
-
-    def __init__(self, engine: gk.Engine) -> None:
-        super().__init__(engine.name, engine.device, engine._backend)
-        self.calls, self.stop_at = 0, math.inf
-        self.reached, self.go = threading.Event(), threading.Event()
-
-    def revalue(self, portfolio, scenarios, *, by=None, out=None):
-        self.calls += 1
-        if self.calls == self.stop_at:
-            self.reached.set()
-            assert self.go.wait(PATIENCE_S)
-        return super().revalue(portfolio, scenarios, by=by, out=out)
-
-
-@pytest.fixture
-def gated():
-    """A service whose engine can be held, revaluing one scenario at a time."""
-    engine = Gated(gk.engine("auto"))
-    with Service(HISTORY, engine=engine) as service:
-        service.open_market()
-
-        def make():
-            settings = GrpcSettings(port=0)
-            servicer = service.servicer(settings)
-            servicer.on_demand = replace(servicer.on_demand, limits=Limits(block_revaluations=1))
-            return service.server(settings, servicer)
-
-        with serving(make) as server:
-            yield service, engine, f"127.0.0.1:{server.port}"
-
-
-REQUEST = wire.ExpectedShortfallRequest(
-    inline_portfolio=portfolio("p", rows=ROWS), custom=given(spot_return=matrix(1_000, 1, np.zeros(1_000)))
+@pytest.mark.parametrize(
+    ("kind", "row_bytes"),
+    [(wire.PriceRequest, 9), (wire.GreeksRequest, 73), (wire.ImpliedVolatilityRequest, 9)],
 )
+def test_an_answer_that_fits_no_message_is_refused_before_it_is_computed(service, kind, row_bytes):
+    most = (SMALL_BYTES - ANSWER_BYTES_BESIDE) // row_bytes
+    price = {"price": [10.0]} if kind is wire.ImpliedVolatilityRequest else {}
+    settings = GrpcSettings(port=0, max_message_bytes=SMALL_BYTES)
+    with (
+        serving(lambda: service.server(settings)) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        method = getattr(RiskServiceStub(channel), kind.__name__.removesuffix("Request"))
 
+        def ask(rows):
+            columns = wire.OptionColumns(spot=[100.0], expiry=[1.0], vol=[0.2], is_call=[True] * rows)
+            columns.strike.append(100.0)
+            return method(kind(options=columns, **price), timeout=PATIENCE_S)
 
-def idle(service):
-    """Waits until the threads that compute have nothing left to do; they take nothing more."""
-    service.executor.shutdown(wait=True)
-
-
-def ended(service, address):
-    """Waits until the server has learnt that nobody waits for an answer."""
-    with grpc.insecure_channel(address) as channel:
-        while service.computing():
-            RiskServiceStub(channel).ListPortfolios(wire.ListPortfoliosRequest(), timeout=PATIENCE_S)
-
-
-def test_a_cancelled_call_stops_costing(gated):
-    service, engine, address = gated
-    engine.stop_at = 3
-    with grpc.insecure_channel(address) as channel:
-        call = RiskServiceStub(channel).ExpectedShortfall.future(REQUEST, timeout=PATIENCE_S)
-        assert engine.reached.wait(PATIENCE_S)
-        call.cancel()
-        ended(service, address)
-    engine.go.set()
-    idle(service)
-    assert engine.calls == 3
-
-
-def test_a_call_past_its_deadline_stops_costing(gated):
-    service, engine, address = gated
-    engine.stop_at = 3
-    with grpc.insecure_channel(address) as channel:
-        stub = RiskServiceStub(channel)
-        # A slow machine may take all of a short deadline before the work begins; then the next is longer.
-        for seconds in (0.5, 2.0, 8.0, 32.0):
-            call = stub.ExpectedShortfall.future(REQUEST, timeout=seconds)
-            assert call.exception(2 * PATIENCE_S).code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            ended(service, address)
-            if engine.reached.is_set():
-                break
-    engine.go.set()
-    idle(service)
-    assert engine.calls == 3
-
-
-def test_ticks_go_on_while_a_long_call_computes(gated):
-    service, engine, address = gated
-    with RiskClient(address, deadline_s=PATIENCE_S) as client:
-        client.put_portfolio(portfolio(rows=ROWS))
-        client.expected_shortfall("desk", risk_client.historical(500))
-        engine.stop_at = engine.calls + 2
-        with grpc.insecure_channel(address) as channel:
-            call = RiskServiceStub(channel).ExpectedShortfall.future(REQUEST, timeout=PATIENCE_S)
-            assert engine.reached.wait(PATIENCE_S)
-            service.open_market(spot=90.0)
-            spots = (one.greeks.spot[0] for one in client.watch_risk(["desk"], deadline_s=PATIENCE_S))
-            assert 90.0 in spots
-            engine.go.set()
-            assert abs(call.result(PATIENCE_S).tail[0].expected_shortfall) < 1e-9
+        assert len(ask(most).status) == most
+        with pytest.raises(grpc.RpcError) as refused:
+            ask(most + 1)
+    assert refused.value.code() is LARGE
+    assert (
+        f"{most + 1} rows are more than the {most} whose answer fits one message" in refused.value.details()
+    )
+    assert "or stream" in refused.value.details()

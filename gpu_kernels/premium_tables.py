@@ -64,10 +64,12 @@ class PremiumTable:
 
     def greeks_today(self, spot: float, vol: Floats) -> Floats:
         """Premium and its derivatives, (C, 9) in the order of POINT_FIELDS."""
-        along = lagrange(self.nodes, float(np.log(spot / self.spot)))
+        return np.asarray(np.tensordot(self.spot_weights(spot), self.today_at_nodes(vol), axes=1))
+
+    def today_at_nodes(self, vol: Floats) -> Floats:
+        """Premiums and derivatives at these vols, for sums over the nodes with `spot_weights`: (N, C, 9)."""
         across = _quadratic(self._off(vol) / VOL_RANGE)
-        at_vols = np.tensordot(along, self.today, axes=1)
-        return np.asarray(np.einsum("vc,vcf->cf", across, at_vols))
+        return np.asarray(np.einsum("vc,nvcf->ncf", across, self.today))
 
     def spot_weights(self, spot: float) -> Floats:
         """Weights (N,) of the nodes at this spot, for sums of ``in_scenarios`` over options."""

@@ -44,8 +44,29 @@ class _Held:
     time_ns: int
     weights: Floats | None = None
     sums: Floats = field(default_factory=lambda: np.zeros(0))
+    # At each node, for the vols at hand: premiums of today, and what the sums change by in each scenario.
+    # Between two quotes of options only the spot moves, and each is one product with the nodes' weights.
     vol: Floats = field(default_factory=lambda: np.zeros(0))
-    vol_sums: tuple[Floats, Floats] = field(default_factory=lambda: (np.zeros(0), np.zeros(0)))
+    today: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    changes: Floats | None = None
+
+    def see(self, vol: Floats) -> None:
+        """Takes these vols."""
+        if not np.array_equal(self.vol, vol):
+            self.vol, self.changes = vol, None
+            self.today = self.table.today_at_nodes(vol).reshape(len(self.table.nodes), -1)
+
+    def hold(self, weights: Floats) -> None:
+        """Takes these weights (cells, rows), and works out what they make of the vols seen."""
+        table = self.table
+        if self.weights is None:
+            self.weights, self.sums, self.changes = weights, table.sums(weights), None
+        if self.changes is None:
+            level, slope = table.vol_sums(self.weights, self.vol)
+            prices = self.today.reshape(len(table.nodes), len(self.vol), -1)[:, :, 0]
+            # Lagrange's polynomials through the nodes give what is linear in the log spot exactly.
+            self.changes = self.sums + level + table.nodes[:, None, None] * slope
+            self.changes -= (prices @ self.weights.T)[:, :, None]
 
     def fits(self, now: PremiumInputs) -> bool:
         """Whether anything may be read at all."""
@@ -75,21 +96,17 @@ class DeskPremiums:
     def today(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> Floats:
         """Premiums of value and Greeks, (rows, 9); makes a table where there is none that fits."""
         held = self._fitting(slot, now, scenarios)
-        return held.table.greeks_today(now.spot, now.vol)
+        held.see(now.vol)
+        return (held.table.spot_weights(now.spot) @ held.today).reshape(len(now.rows), -1)
 
     def in_scenarios(self, block: Block, now: PremiumInputs) -> Floats:
-        """Sums of the premiums over contracts, per cell and scenario; after `today` for the same inputs."""
+        """What the premiums change by, summed over contracts, per cell and scenario; after `today`."""
         held = self._held[block.slot]
-        if held.weights is None:
-            held.weights = block.weights[:, held.rows]
-            held.sums, held.vol = held.table.sums(held.weights), np.zeros(0)
-        if not np.array_equal(held.vol, now.vol):
-            held.vol, held.vol_sums = now.vol, held.table.vol_sums(held.weights, now.vol)
-        level, slope = held.vol_sums
-        move = float(np.log(now.spot / held.table.spot))
+        held.hold(block.weights[:, held.rows] if held.weights is None else held.weights)
+        if held.changes is None:
+            raise RuntimeError("premiums in scenarios are asked for before those of today")
         along = held.table.spot_weights(now.spot)
-        base = (along @ held.sums.reshape(len(along), -1)).reshape(held.sums.shape[1:])
-        return np.asarray(base + level + move * slope)
+        return (along @ held.changes.reshape(len(along), -1)).reshape(held.changes.shape[1:])
 
     def error(self, slots: Collection[int]) -> float:
         """Largest measured error of the tables of these underlyings, as a part of the spot."""

@@ -90,10 +90,8 @@ class DeskRisk:
         desk = self.desk
         cell_points(self.engine)(desk.shared, values.points(desk), values.fields, self._points)
         cell_pnl(self.engine)(desk.shared, self._table, values.shared, self._pnl)
-        for block, now, today in american:
-            then = self.premiums.in_scenarios(block, now)
-            then -= (block.weights[:, now.rows] @ today)[:, None]
-            self._pnl[block.cells] += then
+        for block, now in american:
+            self._pnl[block.cells] += self.premiums.in_scenarios(block, now)
 
     def numbers(self, number: int) -> BookNumbers:
         """Everything known of a book."""
@@ -122,8 +120,8 @@ class DeskRisk:
         """P&L of a book per underlying and scenario, historical ones first, then the stresses."""
         return self._pnl[self.desk.cells_of(number)]
 
-    def _premiums_today(self, values: DeskValues) -> list[tuple[Block, PremiumInputs, Floats]]:
-        """Adds today's premiums to values and Greeks; the blocks that have any, with those of value."""
+    def _premiums_today(self, values: DeskValues) -> list[tuple[Block, PremiumInputs]]:
+        """Adds today's premiums to values and Greeks; the blocks that have any."""
         found = []
         for place, number in enumerate(values.chosen.tolist()):
             now = values.american(place)
@@ -132,7 +130,7 @@ class DeskRisk:
             block = self.desk.blocks[number]
             today = self.premiums.today(block.slot, now, partial(self._own_scenarios, number))
             values.fields[now.rows + values.part(place).start] += today
-            found.append((block, now, today[:, 0]))
+            found.append((block, now))
         return found
 
     def _own_scenarios(self, place: int) -> gk.Scenarios:

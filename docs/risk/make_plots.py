@@ -113,30 +113,36 @@ def ladder_map(engine: gk.Engine, held: gk.Portfolio) -> None:
 
 
 def convergence() -> None:
-    """RMSE of the ES of a linear book of 10 assets: Sobol and Philox."""
+    """RMSE of the ES of linear books of 10 assets: Sobol and Philox."""
     rng = np.random.default_rng(3)
     loadings = rng.normal(size=(10, 12))
     cov = loadings @ loadings.T * 0.005
-    weights = rng.normal(size=10)
-    exact = np.sqrt(weights @ cov @ weights * 0.04) * stats.norm.pdf(stats.norm.ppf(0.975)) / 0.025
+    mixed, longs = rng.normal(size=10), rng.uniform(0.2, 1.0, 10)
     sizes = 2 ** np.arange(9, 17)
     figure, axes = plt.subplots(figsize=(7, 4))
-    for sampler, colour in (("philox", GREY), ("sobol", BLUE)):
+    lines: list[tuple[str, str, str, np.ndarray, np.ndarray | None]] = [
+        ("philox", "Philox", GREY, mixed, None),
+        ("sobol", "Sobol, longs and shorts", RED, mixed, None),
+        ("sobol", "Sobol, long the market", BLUE, longs, None),
+        ("sobol", "Sobol, longs and shorts, exposure given", "black", mixed, mixed),
+    ]
+    for sampler, label, colour, weights, along in lines:
         errors = []
+        exact = np.sqrt(weights @ cov @ weights * 0.04) * stats.norm.pdf(stats.norm.ppf(0.975)) / 0.025
         for size in sizes:
             found = [
                 gk.tail_risk(
                     gk.simulate_scenarios(
-                        int(size), mean=0.0, cov=cov, seed=seed, horizon=0.04, sampler=sampler
+                        int(size), mean=0.0, cov=cov, seed=seed, horizon=0.04, sampler=sampler, exposure=along
                     ).spot_return
                     @ weights
                 ).es
                 for seed in range(16)
             ]
             errors.append(np.sqrt(np.mean((np.array(found) / exact - 1.0) ** 2)))
-        axes.loglog(sizes, errors, "o-", color=colour, label=sampler)
+        axes.loglog(sizes, errors, "o-", color=colour, label=label)
     axes.set(
-        xlabel="scenarios", ylabel="relative RMSE of ES", title="ES of a linear book of 10 assets, 16 seeds"
+        xlabel="scenarios", ylabel="relative RMSE of ES", title="ES of linear books of 10 assets, 16 seeds"
     )
     axes.grid(alpha=0.3)
     axes.legend()

@@ -102,7 +102,7 @@ def test_sobol_has_a_fifth_of_the_error_of_philox(rng: np.random.Generator, book
 
 
 def test_sobol_is_better_for_any_long_short_book(rng: np.random.Generator) -> None:
-    """Where nothing is told about a book of both signs, the gain is 2 to 9 times: no order fits all books."""
+    """Where nothing is told about a book of both signs, the gain is 2 to 7 times: no order fits all books."""
     rmse = both_errors(rng, random_covariance(rng, 10), rng.normal(size=10))
     assert rmse["philox"] >= 1.3 * rmse["sobol"]
 

@@ -117,7 +117,8 @@ class MetricsWriter:
         # What was worked out for another version of the book, or before its last fill, is not this one's.
         if slow is not None and slow.book is book:
             metrics.monte_carlo.append(slow.tail)
-            metrics.monte_carlo_age_ns = market.clocks.source_time_ns - slow.time_ns
+            if slow.time_ns:
+                metrics.monte_carlo_age_ns = market.clocks.source_time_ns - slow.time_ns
             metrics.component_es_by_underlying.extend(slow.component_es)
         if positions is not None:
             _add_filled(metrics, market, book, positions)

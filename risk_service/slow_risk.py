@@ -14,6 +14,9 @@ import time
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 import gpu_kernels as gk
 from gpu_kernels.tail_risk import tail_scenarios
 from protos.risk.v1.risk_pb2 import TailRisk
@@ -48,7 +51,10 @@ class SlowNumbers:
 
 @dataclass(slots=True)
 class MonteCarloSource(ScenarioSource):
-    """Scenarios of a day drawn from the history's covariance, jointly, the same at every start."""
+    """Scenarios of a day drawn from the history's covariance, jointly, the same at every start.
+
+    Each vol moves with its underlying as it did in the history: by the slope of its regression.
+    """
 
     _joint: gk.Scenarios | None = None
 
@@ -68,9 +74,13 @@ class MonteCarloSource(ScenarioSource):
                 cov=self.history.covariance(every, days).cov,
                 seed=SEED,
                 horizon=1.0 / BUSINESS_DAYS_PER_YEAR,
+                vol_beta=_vol_betas(self.history.closes[-days - 1 :], self.history.vols[-days - 1 :]),
             )
+        returns, columns = self._joint.spot_return, [every.index(name) for name in underlyings]
         own = gk.Scenarios(
-            spot_return=self._joint.spot_return[:, [every.index(name) for name in underlyings]],
+            spot_return=returns[:, columns],
+            # One column where no vol moves.
+            vol_change=np.broadcast_to(self._joint.vol_change, returns.shape)[:, columns],
             elapsed=self._joint.elapsed,
         )
         return gk.Scenarios.stacked([own, stresses]), SCENARIOS, ""
@@ -86,6 +96,7 @@ class SlowRisk:
     latest: dict[str, SlowNumbers] = field(default_factory=dict)  # replaced as a whole
     failure: Exception | None = None
     _held: list[Book] = field(default_factory=list)
+    _said: str = ""
 
     @classmethod
     def of(cls, desk: SnapshotDesk, engine: gk.Engine, source: ScenarioSource, level: float) -> SlowRisk:
@@ -106,12 +117,13 @@ class SlowRisk:
             except QuotaExceeded:
                 LOG.info("the live loop is busy; Monte Carlo waits")
             except gk.GpuKernelsError as refusal:
-                self.latest = {}
-                LOG.warning("no Monte-Carlo risk: %s", refusal)
+                # One contract that the engine refuses: nobody's numbers can be trusted to be without it.
+                self.latest = {book.held.name: self._none(book, str(refusal)) for book in self._held}
+                self._say(str(refusal))
             stop.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
 
     def measure(self, snapshot: LiveSnapshot, stop: Stop) -> None:
-        """All books of the snapshot; GpuKernelsError where they hold too many American contracts."""
+        """All books of the snapshot; where they hold too many American contracts each is told so."""
         books = [book for _, book in sorted(snapshot.books.items())]
         if not books or not snapshot.market.clocks.source_time_ns:
             self.latest = {}
@@ -119,8 +131,15 @@ class SlowRisk:
         if len(books) != len(self._held) or any(a is not b for a, b in zip(books, self._held, strict=True)):
             self.risk.hold(books)
             self._held = books
-        if int(self.risk.desk.contracts.american.sum()) > AMERICAN_CONTRACTS_MAX:
-            raise gk.InvalidInput("american", f"more than {AMERICAN_CONTRACTS_MAX} contracts are held")
+        american = int(self.risk.desk.contracts.american.sum())
+        if american > AMERICAN_CONTRACTS_MAX:
+            why = (
+                f"no Monte-Carlo risk: the books hold {american} American contracts, "
+                f"{AMERICAN_CONTRACTS_MAX} are the most"
+            )
+            self.latest = {book.held.name: self._none(book, why) for book in books}
+            self._say(why)
+            return
         marks = snapshot.marks.copy()
         for block in self.risk.desk.blocks:
             # A stop must not wait for tables that nobody will read.
@@ -136,10 +155,32 @@ class SlowRisk:
         numbers = self.risk.numbers(number)
         pnl = numbers.historical_pnl
         if not pnl.size:
-            none = TailRisk(level=self.level, warnings=[numbers.why_no_history])
-            none.value_at_risk = none.expected_shortfall = float("nan")
-            return SlowNumbers(book, none, (), time_ns)
-        tail = tail_scenarios(pnl, self.level)
+            return self._none(book, numbers.why_no_history, time_ns)
+        try:
+            tail = tail_scenarios(pnl, self.level)
+        except gk.InvalidInput as refusal:
+            # A position beyond all numbers takes the tail from its own book only.
+            return self._none(book, f"no Monte-Carlo risk: {refusal}", time_ns)
         inside = self.risk.pnl_by_underlying(number)[:, : -len(STRESSES)][:, tail.index]
         components = tuple((-(inside @ tail.weight)).tolist())
         return SlowNumbers(book, tail_message(gk.tail_risk(pnl, self.level)), components, time_ns)
+
+    def _none(self, book: Book, why: str, time_ns: int = 0) -> SlowNumbers:
+        none = TailRisk(level=self.level, warnings=[why])
+        none.value_at_risk = none.expected_shortfall = float("nan")
+        return SlowNumbers(book, none, (), time_ns)
+
+    def _say(self, why: str) -> None:
+        """Once, not every second."""
+        if why != self._said:
+            self._said = why
+            LOG.warning("%s", why)
+
+
+def _vol_betas(closes: NDArray[np.float64], vols: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Change of each vol per unit of its underlying's log return, by regression over the days."""
+    returns, changes = np.diff(np.log(closes), axis=0), np.diff(vols, axis=0)
+    returns = returns - returns.mean(axis=0)
+    variance = np.square(returns).sum(axis=0)
+    slope = (returns * (changes - changes.mean(axis=0))).sum(axis=0)
+    return np.asarray(np.divide(slope, variance, out=np.zeros_like(slope), where=variance > 0.0))

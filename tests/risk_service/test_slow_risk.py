@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from worlds import SPOT, option, portfolio, priced_market, quotes, spot_position
 
 import gpu_kernels as gk
 from protos import packing
+from risk_service import slow_risk
 from risk_service.desk_books import DeskBooks
 from risk_service.desk_premiums import DeskPremiums
 from risk_service.desk_risk import DeskRisk
@@ -20,7 +22,7 @@ from risk_service.live_snapshot import LiveSnapshot, SnapshotDesk
 from risk_service.portfolios import check
 from risk_service.positions import AccountRule, Positions
 from risk_service.price_history import PriceHistory
-from risk_service.slow_risk import SCENARIOS, SlowRisk
+from risk_service.slow_risk import SCENARIOS, MonteCarloSource, SlowRisk
 from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
 from service_kit.lifecycle import Stop
@@ -88,6 +90,43 @@ def test_a_number_tells_the_newest_result_and_its_age_of_its_own_version_only(en
     risk.hold([newer])
     risk.measure(state, VolMarks(), {"IDX"})
     assert not writer.write(state, newer, risk.numbers(0), None, made.latest["desk"]).monte_carlo
+
+
+def test_vols_move_with_their_underlyings_as_they_did(engine):
+    random = np.random.default_rng(4)
+    moves = 0.01 * random.standard_normal(400)
+    vols = 0.2 + np.cumsum(-0.5 * moves)
+    history = PriceHistory(("IDX",), SPOT * np.exp(np.cumsum(moves))[:, None], vols[:, None])
+    joint = MonteCarloSource(history, 300).historical(("IDX",))
+    np.testing.assert_allclose(joint.vol_change, -0.5 * joint.spot_return, rtol=1e-9)
+
+
+def test_too_many_american_contracts_are_named_in_every_books_number(engine, history, monkeypatch, caplog):
+    monkeypatch.setattr(slow_risk, "AMERICAN_CONTRACTS_MAX", 2)
+    message = portfolio(rows=ROWS)
+    packing.write(message.positions, "american", [True])
+    made, state, books = slow(engine, history, [message])
+    (why,) = made.latest["desk"].tail.warnings
+    assert "hold 3 American contracts, 2 are the most" in why
+    made.measure(LiveSnapshot(state, VolMarks(), books, {}), Stop())
+    assert caplog.text.count("American") == 1
+    risk = DeskRisk(engine, ScenarioSource(history, 500), DeskPremiums(engine))
+    risk.hold(list(books.values()))
+    risk.measure(state, VolMarks(), {"IDX"})
+    metrics = MetricsWriter(engine, 0.975).write(
+        state, books["desk"], risk.numbers(0), None, made.latest["desk"]
+    )
+    assert list(metrics.monte_carlo[0].warnings) == [why]
+    assert math.isnan(metrics.monte_carlo[0].expected_shortfall)
+
+
+def test_a_book_beyond_all_numbers_costs_the_others_nothing(engine, history):
+    made, state, books = slow(engine, history, [portfolio(rows=ROWS)])
+    huge = replace(check(portfolio("huge", rows=[spot_position(1.0)])), quantity=np.array([1e307]))
+    every = books | {"huge": Book.of(huge, state)}
+    made.measure(LiveSnapshot(state, VolMarks(), every, {}), Stop())
+    assert made.latest["desk"].tail.expected_shortfall > 0.0
+    assert "pnl" in made.latest["huge"].tail.warnings[0]
 
 
 def test_without_history_it_says_so(engine):

@@ -12,7 +12,7 @@ from math import inf
 from typing import Any
 
 from book_service.event_rules import VALUES
-from book_service.raw_events import COLUMNS, RawEvents
+from book_service.raw_events import RawEvents
 from book_service.source_stream import Dropped, Judged, NormaliserRules, SourceStream
 from protos.market.v1.market_pb2 import (
     EVENT_FLAG_CROSSED,
@@ -44,7 +44,7 @@ class FewEvents:
 
 def read(events: RawEvents) -> FewEvents:
     """The batch's columns as lists."""
-    columns: dict[str, list[Any]] = {name: getattr(events, name).tolist() for name in COLUMNS}
+    columns = events.lists()
     return FewEvents(
         columns,
         Judged(

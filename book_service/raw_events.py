@@ -45,6 +45,8 @@ def _zeros(dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 _ZEROS = {dtype: _zeros(dtype) for dtype in _DTYPES}
+# The columns of a short batch that has none, by its length; shared, so not to be written to.
+_NOTHING = tuple(dict.fromkeys(COLUMNS, [0] * rows) for rows in range(_FEW + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,47 @@ class RawEvents:
     def __len__(self) -> int:
         return len(self.kind)
 
+    def lists(self) -> dict[str, list[Any]]:
+        """Every column as a list; that of the flags may be written to."""
+        return {name: getattr(self, name).tolist() for name in COLUMNS}
+
+
+class _FewRawEvents(RawEvents):
+    """A short batch as the lists that protobuf gives; an array is made of a column where one is asked for.
+
+    Fifteen arrays cost more than all that is done with the one event of most records of a live feed.
+    """
+
+    __slots__ = ("_columns", "_rows")
+    _columns: dict[str, list[Any]]
+    _rows: int
+
+    def __init__(
+        self, source: str, symbols: tuple[str, ...], columns: dict[str, list[Any]], rows: int
+    ) -> None:
+        for name, value in (("source", source), ("symbols", symbols), ("_columns", columns), ("_rows", rows)):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def lists(self) -> dict[str, list[Any]]:
+        """Every column as a list; that of the flags may be written to."""
+        return self._columns | {"flags": self._columns["flags"][:]}
+
+
+def _array_of(name: str, dtype: np.dtype[Any]) -> property:
+    def array(events: _FewRawEvents) -> NDArray[Any]:
+        made: NDArray[Any] = np.array(events._columns[name], dtype)
+        made.flags.writeable = False
+        return made
+
+    return property(array)
+
+
+for _name, _dtype in zip(COLUMNS, _DTYPES, strict=True):
+    setattr(_FewRawEvents, _name, _array_of(_name, _dtype))
+
 
 def decode(value: bytes) -> RawEvents:
     """Reads a record's value; a value that is no batch raises ValueError naming the column."""
@@ -87,6 +130,14 @@ def decode(value: bytes) -> RawEvents:
         packing.row_count(batch, COLUMNS)  # raises, naming the column
     if rows == 0:
         raise packing.PackingError("kind", "the batch has no events")
+    if rows <= _FEW:
+        lists: dict[str, list[Any]] = dict(_NOTHING[rows])
+        for name, one in zip(COLUMNS, values, strict=True):
+            if one:
+                lists[name] = one[:] if len(one) == rows else [one[0]] * rows
+        if max(lists["symbol_index"]) >= len(batch.symbols):
+            packing.names(batch, "symbols", "symbol_index", rows)  # raises, naming the row
+        return _FewRawEvents(batch.source, tuple(batch.symbols), lists, rows)
     columns = {
         name: _column(one, rows, dtype) for name, one, dtype in zip(COLUMNS, values, _DTYPES, strict=True)
     }
@@ -107,11 +158,10 @@ def expect_present(events: RawEvents, record: Record) -> None:
 
 
 def _column(values: Any, rows: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """As `packing.column` does it, without its price per call: most records of a feed have one event."""
+    """As `packing.column` does it, without its price per call."""
     count = len(values)
     if count == rows:
-        # A list of a few numbers is read faster than the buffer that protobuf exports.
-        array: NDArray[Any] = np.array(values[:] if rows <= _FEW else values, dtype)
+        array: NDArray[Any] = np.array(values, dtype)
         return array
     if rows > _SHORT:
         return np.broadcast_to(np.asarray(values[0] if count else 0, dtype), (rows,))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -87,10 +85,9 @@ def test_one_wild_number_silences_nobody():
 
 def test_a_book_whose_source_numbers_anew_waits_for_a_snapshot():
     clean = Normaliser()
-    first = book([(DELTA, BUY, 99.0, 5.0, 0)], [1])
-    clean.apply(replace(first, source_time_ns=np.array([5])), ORIGIN)
-    anew = book([(DELTA, BUY, 98.0, 5.0, 0)], [1])
-    assert flags_of(clean.apply(replace(anew, source_time_ns=np.array([9])), ORIGIN)) == [GAP]
+    clean.apply(book([(DELTA, BUY, 99.0, 5.0, 0)], [1], source_time_ns=[5]), ORIGIN)
+    anew = book([(DELTA, BUY, 98.0, 5.0, 0)], [1], source_time_ns=[9])
+    assert flags_of(clean.apply(anew, ORIGIN)) == [GAP]
     assert clean.depth("sim", "AAA", 5) is None
 
 

@@ -1,11 +1,13 @@
 """From a tick on market.data.normalized to value, Greeks and historical ES on risk.metrics: time per tick.
 
-    python -m benchmarks.live_risk [SECONDS]     # into benchmarks/results/live_risk.json
+    python -m benchmarks.live_risk [SECONDS]         # into benchmarks/results/live_risk.json
+    python -m benchmarks.live_risk --real [SECONDS]  # on one real broker, into live_risk_real.json
 
 20 underlyings of 100 contracts each, 10 portfolios of 1,000 options, 500 historical scenarios, 2,000 ticks a
-second, one to a record; one in twenty is an option's quote. The broker is the embedded one; sender, service
-and reader are processes of their own. A tick's time runs from its sending to the publishing of the first
-number whose snapshot holds it, for every portfolio; ticks that share a number each count.
+second, one to a record; one in twenty is an option's quote. Sender, service and reader are processes of their
+own, the embedded broker is in the reader's; the processor time of each stands in the result. A tick's time
+runs from its sending to the publishing of the first number whose snapshot holds it, for every portfolio;
+ticks that share a number each count.
 """
 
 from __future__ import annotations
@@ -19,104 +21,43 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+import psutil
 
 from benchmarks import measure
-from protos import packing, topics
+from benchmarks.live_market import (
+    NAMES,
+    OPTIONS,
+    PORTFOLIOS,
+    RATE,
+    SPOT,
+    UNDERLYINGS,
+    YEAR_NS,
+    YIELD,
+    batch,
+    contracts,
+    portfolio,
+    symbol,
+    ticks,
+    worth,
+    write_history,
+)
+from protos import topics
 from protos.market.v1 import market_pb2 as market
 from protos.risk.v1 import risk_pb2 as risk
+from service_kit.kafka.admin import ensure_topics
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.embedded import EmbeddedBroker
 from service_kit.kafka.partitioning import partition_of
 from service_kit.kafka.producer import Producer
+from service_kit.kafka.real import find_kafka
 from service_kit.kafka.records import BEGINNING, Partition
 from service_kit.kafka.settings import KafkaSettings
 
-UNDERLYINGS, PORTFOLIOS, OPTIONS = 20, 10, 1_000
-STRIKES, EXPIRIES_YEARS = np.linspace(76.0, 124.0, 25), (0.25, 0.75)
-TICKS_PER_S, OPTION_TICK_EVERY = 2_000, 20
-SPOT, RATE, YIELD = 100.0, 0.04, 0.01
+TICKS_PER_S, PARTITIONS = 2_000, 4
 WARM_S, START_WITHIN_S = 3.0, 60.0
-YEAR_NS = 365 * 86_400_000_000_000
-NAMES = tuple(f"U{number:02d}" for number in range(UNDERLYINGS))
-PARTITIONS = 4
-SEED = 5
-
-
-def contracts(opened_ns: int) -> list[tuple[float, int, bool, float]]:
-    """Strike, expiry, right and vol of the contracts that every underlying has."""
-    return [
-        (float(strike), opened_ns + round(years * YEAR_NS), is_call, 0.2 + 0.1 * (strike / SPOT - 1.0) ** 2)
-        for years in EXPIRIES_YEARS
-        for strike in STRIKES
-        for is_call in (True, False)
-    ]
-
-
-def symbol(name: str, expiry_ns: int, is_call: bool, strike: float) -> str:
-    """An OSI symbol."""
-    day = time.strftime("%y%m%d", time.gmtime(expiry_ns / 1e9))
-    return f"{name:<6}{day}{'C' if is_call else 'P'}{round(strike * 1000):08d}"
-
-
-def worth(spot: float, strike: Any, years: Any, vol: Any, is_call: Any) -> Any:
-    """Black-Scholes, as the market's quotes."""
-    root = vol * np.sqrt(years)
-    forward = spot * np.exp((RATE - YIELD) * years)
-    d1 = np.log(forward / strike) / root + 0.5 * root
-    sign = np.where(is_call, 1.0, -1.0)
-    return (
-        np.exp(-RATE * years) * sign * (forward * norm.cdf(sign * d1) - strike * norm.cdf(sign * (d1 - root)))
-    )
-
-
-def batch(kind: int, symbols: list[str], time_ns: int, **columns: Any) -> bytes:
-    """A clean batch."""
-    message = market.NormalizedBatch(source="benchmark", symbols=symbols, normalized_time_ns=time_ns)
-    packing.write(message, "symbol_index", np.arange(len(symbols)))
-    packing.write(message, "kind", [kind])
-    packing.write(message, "source_time_ns", [time_ns])
-    for name, values in columns.items():
-        packing.write(message, name, np.broadcast_to(values, len(symbols)))
-    return message.SerializeToString()
-
-
-def portfolio(number: int, opened_ns: int, *, american: bool) -> risk.Portfolio:
-    """One of the books: fifty contracts of each underlying, long and short."""
-    random = np.random.default_rng([SEED, number])
-    listed, per_name = contracts(opened_ns), OPTIONS // UNDERLYINGS
-    message = risk.Portfolio(portfolio=f"book-{number}", underlyings=NAMES, version=1)
-    rows = message.positions
-    picked = [
-        (place, listed[row])
-        for place in range(UNDERLYINGS)
-        for row in random.choice(len(listed), per_name, replace=False)
-    ]
-    rows.symbol.extend(symbol(NAMES[place], expiry, call, k) for place, (k, expiry, call, _) in picked)
-    packing.write(rows, "underlying_index", [place for place, _ in picked])
-    packing.write(rows, "quantity", random.integers(-50, 50, len(picked)).astype(float))
-    packing.write(rows, "multiplier", [100.0])
-    packing.write(rows, "strike", [terms[0] for _, terms in picked])
-    packing.write(rows, "expiry_time_ns", [terms[1] for _, terms in picked])
-    packing.write(rows, "is_call", [terms[2] for _, terms in picked])
-    packing.write(rows, "american", [american])
-    return message
-
-
-def write_history(path: Path) -> None:
-    """Two years of closes and vols."""
-    random = np.random.default_rng(SEED)
-    closes = SPOT * np.exp(np.cumsum(0.012 * random.standard_t(5, (501, UNDERLYINGS)), axis=0))
-    vols = 0.2 * np.exp(0.04 * random.standard_normal((501, UNDERLYINGS)))
-    lines = [",".join(["date", *NAMES, *(f"{name}.vol" for name in NAMES)])]
-    lines += [
-        ",".join([f"day {day}", *(f"{value:.6f}" for value in (*closes[day], *vols[day]))])
-        for day in range(501)
-    ]
-    path.write_text("\n".join(lines) + "\n")
 
 
 def send(bootstrap: str, opened_ns: int, seconds: float, out: Path) -> None:
@@ -141,10 +82,10 @@ def send(bootstrap: str, opened_ns: int, seconds: float, out: Path) -> None:
             put(name, batch(market.EVENT_KIND_QUOTE, names[place], now, bid=mids, ask=mids), now)
         producer.flush()
         opening = len(sent)
-        ticks = list(_ticks(opened_ns, round(seconds * TICKS_PER_S), names))
+        made = list(ticks(opened_ns, round(seconds * TICKS_PER_S), names))
         sys.stdin.readline()
         start, worked = time.perf_counter(), time.process_time()
-        for number, (name, tick) in enumerate(ticks):
+        for number, (name, tick) in enumerate(made):
             ahead = start + number / TICKS_PER_S - time.perf_counter()
             if ahead > 0.0:
                 time.sleep(ahead)
@@ -152,49 +93,7 @@ def send(bootstrap: str, opened_ns: int, seconds: float, out: Path) -> None:
             put(name, tick.at(now), now)
         took, worked = time.perf_counter() - start, time.process_time() - worked
         producer.flush()
-    np.savez(out, sent=np.array(sent), opening=opening, took=took, ticks=len(ticks), worked=worked)
-
-
-class Tick(NamedTuple):
-    """A batch of one quote, made before the clock runs: only its moment is missing."""
-
-    begin: bytes
-
-    def at(self, time_ns: int) -> bytes:
-        """The record of a tick that is sent now."""
-        now = time_ns.to_bytes(8, "little")
-        return b"".join((self.begin, _SOURCE_TIME, now, _NORMALIZED_TIME, now))
-
-
-_SOURCE_TIME = packing.head(market.NormalizedBatch, "source_time_ns", 8)
-_NORMALIZED_TIME = market.NormalizedBatch(normalized_time_ns=1).SerializeToString()[:-8]
-
-
-def _ticks(opened_ns: int, count: int, names: list[list[str]]) -> Iterator[tuple[str, Tick]]:
-    """Underlyings that walk, and now and then an option's quote."""
-    listed = contracts(opened_ns)
-    random, spots = np.random.default_rng(SEED), np.full(UNDERLYINGS, SPOT)
-    strike, vol, is_call = (np.array([terms[k] for terms in listed]) for k in (0, 3, 2))
-    years = np.array([(terms[1] - opened_ns) / YEAR_NS for terms in listed])
-    for number in range(count):
-        place = int(random.integers(UNDERLYINGS))
-        if number % OPTION_TICK_EVERY == 0:
-            row = int(random.integers(len(listed)))
-            mid = float(worth(spots[place], strike[row], years[row], vol[row], is_call[row]))
-            mid = max(mid * (1.0 + 0.001 * random.standard_normal()), 0.01)
-            symbols, bid, ask = [names[place][row]], mid, mid
-        else:
-            spots[place] *= np.exp(5e-5 * random.standard_normal())
-            symbols, bid, ask = [NAMES[place]], spots[place] - 0.01, spots[place] + 0.01
-        message = market.NormalizedBatch(source="benchmark", symbols=symbols)
-        for name, value in {
-            "symbol_index": 0,
-            "kind": market.EVENT_KIND_QUOTE,
-            "bid": bid,
-            "ask": ask,
-        }.items():
-            packing.write(message, name, [value])
-        yield NAMES[place], Tick(message.SerializeToString())
+    np.savez(out, sent=np.array(sent), opening=opening, took=took, ticks=len(made), worked=worked)
 
 
 @contextmanager
@@ -225,10 +124,26 @@ def service(folder: Path, settings: KafkaSettings) -> Iterator[subprocess.Popen[
         process.wait(30)
 
 
-def run(seconds: float, *, american: bool) -> dict[str, Any]:
+@contextmanager
+def brokers(*, real: bool) -> Iterator[KafkaSettings]:
+    """One broker with our topics."""
+    if not real:
+        with EmbeddedBroker() as embedded:
+            yield embedded.settings()
+        return
+    kafka = find_kafka(1)
+    try:
+        settings = KafkaSettings(bootstrap=kafka.bootstrap)
+        ensure_topics(settings)
+        yield settings
+    finally:
+        kafka.close()
+
+
+def run(seconds: float, *, american: bool, real: bool = False) -> dict[str, Any]:
     """One run; milliseconds of every tick and portfolio."""
-    with tempfile.TemporaryDirectory() as name, EmbeddedBroker() as broker:
-        folder, settings, opened = Path(name), broker.settings(), time.time_ns()
+    with tempfile.TemporaryDirectory() as name, brokers(real=real) as settings:
+        folder, opened = Path(name), time.time_ns()
         write_history(folder / "history.csv")
         with Producer(settings) as producer:
             for number in range(PORTFOLIOS):
@@ -236,7 +151,7 @@ def run(seconds: float, *, american: bool) -> dict[str, Any]:
                 producer.send(topics.RISK_PORTFOLIOS, book.portfolio, book.SerializeToString())
         with (
             Consumer(settings, [topics.RISK_METRICS], "benchmark", bytes) as reader,
-            service(folder, settings),
+            service(folder, settings) as served,
         ):
             reader.assign({Partition(topics.RISK_METRICS, number): BEGINNING for number in range(PARTITIONS)})
             sender = subprocess.Popen(
@@ -247,12 +162,19 @@ def run(seconds: float, *, american: bool) -> dict[str, Any]:
                 stdin=subprocess.PIPE,
                 text=True,
             )
-            messages = _read(reader, sender, folder / "serve.err")
-        return _judge(messages, np.load(folder / "sent.npz"), american=american)
+            messages, cores = _read(reader, sender, folder / "serve.err", psutil.Process(served.pid))
+        sent = np.load(folder / "sent.npz")
+        cores["sender"] = round(float(sent["worked"] / sent["took"]), 2)
+        return _judge(messages, sent, american=american) | {"cores_used": cores}
 
 
-def _read(reader: Consumer[bytes], sender: subprocess.Popen[str], errors: Path) -> list[tuple[int, bytes]]:
-    """Waits for a number of every book at the open market, lets the ticks go, and reads until they end."""
+def _read(
+    reader: Consumer[bytes], sender: subprocess.Popen[str], errors: Path, served: psutil.Process
+) -> tuple[list[tuple[int, bytes]], dict[str, float]]:
+    """Waits for a number of every book at the open market, lets the ticks go, and reads until they end.
+
+    Beside what was read: how many cores the service, and the reader with its broker, have used meanwhile.
+    """
     opened: dict[str, risk.RiskMetrics] = {}
     deadline = time.monotonic() + START_WITHIN_S
     while not _open(opened):
@@ -268,9 +190,21 @@ def _read(reader: Consumer[bytes], sender: subprocess.Popen[str], errors: Path) 
     sender.stdin.write("go\n")
     sender.stdin.flush()
     found: list[tuple[int, bytes]] = []
+    began, before = time.perf_counter(), (_worked(served), _worked(psutil.Process()))
     while sender.poll() is None:
         found += [(time.time_ns(), message.value) for message in reader.poll(500, 0.05)]
-    return found + [(time.time_ns(), message.value) for message in reader.poll(500, 0.5)]
+    took = time.perf_counter() - began
+    after = (_worked(served), _worked(psutil.Process()))
+    used = [round((end - start) / took, 2) for start, end in zip(before, after, strict=True)]
+    return found + [(time.time_ns(), message.value) for message in reader.poll(500, 0.5)], {
+        "service": used[0],
+        "reader": used[1],
+    }
+
+
+def _worked(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _open(books: dict[str, risk.RiskMetrics]) -> bool:
@@ -283,11 +217,14 @@ def _judge(messages: list[tuple[int, bytes]], sent: Any, *, american: bool) -> d
     times = [rows[rows[:, 0] == partition, 1] for partition in range(PARTITIONS)]
     done: dict[tuple[str, int], int] = {}
     published, received, per_book = [], [], 0
+    ages_s: list[float] = []
     for received_ns, value in messages:
         metrics = risk.RiskMetrics.FromString(value)
         per_book += metrics.portfolio == "book-0"
         if metrics.faults or not metrics.historical[0].expected_shortfall > 0.0:
             raise ValueError(f"{metrics.portfolio} is not whole: {metrics.faults[:1]}")
+        if metrics.timing.source_time_ns >= warm and metrics.monte_carlo:
+            ages_s.append(metrics.monte_carlo_age_ns / 1e9)
         for part in metrics.provenance.market_snapshot_id.split(","):
             partition, following = (int(word) for word in part.split(":"))
             seen = done.get((metrics.portfolio, partition), following)
@@ -304,6 +241,8 @@ def _judge(messages: list[tuple[int, bytes]], sent: Any, *, american: bool) -> d
         "numbers_per_s_and_book": per_book / float(sent["took"]),
         "published_ms": _percentiles(np.concatenate(published)),
         "received_ms": _percentiles(np.concatenate(received)),
+        # Worked out once a second, a number is on average half a second old, and what it takes to make.
+        "monte_carlo_age_s": _percentiles(np.array(ages_s)) if ages_s else None,
         "method": last.provenance.method,
     }
 
@@ -317,28 +256,34 @@ def main(words: list[str]) -> int:
     if words[:1] == ["--send"]:
         send(words[1], int(words[2]), float(words[3]), Path(words[4]))
         return 0
+    real = words[:1] == ["--real"]
+    words = words[1:] if real else words
     seconds = float(words[0]) if words else 15.0
     where = measure.machine()
-    runs = [run(seconds, american=american) for american in (False, True)]
+    runs = [run(seconds, american=american, real=real) for american in (False, True)]
     lines = [
         "### Tick to risk, milliseconds",
         "",
-        "| options | ticks/s | numbers/s and book | p50 | p99 | worst |",
+        "| options | ticks/s | numbers/s and book | p50 | p99 | worst | cores | Monte Carlo's age, s |",
     ]
-    lines.append("|---|---|---|---|---|---|")
+    lines.append("|---|---|---|---|---|---|---|---|")
     for one in runs:
-        took = one["published_ms"]
+        took, age = one["published_ms"], one["monte_carlo_age_s"]
         lines.append(
             f"| {'American' if one['american'] else 'European'} | {one['ticks_per_s_sent']:.0f} "
-            f"| {one['numbers_per_s_and_book']:.0f} | {took['p50']} | {took['p99']} | {took['p100']} |"
+            f"| {one['numbers_per_s_and_book']:.0f} | {took['p50']} | {took['p99']} | {took['p100']} "
+            f"| {one['cores_used']['service']} | {'none' if age is None else age['p50']} |"
         )
     lines += [
         "",
-        f"- {UNDERLYINGS} underlyings, {PORTFOLIOS} books of {OPTIONS} options, embedded broker",
+        f"- {UNDERLYINGS} underlyings, {PORTFOLIOS} books of {OPTIONS} options, "
+        + ("one real broker" if real else "embedded broker"),
         f"- {where['cores']} cores, load average before the run {where['load_average_before']}",
         "",
     ]
-    measure.write("live_risk", {"machine": where, "runs": runs}, "\n".join(lines))
+    measure.write(
+        "live_risk_real" if real else "live_risk", {"machine": where, "runs": runs}, "\n".join(lines)
+    )
     print(json.dumps(runs, indent=1))
     return 0
 

@@ -39,15 +39,25 @@ def greeks(columns: Columns, out: GreeksResult) -> None:
     workers().run(out.status.size, work)
 
 
+# Bad rows are rare: the hot loops write what comes out of the arithmetic and count them, and only a block
+# that has one is gone over again.
+
+
 @kernel
 def price_rows(spot, strike, expiry, vol, rate, dividend_yield, is_call, price, status):  # type: ignore[no-untyped-def]
+    bad = 0
     for i in range(status.shape[0]):
         value = _price(spot[i], strike[i], expiry[i], vol[i], rate[i], dividend_yield[i], is_call[i])
         state = _row_status(spot[i], strike[i], expiry[i], vol[i], rate[i], dividend_yield[i])
         # False for infinite and NaN: inputs so large that their value is out of range.
         state = state if value - value == 0.0 else INVALID_INPUT
-        price[i] = NAN if state == INVALID_INPUT else value
+        price[i] = value
         status[i] = state
+        bad += 1 if state == INVALID_INPUT else 0
+    if bad > 0:
+        for i in range(status.shape[0]):
+            if status[i] == INVALID_INPUT:
+                price[i] = NAN
 
 
 @kernel
@@ -70,23 +80,35 @@ def greeks_rows(  # type: ignore[no-untyped-def]
     charm,
     status,
 ):
+    bad = 0
     for i in range(status.shape[0]):
         value, v1, v2, v3, v4, v5, v6, v7, v8 = _price_and_greeks(
             spot[i], strike[i], expiry[i], vol[i], rate[i], dividend_yield[i], is_call[i]
         )
+        price[i] = value
+        delta[i] = v1
+        gamma[i] = v2
+        vega[i] = v3
+        theta[i] = v4
+        rho[i] = v5
+        vanna[i] = v6
+        volga[i] = v7
+        charm[i] = v8
         state = _row_status(spot[i], strike[i], expiry[i], vol[i], rate[i], dividend_yield[i])
-        # Infinite or NaN as soon as one of them is: inputs so large that a value is out of range.
-        total = value + v1 + v2 + v3 + v4 + v5 + v6 + v7 + v8
+        # Infinite or NaN where any of the nine is (delta and vanna never are alone): a value out of range.
+        total = (value + v2) + (v3 + v4) + (v5 + v7) + v8
         state = state if total - total == 0.0 else INVALID_INPUT
-        # Adding NaN is cheaper than nine selections.
-        mark = NAN if state == INVALID_INPUT else 0.0
-        price[i] = value + mark
-        delta[i] = v1 + mark
-        gamma[i] = v2 + mark
-        vega[i] = v3 + mark
-        theta[i] = v4 + mark
-        rho[i] = v5 + mark
-        vanna[i] = v6 + mark
-        volga[i] = v7 + mark
-        charm[i] = v8 + mark
         status[i] = state
+        bad += 1 if state == INVALID_INPUT else 0
+    if bad > 0:
+        for i in range(status.shape[0]):
+            if status[i] == INVALID_INPUT:
+                price[i] = NAN
+                delta[i] = NAN
+                gamma[i] = NAN
+                vega[i] = NAN
+                theta[i] = NAN
+                rho[i] = NAN
+                vanna[i] = NAN
+                volga[i] = NAN
+                charm[i] = NAN

@@ -10,7 +10,7 @@ import pytest
 
 from protos import packing, topics
 from protos.orders.v1.orders_pb2 import OrderBatch
-from risk_client import BookClient
+from risk_client import BookClient, Unavailable
 from service_kit.kafka.embedded import EmbeddedBroker
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.settings import KafkaSettings
@@ -45,19 +45,46 @@ def of(rows: list[dict[str, object]], limit: str, key: str = "value") -> list[ob
     return [row[key] for row in rows if row["limit"] == limit]
 
 
+def bid(broker: KafkaSettings, symbol: str, account: int, ticks: int, quantity: int) -> None:
+    batch = OrderBatch(symbols=[symbol], symbol_index=[0])
+    for name, value in (("order_id", account), ("account", account), ("price_ticks", ticks)):
+        packing.write(batch, name, [value])
+    packing.write(batch, "quantity", [quantity])
+    packing.write(batch, "time_ns", [1])
+    with Producer(broker) as producer:
+        producer.send(topics.ORDERS_INCOMING, symbol, batch.SerializeToString())
+
+
+def bids(client: BookClient, symbol: str) -> list[int]:
+    try:
+        return list(client.get_book(symbol).bid_quantity)
+    except Unavailable:  # the service has just started
+        return []
+
+
+def test_a_kill_is_answered_when_every_partition_has_applied_it(address: str, broker: KafkaSettings) -> None:
+    with BookClient(address) as client:
+        bid(broker, "BBB", 55, 200, 3)
+        until(lambda: bids(client, "BBB"), "the order")
+        killed = client.kill([55, 56], "a test")
+        assert [one.partition for one in killed.acknowledged] == [0, 1, 2, 3]
+        assert sum(one.cancelled for one in killed.acknowledged) == 1
+        assert not client.get_book("BBB").bid_quantity
+        books = client.watch_book("BBB", min_interval_s=0.01)
+        assert not next(books).bid_quantity
+        bid(broker, "BBB", 57, 201, 4)
+        assert list(next(books).bid_price_ticks) == [201]
+        books.close()
+
+
 def test_limits_are_split_and_follow_their_use(address: str, broker: KafkaSettings) -> None:
     told = limits(address, "--account", "7", "--open-exposure", "1000", "--loss", "100", "--capital", "1e6")
     assert of(told, "open_exposure") == [250.0] * 4
     assert of(told, "loss") == [25.0] * 4
     # 100 AAA at 1.00 (20 ticks of 0.05) are worth 100.
-    batch = OrderBatch(symbols=["AAA"], symbol_index=[0])
-    for name, value in (("order_id", 1), ("account", 7), ("price_ticks", 20), ("quantity", 100)):
-        packing.write(batch, name, [value])
-    packing.write(batch, "time_ns", [1])
-    with Producer(broker) as producer:
-        producer.send(topics.ORDERS_INCOMING, "AAA", batch.SerializeToString())
+    bid(broker, "AAA", 7, 20, 100)
     with BookClient(address) as client:
-        until(lambda: client.get_book("AAA").bid_quantity, "the order")
+        until(lambda: bids(client, "AAA"), "the order")
     told = limits(address, "--account", "7", "--open-exposure", "500", "--by-use")
     used = of(told, "open_exposure", "open_value")
     home = used.index(100.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ class Quote:
 @dataclass(frozen=True, slots=True)
 class _Asked:
     labels: Sequence[str]
+    places: Sequence[str]  # where each stands, for complaints
     options: gk.Options
     price: NDArray[np.float64]
 
@@ -95,7 +97,8 @@ def _one(quote: Quote, needed: Sequence[str]) -> _Asked:
             raise BadInput(f"--{name}: is missing (or give --options FILE)")
     values = {name: np.array([_number(getattr(quote, name))]) for name in _NUMBERS}
     options = gk.Options(**values, is_call=np.array([not quote.put]), american=np.array([quote.american]))
-    return _Asked(["put" if quote.put else "call"], options, np.array([_number(quote.price)]))
+    label = "put" if quote.put else "call"
+    return _Asked([label], [f"the {label}"], options, np.array([_number(quote.price)]))
 
 
 def _number(value: float | None) -> float:
@@ -124,7 +127,8 @@ def _many(quote: Quote, sheet: Sheet, needed: Sequence[str]) -> _Asked:
         american=flags("exercise", ("A", "E"), quote.american),
     )
     labels = [sheet.text(row, "label") or place for row, place in enumerate(sheet.places)]
-    return _Asked(labels, options, column("price"))
+    places = [f"{sheet.file}, {place}" for place in sheet.places]
+    return _Asked(labels, places, options, column("price"))
 
 
 def _answered(
@@ -145,7 +149,22 @@ def _answered(
     if len(rows) > ROWS_SHOWN:
         tables.append(f"… {len(rows) - ROWS_SHOWN:,} more rows: --json, --csv or --parquet have them all")
     show(form, command, tables, {"options": rows}, rows)
-    return DONE if (status <= gk.Status.EXPIRED).all() else FAILED
+    bad = np.flatnonzero(status > gk.Status.EXPIRED)
+    if not bad.size:
+        return DONE
+    first = int(bad[0])
+    why = f"{asked.places[first]}: {names[first]}{_reason(asked, first, gk.Status(int(status[first])))}"
+    print(f"risk: {bad.size:,} of {len(rows):,} without an answer; {why}", file=sys.stderr)
+    return FAILED
+
+
+def _reason(asked: _Asked, row: int, status: gk.Status) -> str:
+    """Which input of a row is to blame, in words."""
+    if status in (gk.Status.BELOW_INTRINSIC, gk.Status.ABOVE_MAXIMUM):
+        side = "less" if status == gk.Status.BELOW_INTRINSIC else "more"
+        return f", price {asked.price[row]:g} is {side} than such an option can cost"
+    negative = [name for name in _NUMBERS[:4] if np.asarray(getattr(asked.options, name))[row] < 0.0]
+    return f", {' and '.join(negative)} must not be negative" if negative else ""
 
 
 def _line(row: Mapping[str, Any]) -> list[str]:

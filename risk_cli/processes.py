@@ -40,6 +40,11 @@ class Child:
                 self.address = line.rsplit(" ", 1)[1].strip()
                 self.listening.set()
 
+    def last_words(self) -> str:
+        """The end of its log, in one line; empty where it is silent."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
+        return "; it said: " + " | ".join(lines) if lines else ""
+
     def how_it_ended(self) -> str:
         """A line on a process that is no more."""
         code = self.process.returncode
@@ -47,8 +52,7 @@ class Child:
             ended = f"was ended by {signal.Signals(-code).name}"
         else:
             ended = f"ended with status {code}"
-        lines = self.log.read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
-        said = "; it said: " + " | ".join(lines) if lines and code > 0 else ""
+        said = self.last_words() if code > 0 else ""
         return f"{self.name} (process {self.process.pid}) {ended}{said}"
 
 
@@ -87,7 +91,8 @@ class Children:
             if stop.is_set():
                 return
             if time.monotonic() > deadline:
-                raise ChildEnded(f"{child.name} did not answer calls within {within_s:g} s: see {child.log}")
+                said = child.last_words()
+                raise ChildEnded(f"{child.name} did not answer calls within {within_s:g} s{said}")
 
     def check(self) -> None:
         """Raises ChildEnded when one has ended."""

@@ -34,6 +34,18 @@ def test_prices_and_greeks_are_those_of_this_machine(address: str, tmp_path: Pat
     assert run(*words, "--server", address).exit_code == 1  # a row has no price
 
 
+def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "options.csv"
+    path.write_text(OPTIONS)
+    done = run("price", "--options", str(path), "--engine", "reference")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    for part in ("1 of 3", "options.csv, line 4", "INVALID_INPUT", "strike must not be negative"):
+        assert part in done.stderr
+    dear = ("iv", "--price", "200", "--spot", "100", "--strike", "100", "--expiry", "1")
+    done = run(*dear, "--engine", "reference")
+    assert (done.exit_code, "price 200 is more than" in done.stderr) == (1, True)
+
+
 def test_implied_vols_are_those_of_this_machine(address: str) -> None:
     words = ("iv", "--price", "10.45", "--spot", "100", "--strike", "100", "--expiry", "1", "--rate", "0.05")
     here, there = _rows(*words, "--engine", "reference"), _rows(*words, "--server", address)

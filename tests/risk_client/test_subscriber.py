@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 
 import risk_client
 from protos import topics
@@ -205,6 +205,16 @@ def test_members_of_a_group_share_the_partitions(broker, desk):
             if len(got) >= 50:
                 break
         assert sorted(got) == list(range(50))
+
+
+def test_what_went_to_another_member_while_it_was_gathered_is_not_handed_out(broker, desk):
+    desk.publish(20)
+    with subscribe(broker, start="earliest") as feed:
+        for source in list(feed.positions())[1:]:
+            feed._lost(None, [TopicPartition(*source)])
+        kept = next(iter(feed.positions()))
+        assert {one.source for _ in range(3) for one in feed.poll(0.5)} <= {kept}
+        assert set(feed.positions()) == {kept}
 
 
 def test_only_the_portfolios_asked_for(broker, desk):

@@ -123,6 +123,10 @@ def american(engine: gk.Engine) -> tuple[list[measure.Timing], list[str]]:
     # Vol moves of 1 %: three standard deviations leave the lowest vol of 10 % a vol.
     moves = shocks(SCENARIOS, "vol")
     vol = gk.Scenarios(**(moves | {"vol_change": moves["vol_change"] / 3.0}))
+    # A tenth of a per cent a day, and five times as much.
+    rates = shocks(SCENARIOS, "rate")
+    rate = gk.Scenarios(**(rates | {"vol_change": vol.vol_change, "rate_change": rates["rate_change"] / 5.0}))
+    wild = gk.Scenarios(**(rates | {"vol_change": vol.vol_change}))
     few = portfolio(columns(32), american=True)
     anew = np.empty((32, SCENARIOS))
     built = {}
@@ -140,19 +144,36 @@ def american(engine: gk.Engine) -> tuple[list[measure.Timing], list[str]]:
             "revalue, spot and vol move: boundaries interpolated", every, lambda: engine.revalue(book, vol)
         ),
         measure.Case(
+            "revalue, spot, vol and rate (0.1 %) move: boundaries interpolated",
+            every,
+            lambda: engine.revalue(book, rate),
+        ),
+        measure.Case(
+            "revalue, spot, vol and rate (0.5 %) move: boundaries interpolated",
+            every,
+            lambda: engine.revalue(book, wild),
+        ),
+        measure.Case(
             "every shocked option priced by itself",
             32 * SCENARIOS,
             lambda: repriced_pnl(engine, few, moves_of(few, vol), anew),
         ),
     ]
     notes = [
-        f"interpolants of {AMERICAN_POSITIONS} options, {name}: {seconds * 1e3:.0f} ms to build; error "
+        f"interpolants of {AMERICAN_POSITIONS} options, {name}: {seconds * 1e3:.0f} ms to build; error bound "
         f"at most {held.error:.1e} of spot, {len(held.exact)} options priced exactly"
         for name, (held, seconds) in built.items()
     ]
-    repriced_pnl(engine, few, moves_of(few, vol), anew)
-    wrong = np.abs(position_pnl(engine, few, vol) - anew) / (np.abs(few.quantity * 100.0) * few.spot)[:, None]
-    notes.append(f"interpolated boundaries: largest error of {wrong.size} values {wrong.max():.1e} of spot")
+    moved = engine.module("american_moves")
+    size = (np.abs(few.quantity * 100.0) * few.spot)[:, None]
+    for label, scenarios in (("vol", vol), ("rate 0.1 %", rate), ("rate 0.5 %", wild)):
+        repriced_pnl(engine, few, moves_of(few, scenarios), anew)
+        wrong = np.abs(position_pnl(engine, few, scenarios) - anew) / size
+        lost = moved.moved_pnl(engine, few, moves_of(few, scenarios), np.empty(anew.shape))
+        notes.append(
+            f"interpolated boundaries, {label}: largest error of {wrong.size} values {wrong.max():.1e} of "
+            f"spot, bound {moved.TOLERANCE:.0e}; {len(lost)} of {len(few)} options priced by themselves"
+        )
     return list(measure.interleaved(cases, rounds=5).values()), notes
 
 

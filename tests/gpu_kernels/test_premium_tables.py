@@ -59,13 +59,13 @@ def test_values_and_scenarios_are_within_the_stated_error(engine, scenarios, vol
     european = gk.Options(spot=spot, vol=vols, american=False, **terms())
     premium = table.greeks_today(spot, vols)[:, 0]
     exact = engine.price(american).price - engine.price(european).price
-    # The stated error is that of sampled points; others may be somewhat worse.
-    assert np.abs(premium - exact).max() <= 2.0 * table.error * spot
+    assert np.abs(premium - exact).max() <= table.error * spot
     ones = np.ones(COUNT)
     moved = position_pnl(engine, gk.Portfolio(options=european, quantity=ones), scenarios)
     read = moved + table.in_scenarios_at(spot, vols) - premium[:, None]
     wanted = position_pnl(engine, gk.Portfolio(options=american, quantity=ones), scenarios)
-    assert np.abs(read - wanted).max() <= 3.0 * table.error * spot
+    # Two premiums, today's and the scenario's.
+    assert np.abs(read - wanted).max() <= 2.0 * table.error * spot
     assert table.error < 1e-3
 
 

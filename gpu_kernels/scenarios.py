@@ -182,12 +182,12 @@ class Scenarios:
 
     @classmethod
     def stacked(cls, parts: Sequence[Scenarios]) -> Scenarios:
-        """All scenarios of ``parts``, one after another; none of them may have weights or a vol surface."""
+        """All scenarios of ``parts``, one after another; no weights, and one grid for all vol surfaces."""
         if not parts:
             raise InvalidInput("parts", "is empty")
         for number, part in enumerate(parts):
-            if part.weights is not None or part.vol_shock_surface is not None:
-                raise InvalidInput("parts", f"{number} has weights or a vol surface", number)
+            if part.weights is not None:
+                raise InvalidInput("parts", f"{number} has weights", number)
             if part.underlyings != parts[0].underlyings:
                 raise InvalidInput(
                     "parts",
@@ -202,9 +202,31 @@ class Scenarios:
             ),
             rate_change=np.concatenate([part.rate_change for part in parts]),
             elapsed=np.concatenate([part.elapsed for part in parts]),
+            vol_shock_surface=_stacked_surfaces(parts),
             names=[name for part in parts for name in part.names] if named else (),
             notes=[note for part in parts for note in part.notes],
         )
+
+
+def _stacked_surfaces(parts: Sequence[Scenarios]) -> VolShockSurface | None:
+    """The surfaces one after another; a part without one has no shock."""
+    given = [part.vol_shock_surface for part in parts if part.vol_shock_surface is not None]
+    if not given:
+        return None
+    grid = given[0]
+    wide = max(surface.shock.shape[1] for surface in given)
+    shocks = []
+    for number, part in enumerate(parts):
+        own = part.vol_shock_surface
+        if own is not None and not _same_grid(own, grid):
+            raise InvalidInput("parts", f"{number} has a vol surface on another grid than the first", number)
+        shape = (len(part), wide, *grid.shock.shape[2:])
+        shocks.append(np.zeros(shape) if own is None else np.broadcast_to(own.shock, shape))
+    return VolShockSurface(grid.log_moneyness, grid.tenor, np.concatenate(shocks))
+
+
+def _same_grid(one: VolShockSurface, other: VolShockSurface) -> bool:
+    return np.array_equal(one.log_moneyness, other.log_moneyness) and np.array_equal(one.tenor, other.tenor)
 
 
 def _real(value: ArrayLike, field: str) -> Floats:

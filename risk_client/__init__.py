@@ -20,7 +20,7 @@ from risk_client.errors import (
     Unavailable,
     Violation,
 )
-from risk_client.scenarios import historical, monte_carlo, shocks
+from risk_client.scenarios import historical, monte_carlo, shocks, vol_shock_surface
 
 __all__ = [
     "AlreadyChanged",
@@ -48,4 +48,5 @@ __all__ = [
     "monte_carlo",
     "shocks",
     "tls",
+    "vol_shock_surface",
 ]

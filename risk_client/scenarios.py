@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import ArrayLike, NDArray
 
 from protos import packing
@@ -37,19 +38,38 @@ def monte_carlo(
     horizon: float = 0.0,
     distribution: Distribution = "normal",
     degrees_of_freedom: float = 0.0,
-    vol_beta: float = 0.0,
+    vol_beta: ArrayLike = 0.0,
     sampler: Sampler = "sobol",
+    mean: ArrayLike = 0.0,
+    covariance: ArrayLike | None = None,
+    window_days: int = 0,
+    shrinkage: float | None = None,
+    jump_intensity: float | None = None,
+    jump_mean: ArrayLike = 0.0,
+    jump_share: float | None = None,
+    along_book: bool = False,
 ) -> wire.MonteCarloScenarios:
-    """Draws with the covariance of the service's history; `horizon` in years, 0 is one business day."""
-    return wire.MonteCarloScenarios(
+    """Draws with this `covariance` per year (U, U), or that of `window_days` of the service's history.
+
+    `horizon` is in years, 0 is one business day; `mean` is per year. `mean`, `vol_beta` and `jump_mean` are
+    numbers or have one entry per underlying. `along_book` draws where a Sobol sequence errs least.
+    """
+    message = wire.MonteCarloScenarios(
         scenarios=scenarios,
         seed=seed,
         horizon=horizon,
         distribution=wire.MonteCarloScenarios.Distribution.Value(f"DISTRIBUTION_{distribution.upper()}"),
         degrees_of_freedom=degrees_of_freedom,
-        vol_beta=vol_beta,
         sampler=wire.MonteCarloScenarios.Sampler.Value(f"SAMPLER_{sampler.upper()}"),
+        covariance=None if covariance is None else matrix(covariance),
+        window_days=window_days,
+        shrinkage=shrinkage,
+        jump_intensity=jump_intensity,
+        jump_share=jump_share,
+        along_book=along_book,
     )
+    _write(message, mean=mean, vol_beta=vol_beta, jump_mean=jump_mean)
+    return message
 
 
 def shocks(
@@ -57,16 +77,39 @@ def shocks(
     vol_change: ArrayLike | None = None,
     rate_change: ArrayLike | None = None,
     *,
-    elapsed: float = 0.0,
+    elapsed: ArrayLike = 0.0,
     names: Sequence[str] = (),
+    weights: ArrayLike | None = None,
+    vol_shock_surface: wire.VolShockSurface | None = None,
 ) -> wire.ScenarioColumns:
-    """Given scenarios: `spot_return` (S, U) log returns, `vol_change` (S, U) or (S, 1), `elapsed` years."""
-    columns = wire.ScenarioColumns(spot_return=matrix(spot_return), elapsed=elapsed, name=names)
+    """Given scenarios: `spot_return` (S, U) log returns, `vol_change` (S, U) or (S, 1).
+
+    `rate_change`, `elapsed` (years) and, for tail risk, `weights` are numbers or (S,).
+    """
+    columns = wire.ScenarioColumns(
+        spot_return=matrix(spot_return), name=names, vol_shock_surface=vol_shock_surface
+    )
     if vol_change is not None:
         columns.vol_change.CopyFrom(matrix(vol_change))
-    if rate_change is not None:
-        packing.write(columns, "rate_change", np.atleast_1d(np.asarray(rate_change, dtype=np.float64)))
+    _write(columns, rate_change=rate_change, elapsed=elapsed, weight=weights)
     return columns
+
+
+def vol_shock_surface(log_moneyness: ArrayLike, tenor: ArrayLike, shock: ArrayLike) -> wire.VolShockSurface:
+    """Vol shocks on a grid of ln(strike/spot) (M,) and years (T,): (S, M, T), or (S, U, M, T)."""
+    shocks = np.asarray(shock, dtype=np.float64)
+    if shocks.ndim not in (3, 4):
+        raise ValueError(f"shock has three dimensions, or four by underlying, not {shocks.ndim}")
+    surface = wire.VolShockSurface(by_underlying=shocks.ndim == 4)
+    _write(surface, log_moneyness=log_moneyness, tenor=tenor, shock=shocks.reshape(-1))
+    return surface
+
+
+def _write(message: Message, **columns: ArrayLike | None) -> None:
+    """Each of the columns but those that are plainly 0, which is what none means."""
+    for name, values in columns.items():
+        if values is not None and (np.ndim(values) or values != 0.0):
+            packing.write(message, name, np.atleast_1d(np.asarray(values, dtype=np.float64)))
 
 
 def matrix(values: ArrayLike) -> wire.Matrix:

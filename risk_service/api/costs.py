@@ -6,28 +6,37 @@ from __future__ import annotations
 import numpy as np
 
 from protos.risk.v1 import risk_pb2 as wire
-from risk_service.api.scenario_requests import SCENARIOS_DEFAULT, ScenarioReader
+from risk_service.api.monte_carlo_requests import SCENARIOS_DEFAULT
+from risk_service.api.scenario_requests import ScenarioReader, TailRequest
 from risk_service.on_demand.option_blocks import AMERICAN_COST
+from risk_service.on_demand.tail import TailQuestion
 from risk_service.portfolios import HeldPortfolio
 
 # What is done once per position besides its scenarios: implied vol, Greeks, the way in and out.
 COST_PER_POSITION = 10
 # Hedges in whole lots try many combinations for each instrument; about this many revaluations each.
 COST_PER_INSTRUMENT = 100_000
+# About how many scenarios the search for the nearest loss looks at.
+REVERSE_SCENARIOS = 20_000
 
 
 def expected_shortfall(
     request: wire.ExpectedShortfallRequest,
     held: HeldPortfolio | None,
     scenarios: ScenarioReader,
+    asked: TailQuestion,
+    *,
     vector_at_hand: bool,
 ) -> int:
-    """Cost of an ES; components price the tail a second time."""
+    """Cost of an ES; components price the tail a second time, liquidity horizons the book at each of them."""
     count = _scenarios(request, scenarios)
     positions = _positions(request.inline_portfolio.positions) if held is None else _held(held)
+    horizons = 0 if asked.horizons is None else positions * count * len(asked.horizons.steps())
+    drawn = round(asked.bootstrap * sum(count * (1.0 - level) for level in asked.levels))
+    beside = horizons + drawn + asked.stressed_window * max(0, count - asked.stressed_window)
     if not vector_at_hand:
-        return positions * (count + COST_PER_POSITION)
-    return count + (positions * max(1, count // 20) if request.with_components else 0)
+        return positions * (count + COST_PER_POSITION) + beside
+    return count + (positions * max(1, count // 20) if request.with_components else 0) + beside
 
 
 def stress_test(request: wire.StressTestRequest, held: HeldPortfolio | None) -> int:
@@ -35,7 +44,8 @@ def stress_test(request: wire.StressTestRequest, held: HeldPortfolio | None) -> 
     count = request.scenarios.spot_return.rows + len(request.named)
     positions = _positions(request.inline_portfolio.positions) if held is None else _held(held)
     times = 1 + request.by_group + request.by_position
-    return positions * (count * times + COST_PER_POSITION)
+    searched = REVERSE_SCENARIOS if request.HasField("reverse") else 0
+    return positions * (count * times + searched + COST_PER_POSITION)
 
 
 def what_if(
@@ -53,12 +63,12 @@ def hedge(
     instruments = len(request.instruments.symbol)
     count = 0
     if request.objective == wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL:
-        count = _live(scenarios)
+        count = _scenarios(request, scenarios) if request.WhichOneof("scenarios") else _live(scenarios)
     book = _held(held) * (COST_PER_POSITION + (0 if vector_at_hand else count))
     return book + instruments * (count + COST_PER_INSTRUMENT)
 
 
-def _scenarios(request: wire.ExpectedShortfallRequest, reader: ScenarioReader) -> int:
+def _scenarios(request: TailRequest, reader: ScenarioReader) -> int:
     which = request.WhichOneof("scenarios")
     if which == "monte_carlo":
         return request.monte_carlo.scenarios or SCENARIOS_DEFAULT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from risk_service.api import book_requests, costs, risk_answers
 from risk_service.api.book_requests import within
 from risk_service.api.portfolio_rpcs import PortfolioRpcs
 from risk_service.api.scenario_requests import ScenarioReader
+from risk_service.api.tail_requests import LEVEL_DEFAULT, read_tail
 from risk_service.engines import Engines
 from risk_service.live_snapshot import LiveSnapshot
 from risk_service.on_demand import hedging, stress, tail
@@ -26,15 +27,28 @@ from risk_service.portfolios import HeldPortfolio
 from risk_service.worker.fallback import degraded_reason
 from service_kit.errors import InvalidRequest, TooLarge
 
-LEVEL_DEFAULT = 0.975
-LEVELS_MAX = 100
 # Whole lots are found by trying single ones and pairs: with more instruments that takes too long.
 INSTRUMENTS_MAX = 50
 
 Answer = TypeVar("Answer")
 Objective = wire.HedgeRequest
 # `pnl` is named so by the kernels; a caller knows the vector by the level that needs more scenarios.
-_TAIL_NAMES = {"pnl": "levels", "level": "levels", "scenarios": "scenarios"}
+_TAIL_NAMES = {
+    "pnl": "levels",
+    "level": "levels",
+    "scenarios": "scenarios",
+    "bootstrap": "bootstrap",
+    "window": "stressed_window",
+    "stressed_window": "stressed_window",
+    "liquidity_horizons": "liquidity_horizons",
+}
+_HEDGE_NAMES = _TAIL_NAMES | {
+    "level": "level",
+    "pnl": "level",
+    "residual_limit": "instruments",
+    "budget": "budget",
+    "risk_aversion": "risk_aversion",
+}
 
 
 class Job(NamedTuple):
@@ -80,27 +94,23 @@ class OnDemandPlans:
         """Tail risk of a book."""
         held = self._readable(request)
         live = held is not None and self.scenarios.is_live(request)
-        cost = costs.expected_shortfall(request, held, self.scenarios, live and self._measured(held))
-        levels = _levels(request)
-        convention = risk_answers.convention(request.convention)
+        named = request.inline_portfolio.underlyings if held is None else held.underlyings
+        asked = read_tail(request, len(named))
+        cost = costs.expected_shortfall(
+            request, held, self.scenarios, asked, vector_at_hand=live and self._measured(held)
+        )
 
         def compute(job: Job) -> wire.ExpectedShortfallResponse:
             if held is not None and live:
                 book, pnl = self._known(job, held, fills=not request.without_fills)
             else:
                 book, pnl = _book(job, held, request), None
-            scenarios, words = self.scenarios.of(request, book.held.underlyings)
+            scenarios, words = self.scenarios.of(
+                request, book.held.underlyings, lambda: hedging.gain_per_return(job.engine, book)
+            )
             with within("scenarios", _TAIL_NAMES):
-                answer = tail.expected_shortfall(
-                    job.revaluer,
-                    book,
-                    scenarios,
-                    levels,
-                    convention,
-                    components=request.with_components,
-                    pnl=pnl,
-                )
-            came = risk_answers.came(job.engine, book, f"full revaluation, {words}, {convention}")
+                answer = tail.expected_shortfall(job.revaluer, book, scenarios, asked, pnl)
+            came = risk_answers.came(job.engine, book, f"full revaluation, {words}, {asked.convention}")
             return risk_answers.tail_response(book, answer, came, with_pnl=request.with_pnl)
 
         return Plan(request.engine, cost, compute)
@@ -127,6 +137,10 @@ class OnDemandPlans:
                 by_group=request.by_group,
                 by_position=request.by_position,
             )
+            if request.HasField("reverse"):
+                asked = self.scenarios.reverse(request.reverse, book.held.underlyings)
+                with within("reverse", {"cov": "reverse.covariance"}):
+                    answer = replace(answer, reverse=stress.reverse(job.revaluer, book, asked))
             came = risk_answers.came(job.engine, book, f"full revaluation, {words}")
             return risk_answers.stress_response(book, scenarios.names, answer, came)
 
@@ -157,31 +171,41 @@ class OnDemandPlans:
         budget = _budget(request)
         if request.objective not in Objective.Objective.values():
             raise InvalidRequest("objective", f"{request.objective} is no objective")
+        _expect_what_the_objective_reads(request)
         fills = not request.without_fills
+        tail_asked = request.objective == Objective.OBJECTIVE_MIN_EXPECTED_SHORTFALL
+        live = request.WhichOneof("scenarios") is None or self.scenarios.is_live(request)
 
         def compute(job: Job) -> wire.HedgeResponse:
-            tail_asked = request.objective == Objective.OBJECTIVE_MIN_EXPECTED_SHORTFALL
-            if tail_asked:
+            if tail_asked and live:
                 book, pnl = self._known(job, held, fills=fills)
             else:
                 book, pnl = stored_book(job.engine, job.snapshot, held, fills=fills), None
             instruments = _instruments(job, request, book, budget)
-            words = "least squares in whole lots"
-            with within("instruments", _TAIL_NAMES | {"residual_limit": "instruments", "budget": "budget"}):
+            words, band = "least squares in whole lots", None
+            with within("instruments", _HEDGE_NAMES):
                 if tail_asked:
-                    scenarios, words = self.scenarios.live(held.underlyings)
-                    answer = hedging.hedge_tail(
-                        job.revaluer, book, instruments, scenarios, LEVEL_DEFAULT, pnl
-                    )
+                    scenarios, words = self._hedge_scenarios(request, job, book)
+                    level = request.level or LEVEL_DEFAULT
+                    answer = hedging.hedge_tail(job.revaluer, book, instruments, scenarios, level, pnl)
                 elif request.objective == Objective.OBJECTIVE_DELTA:
-                    answer = hedging.hedge_delta(job.engine, book, instruments)
+                    answer, band = hedging.hedge_delta(job.engine, book, instruments, request.risk_aversion)
                 else:
                     answer = hedging.hedge_greeks(job.engine, book, instruments)
             came = risk_answers.came(job.engine, book, words)
-            return risk_answers.hedge_response(book, instruments, answer, came)
+            return risk_answers.hedge_response(book, instruments, answer, came, band)
 
-        cost = costs.hedge(request, held, self.scenarios, self._measured(held))
-        return Plan(request.engine, cost, compute)
+        at_hand = live and self._measured(held)
+        return Plan(request.engine, costs.hedge(request, held, self.scenarios, at_hand), compute)
+
+    def _hedge_scenarios(
+        self, request: wire.HedgeRequest, job: Job, book: ValuedBook
+    ) -> tuple[gk.Scenarios, str]:
+        if request.WhichOneof("scenarios") is None:
+            return self.scenarios.live(book.held.underlyings)
+        return self.scenarios.of(
+            request, book.held.underlyings, lambda: hedging.gain_per_return(job.engine, book)
+        )
 
     def _readable(self, request: book_requests.Request) -> HeldPortfolio | None:
         name = book_requests.named_portfolio(request)
@@ -238,19 +262,27 @@ def _instruments(
         book=at,
         lot_size=book_requests.read_per_row(request, "lot_size", len(asked), 1.0),
         cost_per_lot=book_requests.read_per_row(request, "cost_per_lot", len(asked), 0.0),
+        cost_rate=book_requests.read_per_row(request, "cost_rate", len(asked), 0.0),
         budget=budget,
     )
     instruments.check()
     return instruments
 
 
-def _levels(request: wire.ExpectedShortfallRequest) -> list[float]:
-    if len(request.levels) > LEVELS_MAX:
-        raise InvalidRequest("levels", f"{len(request.levels)} levels are more than {LEVELS_MAX}")
-    for row, level in enumerate(request.levels):
-        if not 0.0 < level < 1.0:
-            raise InvalidRequest("levels", f"must lie strictly between 0 and 1, got {level}", row)
-    return list(request.levels) or [LEVEL_DEFAULT]
+def _expect_what_the_objective_reads(request: wire.HedgeRequest) -> None:
+    """What the objective would pass over is refused, so that nobody thinks it was heeded."""
+    tail_asked = request.objective == Objective.OBJECTIVE_MIN_EXPECTED_SHORTFALL
+    if not 0.0 <= request.level < 1.0:
+        raise InvalidRequest("level", f"must lie strictly between 0 and 1, got {request.level}")
+    if not (math.isfinite(request.risk_aversion) and request.risk_aversion >= 0.0):
+        raise InvalidRequest("risk_aversion", f"must not be negative, got {request.risk_aversion}")
+    if not tail_asked and (request.level or request.WhichOneof("scenarios")):
+        field = "level" if request.level else str(request.WhichOneof("scenarios"))
+        raise InvalidRequest(field, "is of the least expected shortfall alone")
+    if request.objective != Objective.OBJECTIVE_DELTA and (request.risk_aversion or request.cost_rate):
+        raise InvalidRequest(
+            "risk_aversion" if request.risk_aversion else "cost_rate", "is of a delta hedge alone"
+        )
 
 
 def _budget(request: wire.HedgeRequest) -> float:

@@ -56,6 +56,11 @@ def tail_response(
         provenance=provenance,
         filled=book.filled,
     )
+    if answer.over_horizons is not None:
+        response.liquidity_horizon_expected_shortfall = answer.over_horizons
+    if answer.stressed is not None:
+        start, stop, es = answer.stressed.start, answer.stressed.stop, answer.stressed.es
+        response.stressed.CopyFrom(wire.StressedPeriod(start=start, stop=stop, expected_shortfall=es))
     _write(response, "component_by_position", answer.by_position)
     _write(response, "component_by_group", answer.by_group)
     _write(response, "pnl", answer.pnl if with_pnl else None)
@@ -75,6 +80,10 @@ def stress_response(
         filled=book.filled,
     )
     _write(response, "pnl", answer.pnl)
+    if answer.reverse is not None:
+        response.reverse.deviations, response.reverse.pnl = answer.reverse.deviations, answer.reverse.pnl
+        packing.write(response.reverse, "spot_return", answer.reverse.spot_return)
+        packing.write(response.reverse, "vol_change", answer.reverse.vol_change)
     _write_matrix(response.pnl_by_group, answer.by_group)
     _write_matrix(response.pnl_by_position, answer.by_position)
     return response
@@ -95,9 +104,13 @@ def what_if_response(
 
 
 def hedge_response(
-    book: ValuedBook, instruments: Instruments, hedge: Hedge, provenance: wire.Provenance
+    book: ValuedBook,
+    instruments: Instruments,
+    hedge: Hedge,
+    provenance: wire.Provenance,
+    band: NDArray[np.float64] | None,
 ) -> wire.HedgeResponse:
-    """A trade and its cost per instrument, and the risk before and after."""
+    """A trade and its cost per instrument, the risk before and after, and the band of a delta hedge."""
     response = wire.HedgeResponse(
         symbol=instruments.book.held.symbols,
         risk_before=hedge.risk_before,
@@ -110,11 +123,13 @@ def hedge_response(
     # −0.0 is no trade, and looks like one sold.
     packing.write(response, "trade", hedge.trades + 0.0)
     packing.write(response, "cost", hedge.costs)
+    _write(response, "band", band)
     return response
 
 
 def _tail(tail: gk.TailRisk, book: ValuedBook) -> wire.TailRisk:
     message = tail_message(tail)
+    message.expected_shortfall_interval.extend(tail.es_interval or ())
     message.warnings.extend(book.left_out())
     return message
 

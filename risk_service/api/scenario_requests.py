@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from gpu_kernels.simulated_scenarios import Distribution, Sampler, simulate_scenarios
 from gpu_kernels.stress_library import EVENTS, stress_scenarios
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
+from risk_service.api import monte_carlo_requests
 from risk_service.api.book_requests import within
-from risk_service.price_history import BUSINESS_DAYS_PER_YEAR, NoHistory, PriceHistory, Weighting
-from service_kit.errors import InvalidRequest, PreconditionFailed, TooLarge
+from risk_service.api.monte_carlo_requests import SCENARIOS_DEFAULT, from_history, loaded, matrix_of, named
+from risk_service.on_demand.stress import ReverseQuestion
+from risk_service.price_history import PriceHistory, Weighting
+from service_kit.errors import InvalidRequest, TooLarge
 
-SCENARIOS_DEFAULT = 4_096
-DEGREES_OF_FREEDOM_DEFAULT = 5.0
 EVENTS_NAMED_MAX = 1_000
+DEVIATIONS_DEFAULT = 12.0
 
-Made = TypeVar("Made")
+Floats = NDArray[np.float64]
+TailRequest = wire.ExpectedShortfallRequest | wire.HedgeRequest
 
 _WEIGHTINGS = ("plain", "age", "filtered_ewma", "filtered_garch")
-_DISTRIBUTIONS = ("normal", "student_t", "jump")
-_SAMPLERS = ("sobol", "philox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,12 @@ class ScenarioReader:
     values_max: int  # scenarios × underlyings
 
     def of(
-        self, request: wire.ExpectedShortfallRequest, underlyings: tuple[str, ...]
+        self, request: TailRequest, underlyings: tuple[str, ...], exposure: Callable[[], Floats]
     ) -> tuple[gk.Scenarios, str]:
-        """The scenarios of a request for tail risk, and what they are in words."""
+        """The scenarios of a request for tail risk, and what they are in words.
+
+        `exposure` is what the book gains per unit of each underlying's return.
+        """
         which = request.WhichOneof("scenarios")
         if which is None:
             raise InvalidRequest("scenarios", "is missing: one of historical, monte_carlo and custom")
@@ -48,7 +52,9 @@ class ScenarioReader:
         if which == "historical":
             return self.historical(request.historical, underlyings)
         if which == "monte_carlo":
-            return self.monte_carlo(request.monte_carlo, underlyings)
+            asked = request.monte_carlo
+            self._expect_room("monte_carlo.scenarios", asked.scenarios or SCENARIOS_DEFAULT, underlyings)
+            return monte_carlo_requests.draw(asked, underlyings, self.history, self.days, exposure)
         scenarios = self.given(request.custom, underlyings, "custom")
         return scenarios, f"{len(scenarios)} given scenarios"
 
@@ -56,15 +62,15 @@ class ScenarioReader:
         self, asked: wire.HistoricalScenarios, underlyings: tuple[str, ...]
     ) -> tuple[gk.Scenarios, str]:
         """Past days over again."""
-        history = self._loaded()
-        weighting = cast(Weighting, _named(asked.weighting, _WEIGHTINGS, "historical.weighting"))
+        history = loaded(self.history)
+        weighting = cast(Weighting, named(asked.weighting, _WEIGHTINGS, "historical.weighting"))
         days = min(asked.window_days or history.days, history.days)
         horizon = asked.horizon_days or 1
         if horizon > days:
             raise InvalidRequest("historical.horizon_days", f"{horizon} days do not fit into {days} days")
         self._expect_room("historical.window_days", days, underlyings)
         with within("historical"):
-            scenarios = _from_history(
+            scenarios = from_history(
                 lambda: history.scenarios(
                     underlyings,
                     days,
@@ -80,7 +86,7 @@ class ScenarioReader:
         _expect_underlyings(underlyings)
         return self.historical(wire.HistoricalScenarios(window_days=self.days), underlyings)
 
-    def is_live(self, request: wire.ExpectedShortfallRequest) -> bool:
+    def is_live(self, request: TailRequest) -> bool:
         """Whether a request asks for the very scenarios that the live numbers are made with."""
         asked = request.historical
         return (
@@ -92,52 +98,42 @@ class ScenarioReader:
             == min(self.days, self.history.days)
         )
 
-    def monte_carlo(
-        self, asked: wire.MonteCarloScenarios, underlyings: tuple[str, ...]
-    ) -> tuple[gk.Scenarios, str]:
-        """Draws with the covariance of the loaded history and no drift, which no history tells well."""
-        history = self._loaded()
-        names = "monte_carlo.distribution", "monte_carlo.sampler"
-        distribution = cast(Distribution, _named(asked.distribution, _DISTRIBUTIONS, names[0]))
-        sampler = cast(Sampler, _named(asked.sampler, _SAMPLERS, names[1]))
-        count = asked.scenarios or SCENARIOS_DEFAULT
-        self._expect_room("monte_carlo.scenarios", count, underlyings)
-        estimate = _from_history(lambda: history.covariance(underlyings, self.days))
-        with within("monte_carlo", {"n": "monte_carlo.scenarios", "dof": "monte_carlo.degrees_of_freedom"}):
-            scenarios = simulate_scenarios(
-                count,
-                mean=0.0,
-                cov=estimate.cov,
-                seed=asked.seed,
-                horizon=asked.horizon or 1.0 / BUSINESS_DAYS_PER_YEAR,
-                distribution=distribution,
-                dof=asked.degrees_of_freedom or DEGREES_OF_FREEDOM_DEFAULT,
-                vol_beta=asked.vol_beta,
-                sampler=sampler,
-            )
-        words = f"{count} Monte Carlo scenarios, {distribution}, {sampler}, seed {asked.seed}, covariance of "
-        words += f"{min(self.days, history.days)} d shrunk by {estimate.shrinkage:.3g}"
-        return scenarios, "; ".join((words, *scenarios.notes))
-
     def stresses(
         self, request: wire.StressTestRequest, underlyings: tuple[str, ...]
     ) -> tuple[gk.Scenarios, str]:
-        """Given scenarios, then named events."""
+        """Given scenarios, then named events; none at all where only the reverse is asked for."""
         _expect_underlyings(underlyings)
         parts = []
         if request.HasField("scenarios"):
+            if request.scenarios.weight:
+                raise InvalidRequest("scenarios.weight", "has no meaning in a stress test: leave it out")
             parts.append(self.given(request.scenarios, underlyings, "scenarios"))
         if request.named:
             parts.append(_events(request.named, len(underlyings)))
+        if not parts and request.HasField("reverse"):
+            return gk.Scenarios(np.empty((0, len(underlyings)))), "no scenarios given"
         if not parts:
-            raise InvalidRequest("scenarios", "is missing, and so is named")
+            raise InvalidRequest("scenarios", "is missing, and so are named and reverse")
         scenarios = gk.Scenarios.stacked(parts)
         return scenarios, "; ".join((f"{len(scenarios)} scenarios", *scenarios.notes))
+
+    def reverse(self, asked: wire.ReverseStress, underlyings: tuple[str, ...]) -> ReverseQuestion:
+        """What a reverse stress is asked for, over the law of the history where none is given."""
+        cov = monte_carlo_requests.covariance_of(asked, underlyings, self.history, self.days, "reverse")
+        with within("reverse"):
+            vol_beta = monte_carlo_requests.per_underlying(asked, "vol_beta", len(underlyings))
+        return ReverseQuestion(
+            loss=asked.loss,
+            cov=cov.matrix,
+            horizon=asked.horizon or monte_carlo_requests.ONE_DAY,
+            vol_beta=vol_beta,
+            deviations_max=asked.deviations_max or DEVIATIONS_DEFAULT,
+        )
 
     def given(self, columns: wire.ScenarioColumns, underlyings: tuple[str, ...], field: str) -> gk.Scenarios:
         """Scenarios that the request spells out."""
         count = len(underlyings)
-        returns = _matrix(columns.spot_return, f"{field}.spot_return")
+        returns = matrix_of(columns.spot_return, f"{field}.spot_return")
         if returns.shape[1] != count:
             raise InvalidRequest(
                 f"{field}.spot_return.columns", f"is {returns.shape[1]}, the book has {count} underlyings"
@@ -150,21 +146,17 @@ class ScenarioReader:
                 f"{field}.name", f"has {len(columns.name)} entries for {len(returns)} scenarios"
             )
         change = columns.HasField("vol_change")
-        vols = _matrix(columns.vol_change, f"{field}.vol_change") if change else np.zeros((len(returns), 1))
-        rates = _rates(columns, len(returns), field)
-        with within(field):
+        vols = matrix_of(columns.vol_change, f"{field}.vol_change") if change else np.zeros((len(returns), 1))
+        with within(field, {"weights": f"{field}.weight"}):
             return gk.Scenarios(
                 spot_return=returns,
                 vol_change=vols,
-                rate_change=rates,
-                elapsed=columns.elapsed,
+                rate_change=_per_scenario(columns, "rate_change", len(returns)),
+                elapsed=_per_scenario(columns, "elapsed", len(returns)),
+                vol_shock_surface=_surface(columns, len(returns), count),
+                weights=_per_scenario(columns, "weight", len(returns)) if columns.weight else None,
                 names=tuple(columns.name) or [f"scenario {row}" for row in range(len(returns))],
             )
-
-    def _loaded(self) -> PriceHistory:
-        if self.history is None:
-            raise PreconditionFailed("no price history is loaded: the setting risk.history names its file")
-        return self.history
 
     def _expect_room(self, field: str, scenarios: int, underlyings: tuple[str, ...]) -> None:
         if scenarios * len(underlyings) > self.values_max:
@@ -184,37 +176,31 @@ def _events(names: Sequence[str], underlyings: int) -> gk.Scenarios:
     return stress_scenarios(list(names), underlyings)
 
 
-def _from_history(make: Callable[[], Made]) -> Made:
-    try:
-        return make()
-    except NoHistory as fault:
-        raise PreconditionFailed(str(fault)) from fault
-
-
 def _expect_underlyings(underlyings: tuple[str, ...]) -> None:
     if not underlyings:
         raise InvalidRequest("portfolio", "has no underlyings, so there are no scenarios of it")
 
 
-def _matrix(message: wire.Matrix, field: str) -> NDArray[np.float64]:
-    values = packing.read(message, "values")
-    if message.rows * message.columns != len(values):
-        raise InvalidRequest(
-            f"{field}.values", f"has {len(values)} entries, not {message.rows} × {message.columns}"
-        )
-    matrix: NDArray[np.float64] = values.reshape(message.rows, message.columns)
-    return matrix
-
-
-def _rates(columns: wire.ScenarioColumns, rows: int, field: str) -> NDArray[np.float64]:
+def _per_scenario(columns: wire.ScenarioColumns, name: str, rows: int) -> Floats:
     try:
-        rates: NDArray[np.float64] = packing.column(columns, "rate_change", rows)
+        values: Floats = packing.column(columns, name, rows)
     except packing.PackingError as fault:
-        raise InvalidRequest(f"{field}.rate_change", f"has {len(columns.rate_change)} entries") from fault
-    return rates
+        given = len(getattr(columns, name))
+        raise InvalidRequest(name, f"has {given} entries for {rows} scenarios") from fault
+    return values
 
 
-def _named(number: int, names: tuple[str, ...], field: str) -> str:
-    if not 0 <= number < len(names):
-        raise InvalidRequest(field, f"{number} is none of {', '.join(names)}")
-    return names[number]
+def _surface(columns: wire.ScenarioColumns, rows: int, underlyings: int) -> gk.VolShockSurface | None:
+    if not columns.HasField("vol_shock_surface"):
+        return None
+    message = columns.vol_shock_surface
+    moneyness, tenor = packing.read(message, "log_moneyness"), packing.read(message, "tenor")
+    shock = packing.read(message, "shock")
+    grid = ((underlyings if message.by_underlying else 1), len(moneyness), len(tenor))
+    each = math.prod(grid)
+    if not each or len(shock) not in (each, each * rows):
+        raise InvalidRequest(
+            "vol_shock_surface.shock",
+            f"has {len(shock)} entries, not {' × '.join(map(str, grid))} for one or for {rows} scenarios",
+        )
+    return gk.VolShockSurface.of(log_moneyness=moneyness, tenor=tenor, shock=shock.reshape(-1, *grid))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from gpu_kernels.hedging import Exposures, Hedge, delta_hedge, exposures
+from gpu_kernels.hedging import Exposures, Hedge, delta_hedge, exposures, whalley_wilmott_band
 from gpu_kernels.optimise.greek_hedge import greek_hedge
 from gpu_kernels.optimise.min_es_hedge import min_es_hedge
 from risk_service.on_demand.blocks import Revaluer
@@ -34,6 +34,7 @@ class Instruments:
     book: ValuedBook  # quantities are the largest positions either way
     lot_size: Floats
     cost_per_lot: Floats
+    cost_rate: Floats  # of the traded value; for a delta hedge
     budget: float  # currency; infinite where there is none
 
     def check(self) -> None:
@@ -42,6 +43,8 @@ class Instruments:
         _refuse("instruments.quantity", quantity <= 0.0, "must be above 0: it is the largest position")
         _refuse("lot_size", ~((lot >= LOT_MIN) & (lot <= LOT_MAX)), f"must be {LOT_MIN:g} to {LOT_MAX:g}")
         _refuse("cost_per_lot", ~((cost >= 0.0) & (cost <= COST_MAX)), f"must be 0 to {COST_MAX:g}")
+        rate = self.cost_rate
+        _refuse("cost_rate", ~((rate >= 0.0) & (rate <= 1.0)), "must be 0 to 1")
 
     @property
     def limit(self) -> Floats:
@@ -83,22 +86,43 @@ def _refuse(field: str, bad: NDArray[np.bool_], why: str) -> None:
         raise InvalidRequest(field, why, int(rows[0]))
 
 
-def hedge_delta(engine: gk.Engine, book: ValuedBook, instruments: Instruments) -> Hedge:
-    """Trades that bring the delta of each underlying as near to nought as lots and limits allow."""
+def hedge_delta(
+    engine: gk.Engine, book: ValuedBook, instruments: Instruments, risk_aversion: float
+) -> tuple[Hedge, Floats]:
+    """Trades that bring the delta of each underlying as near to nought as lots, limits and the band allow.
+
+    The band is per instrument and in its units; a `risk_aversion` of 0 asks for none.
+    """
     held = instruments.book.held
     simple = not held.is_option.any() and len(set(held.underlying_index.tolist())) == len(held)
     if not simple or math.isfinite(instruments.budget):
-        return _hedge_greeks(engine, book, instruments, ("delta",))
+        if risk_aversion or instruments.cost_rate.any():
+            field = "risk_aversion" if risk_aversion else "cost_rate"
+            raise InvalidRequest(field, "needs one spot or future per underlying, and no budget")
+        return _hedge_greeks(engine, book, instruments, ("delta",)), np.zeros(len(held))
     count = len(book.held.underlyings)
     at = exposures(engine, book.portfolio)
-    lot, cost, limit = np.ones(count), np.zeros(count), np.zeros(count)
+    lot, cost, rate, limit = np.ones(count), np.zeros(count), np.zeros(count), np.zeros(count)
     # Of an underlying: lots and limits in its own units, as a future's multiplier makes them.
     lot[held.underlying_index] = instruments.lot_size * held.multiplier
     cost[held.underlying_index] = instruments.cost_per_lot
+    rate[held.underlying_index] = instruments.cost_rate
     limit[held.underlying_index] = instruments.limit * held.multiplier
     spots = np.nan_to_num(book.valuation.spots)
-    whole = delta_hedge(_padded(at.delta, count), spot=spots, lot_size=lot, cost_per_lot=cost, limit=limit)
-    return Hedge(
+    band = np.zeros(count)
+    if risk_aversion:
+        gamma = _padded(at.gamma, count)
+        band = whalley_wilmott_band(gamma, spot=spots, cost_rate=rate, risk_aversion=risk_aversion)
+    whole = delta_hedge(
+        _padded(at.delta, count),
+        spot=spots,
+        lot_size=lot,
+        cost_per_lot=cost,
+        cost_rate=rate,
+        band=band,
+        limit=limit,
+    )
+    hedge = Hedge(
         trades=whole.trades[held.underlying_index] / held.multiplier,
         lots=whole.lots[held.underlying_index],
         costs=whole.costs[held.underlying_index],
@@ -106,6 +130,14 @@ def hedge_delta(engine: gk.Engine, book: ValuedBook, instruments: Instruments) -
         risk_after=whole.risk_after,
         measure=whole.measure,
     )
+    return hedge, band[held.underlying_index] / held.multiplier
+
+
+def gain_per_return(engine: gk.Engine, book: ValuedBook) -> Floats:
+    """What the book gains per unit of each underlying's return: delta times spot."""
+    count = len(book.held.underlyings)
+    at = exposures(engine, book.portfolio)
+    return np.asarray(_padded(at.delta, count) * np.nan_to_num(book.valuation.spots))
 
 
 def hedge_greeks(engine: gk.Engine, book: ValuedBook, instruments: Instruments) -> Hedge:

@@ -8,10 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
+from gpu_kernels.reverse_stress import ReverseStress, reverse_stress
 from risk_service.on_demand.blocks import Revaluer
 from risk_service.on_demand.books import ValuedBook
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseQuestion:
+    """How much is lost, and by the law of which market; per year, years."""
+
+    loss: float
+    cov: Floats
+    horizon: float
+    vol_beta: Floats
+    deviations_max: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +34,7 @@ class StressAnswer:
     by_group: Floats | None
     by_position: Floats | None
     value_today: float
+    reverse: ReverseStress | None = None
 
 
 def stress(
@@ -36,6 +49,19 @@ def stress(
         by_group=groups,
         by_position=positions,
         value_today=value_today(revaluer.engine, book),
+    )
+
+
+def reverse(revaluer: Revaluer, book: ValuedBook, asked: ReverseQuestion) -> ReverseStress:
+    """The most likely scenario in which the book loses so much."""
+    return reverse_stress(
+        revaluer.engine,
+        book.portfolio,
+        asked.loss,
+        cov=asked.cov,
+        horizon=asked.horizon,
+        vol_beta=asked.vol_beta,
+        deviations_max=asked.deviations_max,
     )
 
 

@@ -47,7 +47,8 @@ GOOD = {
             portfolio="desk", historical=wire.HistoricalScenarios(window_days=200), with_components=True
         ),
         wire.ExpectedShortfallRequest(
-            inline_portfolio=BOOK, monte_carlo=wire.MonteCarloScenarios(scenarios=512, seed=1, vol_beta=-0.5)
+            inline_portfolio=BOOK,
+            monte_carlo=wire.MonteCarloScenarios(scenarios=512, seed=1, vol_beta=[-0.5]),
         ),
         wire.ExpectedShortfallRequest(inline_portfolio=BOOK, custom=SHOCKS, levels=[0.5], with_pnl=True),
     ],

@@ -158,7 +158,7 @@ REFUSED = [
     (es(custom=given(name=["one"])), INVALID, "custom.name: has 1 entries for 2 scenarios"),
     (es(custom=given(spot_return=matrix(2, 1, [0, 5e3]))), INVALID, "custom.spot_return[1]: is 5000"),
     # ---- stresses
-    (stress(scenarios=None), INVALID, "scenarios: is missing, and so is named"),
+    (stress(scenarios=None), INVALID, "scenarios: is missing, and so are named"),
     (stress(named=["2020-03", "1929"]), INVALID, "named[1]: '1929' is unknown; there are 1987-10-19"),
     (stress(by_group=True), INVALID, "by_group: the portfolio has no groups"),
     (

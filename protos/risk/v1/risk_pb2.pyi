@@ -896,8 +896,8 @@ class ScenarioColumns(_message.Message):
     RATE_CHANGE_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
-    elapsed: _builtins.float
-    """years"""
+    VOL_SHOCK_SURFACE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def spot_return(self) -> Global___Matrix:
         """log returns"""
@@ -911,8 +911,20 @@ class ScenarioColumns(_message.Message):
         """parallel; none: 0"""
 
     @_builtins.property
+    def elapsed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """years; none: 0"""
+
+    @_builtins.property
     def name(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """none, or one per scenario"""
+
+    @_builtins.property
+    def vol_shock_surface(self) -> Global___VolShockSurface:
+        """on top of vol_change; none: 0"""
+
+    @_builtins.property
+    def weight(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """for tail risk: probabilities, up to a factor; none: all alike"""
 
     def __init__(
         self,
@@ -920,16 +932,58 @@ class ScenarioColumns(_message.Message):
         spot_return: Global___Matrix | None = ...,
         vol_change: Global___Matrix | None = ...,
         rate_change: _abc.Iterable[_builtins.float] | None = ...,
-        elapsed: _builtins.float = ...,
+        elapsed: _abc.Iterable[_builtins.float] | None = ...,
         name: _abc.Iterable[_builtins.str] | None = ...,
+        vol_shock_surface: Global___VolShockSurface | None = ...,
+        weight: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spot_return", b"spot_return", "vol_change", b"vol_change"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spot_return", b"spot_return", "vol_change", b"vol_change", "vol_shock_surface", b"vol_shock_surface"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "name", b"name", "rate_change", b"rate_change", "spot_return", b"spot_return", "vol_change", b"vol_change"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "name", b"name", "rate_change", b"rate_change", "spot_return", b"spot_return", "vol_change", b"vol_change", "vol_shock_surface", b"vol_shock_surface", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScenarioColumns: _TypeAlias = ScenarioColumns  # noqa: Y015
+
+@_typing.final
+class VolShockSurface(_message.Message):
+    """Vol shocks on a grid of moneyness and tenor of the positions today; bilinear between nodes, flat beyond them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_MONEYNESS_FIELD_NUMBER: _builtins.int
+    TENOR_FIELD_NUMBER: _builtins.int
+    SHOCK_FIELD_NUMBER: _builtins.int
+    BY_UNDERLYING_FIELD_NUMBER: _builtins.int
+    by_underlying: _builtins.bool
+    """then shock is scenarios × underlyings × log_moneyness × tenor"""
+    @_builtins.property
+    def log_moneyness(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """ln(strike/spot), rising"""
+
+    @_builtins.property
+    def tenor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """years, rising"""
+
+    @_builtins.property
+    def shock(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Absolute, row-major: scenarios × log_moneyness × tenor; one scenario's worth holds for all of them."""
+
+    def __init__(
+        self,
+        *,
+        log_moneyness: _abc.Iterable[_builtins.float] | None = ...,
+        tenor: _abc.Iterable[_builtins.float] | None = ...,
+        shock: _abc.Iterable[_builtins.float] | None = ...,
+        by_underlying: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_underlying", b"by_underlying", "log_moneyness", b"log_moneyness", "shock", b"shock", "tenor", b"tenor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VolShockSurface: _TypeAlias = VolShockSurface  # noqa: Y015
 
 @_typing.final
 class HistoricalScenarios(_message.Message):
@@ -1018,14 +1072,51 @@ class MonteCarloScenarios(_message.Message):
     DEGREES_OF_FREEDOM_FIELD_NUMBER: _builtins.int
     VOL_BETA_FIELD_NUMBER: _builtins.int
     SAMPLER_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    COVARIANCE_FIELD_NUMBER: _builtins.int
+    WINDOW_DAYS_FIELD_NUMBER: _builtins.int
+    SHRINKAGE_FIELD_NUMBER: _builtins.int
+    JUMP_INTENSITY_FIELD_NUMBER: _builtins.int
+    JUMP_MEAN_FIELD_NUMBER: _builtins.int
+    JUMP_SHARE_FIELD_NUMBER: _builtins.int
+    ALONG_BOOK_FIELD_NUMBER: _builtins.int
     scenarios: _builtins.int
+    """0: 4096"""
     seed: _builtins.int
     horizon: _builtins.float
-    """years"""
+    """years; 0: one business day, 1/252"""
     distribution: Global___MonteCarloScenarios.Distribution.ValueType
     degrees_of_freedom: _builtins.float
-    vol_beta: _builtins.float
+    """of Student's t, above 2; 0: 5"""
     sampler: Global___MonteCarloScenarios.Sampler.ValueType
+    window_days: _builtins.int
+    """of history behind the covariance; 0: as for the live numbers"""
+    shrinkage: _builtins.float
+    """of that covariance, 0 to 1; not set: Ledoit and Wolf's"""
+    jump_intensity: _builtins.float
+    """jumps per year; not set: 4"""
+    jump_share: _builtins.float
+    """of the covariance left that comes in jumps; not set: 0.5"""
+    along_book: _builtins.bool
+    """The same distribution, drawn so that the first dimension of the sampler moves this book by its delta:
+    a Sobol sequence then errs least.
+    """
+    @_builtins.property
+    def vol_beta(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """vol change per log return, one for all or per underlying; none: 0"""
+
+    @_builtins.property
+    def mean(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """log return per year, one for all or per underlying; none: 0"""
+
+    @_builtins.property
+    def covariance(self) -> Global___Matrix:
+        """per year, underlyings × underlyings; none: that of the service's history"""
+
+    @_builtins.property
+    def jump_mean(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """log return of a jump, one for all or per underlying; none: 0"""
+
     def __init__(
         self,
         *,
@@ -1034,14 +1125,33 @@ class MonteCarloScenarios(_message.Message):
         horizon: _builtins.float = ...,
         distribution: Global___MonteCarloScenarios.Distribution.ValueType = ...,
         degrees_of_freedom: _builtins.float = ...,
-        vol_beta: _builtins.float = ...,
+        vol_beta: _abc.Iterable[_builtins.float] | None = ...,
         sampler: Global___MonteCarloScenarios.Sampler.ValueType = ...,
+        mean: _abc.Iterable[_builtins.float] | None = ...,
+        covariance: Global___Matrix | None = ...,
+        window_days: _builtins.int = ...,
+        shrinkage: _builtins.float | None = ...,
+        jump_intensity: _builtins.float | None = ...,
+        jump_mean: _abc.Iterable[_builtins.float] | None = ...,
+        jump_share: _builtins.float | None = ...,
+        along_book: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_jump_intensity", b"_jump_intensity", "_jump_share", b"_jump_share", "_shrinkage", b"_shrinkage", "covariance", b"covariance", "jump_intensity", b"jump_intensity", "jump_share", b"jump_share", "shrinkage", b"shrinkage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degrees_of_freedom", b"degrees_of_freedom", "distribution", b"distribution", "horizon", b"horizon", "sampler", b"sampler", "scenarios", b"scenarios", "seed", b"seed", "vol_beta", b"vol_beta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jump_intensity", b"_jump_intensity", "_jump_share", b"_jump_share", "_shrinkage", b"_shrinkage", "along_book", b"along_book", "covariance", b"covariance", "degrees_of_freedom", b"degrees_of_freedom", "distribution", b"distribution", "horizon", b"horizon", "jump_intensity", b"jump_intensity", "jump_mean", b"jump_mean", "jump_share", b"jump_share", "mean", b"mean", "sampler", b"sampler", "scenarios", b"scenarios", "seed", b"seed", "shrinkage", b"shrinkage", "vol_beta", b"vol_beta", "window_days", b"window_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__jump_intensity: _TypeAlias = _typing.Literal["jump_intensity"]  # noqa: Y015
+    _WhichOneofArgType__jump_intensity: _TypeAlias = _typing.Literal["_jump_intensity", b"_jump_intensity"]  # noqa: Y015
+    _WhichOneofReturnType__jump_share: _TypeAlias = _typing.Literal["jump_share"]  # noqa: Y015
+    _WhichOneofArgType__jump_share: _TypeAlias = _typing.Literal["_jump_share", b"_jump_share"]  # noqa: Y015
+    _WhichOneofReturnType__shrinkage: _TypeAlias = _typing.Literal["shrinkage"]  # noqa: Y015
+    _WhichOneofArgType__shrinkage: _TypeAlias = _typing.Literal["_shrinkage", b"_shrinkage"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__jump_intensity) -> _WhichOneofReturnType__jump_intensity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__jump_share) -> _WhichOneofReturnType__jump_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shrinkage) -> _WhichOneofReturnType__shrinkage | None: ...
 
 Global___MonteCarloScenarios: _TypeAlias = MonteCarloScenarios  # noqa: Y015
 
@@ -1060,6 +1170,10 @@ class ExpectedShortfallRequest(_message.Message):
     WITH_PNL_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     WITHOUT_FILLS_FIELD_NUMBER: _builtins.int
+    BOOTSTRAP_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    LIQUIDITY_HORIZONS_FIELD_NUMBER: _builtins.int
+    STRESSED_WINDOW_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     """one that the service holds, at its live market"""
     convention: Global___TailConvention.ValueType
@@ -1069,6 +1183,12 @@ class ExpectedShortfallRequest(_message.Message):
     engine: _builtins.str
     without_fills: _builtins.bool
     """of a stored portfolio: as it was put, without the fills since"""
+    bootstrap: _builtins.int
+    """resamples behind an interval of each expected shortfall; 0: no interval"""
+    confidence: _builtins.float
+    """of that interval; 0: 0.95"""
+    stressed_window: _builtins.int
+    """so many scenarios in a row: which of them lose most; 0: not asked"""
     @_builtins.property
     def inline_portfolio(self) -> Global___Portfolio: ...
     @_builtins.property
@@ -1081,6 +1201,8 @@ class ExpectedShortfallRequest(_message.Message):
     def levels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """none: 0.975"""
 
+    @_builtins.property
+    def liquidity_horizons(self) -> Global___LiquidityHorizons: ...
     def __init__(
         self,
         *,
@@ -1095,10 +1217,14 @@ class ExpectedShortfallRequest(_message.Message):
         with_pnl: _builtins.bool = ...,
         engine: _builtins.str = ...,
         without_fills: _builtins.bool = ...,
+        bootstrap: _builtins.int = ...,
+        confidence: _builtins.float = ...,
+        liquidity_horizons: Global___LiquidityHorizons | None = ...,
+        stressed_window: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "custom", b"custom", "historical", b"historical", "inline_portfolio", b"inline_portfolio", "monte_carlo", b"monte_carlo", "portfolio", b"portfolio", "scenarios", b"scenarios"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "custom", b"custom", "historical", b"historical", "inline_portfolio", b"inline_portfolio", "liquidity_horizons", b"liquidity_horizons", "monte_carlo", b"monte_carlo", "portfolio", b"portfolio", "scenarios", b"scenarios"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "convention", b"convention", "custom", b"custom", "engine", b"engine", "historical", b"historical", "inline_portfolio", b"inline_portfolio", "levels", b"levels", "monte_carlo", b"monte_carlo", "portfolio", b"portfolio", "scenarios", b"scenarios", "with_components", b"with_components", "with_pnl", b"with_pnl", "without_fills", b"without_fills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "bootstrap", b"bootstrap", "confidence", b"confidence", "convention", b"convention", "custom", b"custom", "engine", b"engine", "historical", b"historical", "inline_portfolio", b"inline_portfolio", "levels", b"levels", "liquidity_horizons", b"liquidity_horizons", "monte_carlo", b"monte_carlo", "portfolio", b"portfolio", "scenarios", b"scenarios", "stressed_window", b"stressed_window", "with_components", b"with_components", "with_pnl", b"with_pnl", "without_fills", b"without_fills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_book: _TypeAlias = _typing.Literal["portfolio", "inline_portfolio"]  # noqa: Y015
     _WhichOneofArgType_book: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
@@ -1112,6 +1238,62 @@ class ExpectedShortfallRequest(_message.Message):
 Global___ExpectedShortfallRequest: _TypeAlias = ExpectedShortfallRequest  # noqa: Y015
 
 @_typing.final
+class LiquidityHorizons(_message.Message):
+    """Basel's liquidity horizons (MAR33.5), in trading days: 10, 20, 40, 60 or 120, one for all underlyings or one each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPOT_DAYS_FIELD_NUMBER: _builtins.int
+    VOL_DAYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spot_days(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def vol_days(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """none: as spot_days"""
+
+    def __init__(
+        self,
+        *,
+        spot_days: _abc.Iterable[_builtins.float] | None = ...,
+        vol_days: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spot_days", b"spot_days", "vol_days", b"vol_days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiquidityHorizons: _TypeAlias = LiquidityHorizons  # noqa: Y015
+
+@_typing.final
+class StressedPeriod(_message.Message):
+    """The scenarios from `start` up to, and without, `stop`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    EXPECTED_SHORTFALL_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    stop: _builtins.int
+    expected_shortfall: _builtins.float
+    """over them alone, at the first level"""
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        stop: _builtins.int = ...,
+        expected_shortfall: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_shortfall", b"expected_shortfall", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StressedPeriod: _TypeAlias = StressedPeriod  # noqa: Y015
+
+@_typing.final
 class TailRisk(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1120,6 +1302,7 @@ class TailRisk(_message.Message):
     EXPECTED_SHORTFALL_FIELD_NUMBER: _builtins.int
     EXPECTED_SHORTFALL_STD_ERROR_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    EXPECTED_SHORTFALL_INTERVAL_FIELD_NUMBER: _builtins.int
     level: _builtins.float
     value_at_risk: _builtins.float
     """losses positive"""
@@ -1127,6 +1310,10 @@ class TailRisk(_message.Message):
     expected_shortfall_std_error: _builtins.float
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def expected_shortfall_interval(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """low and high, where a bootstrap was asked for"""
+
     def __init__(
         self,
         *,
@@ -1135,10 +1322,11 @@ class TailRisk(_message.Message):
         expected_shortfall: _builtins.float = ...,
         expected_shortfall_std_error: _builtins.float = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        expected_shortfall_interval: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_shortfall", b"expected_shortfall", "expected_shortfall_std_error", b"expected_shortfall_std_error", "level", b"level", "value_at_risk", b"value_at_risk", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_shortfall", b"expected_shortfall", "expected_shortfall_interval", b"expected_shortfall_interval", "expected_shortfall_std_error", b"expected_shortfall_std_error", "level", b"level", "value_at_risk", b"value_at_risk", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1156,8 +1344,12 @@ class ExpectedShortfallResponse(_message.Message):
     SCENARIOS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     FILLED_FIELD_NUMBER: _builtins.int
+    LIQUIDITY_HORIZON_EXPECTED_SHORTFALL_FIELD_NUMBER: _builtins.int
+    STRESSED_FIELD_NUMBER: _builtins.int
     portfolio_version: _builtins.int
     scenarios: _builtins.int
+    liquidity_horizon_expected_shortfall: _builtins.float
+    """at the first level, where horizons were given"""
     @_builtins.property
     def tail(self) -> _containers.RepeatedCompositeFieldContainer[Global___TailRisk]:
         """one per level"""
@@ -1176,6 +1368,10 @@ class ExpectedShortfallResponse(_message.Message):
     def filled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """underlyings held through fills alone: positions after the portfolio's own"""
 
+    @_builtins.property
+    def stressed(self) -> Global___StressedPeriod:
+        """where stressed_window was given"""
+
     def __init__(
         self,
         *,
@@ -1187,12 +1383,16 @@ class ExpectedShortfallResponse(_message.Message):
         scenarios: _builtins.int = ...,
         provenance: Global___Provenance | None = ...,
         filled: _abc.Iterable[_builtins.str] | None = ...,
+        liquidity_horizon_expected_shortfall: _builtins.float | None = ...,
+        stressed: Global___StressedPeriod | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_liquidity_horizon_expected_shortfall", b"_liquidity_horizon_expected_shortfall", "liquidity_horizon_expected_shortfall", b"liquidity_horizon_expected_shortfall", "provenance", b"provenance", "stressed", b"stressed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_by_group", b"component_by_group", "component_by_position", b"component_by_position", "filled", b"filled", "pnl", b"pnl", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "scenarios", b"scenarios", "tail", b"tail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_liquidity_horizon_expected_shortfall", b"_liquidity_horizon_expected_shortfall", "component_by_group", b"component_by_group", "component_by_position", b"component_by_position", "filled", b"filled", "liquidity_horizon_expected_shortfall", b"liquidity_horizon_expected_shortfall", "pnl", b"pnl", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "scenarios", b"scenarios", "stressed", b"stressed", "tail", b"tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__liquidity_horizon_expected_shortfall: _TypeAlias = _typing.Literal["liquidity_horizon_expected_shortfall"]  # noqa: Y015
+    _WhichOneofArgType__liquidity_horizon_expected_shortfall: _TypeAlias = _typing.Literal["_liquidity_horizon_expected_shortfall", b"_liquidity_horizon_expected_shortfall"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__liquidity_horizon_expected_shortfall) -> _WhichOneofReturnType__liquidity_horizon_expected_shortfall | None: ...
 
 Global___ExpectedShortfallResponse: _TypeAlias = ExpectedShortfallResponse  # noqa: Y015
 
@@ -1208,6 +1408,7 @@ class StressTestRequest(_message.Message):
     BY_POSITION_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     WITHOUT_FILLS_FIELD_NUMBER: _builtins.int
+    REVERSE_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     by_group: _builtins.bool
     by_position: _builtins.bool
@@ -1222,6 +1423,10 @@ class StressTestRequest(_message.Message):
     def named(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """from the built-in library"""
 
+    @_builtins.property
+    def reverse(self) -> Global___ReverseStress:
+        """instead of, or beside, the scenarios"""
+
     def __init__(
         self,
         *,
@@ -1233,16 +1438,92 @@ class StressTestRequest(_message.Message):
         by_position: _builtins.bool = ...,
         engine: _builtins.str = ...,
         without_fills: _builtins.bool = ...,
+        reverse: Global___ReverseStress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "inline_portfolio", b"inline_portfolio", "portfolio", b"portfolio", "scenarios", b"scenarios"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "inline_portfolio", b"inline_portfolio", "portfolio", b"portfolio", "reverse", b"reverse", "scenarios", b"scenarios"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "by_group", b"by_group", "by_position", b"by_position", "engine", b"engine", "inline_portfolio", b"inline_portfolio", "named", b"named", "portfolio", b"portfolio", "scenarios", b"scenarios", "without_fills", b"without_fills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "by_group", b"by_group", "by_position", b"by_position", "engine", b"engine", "inline_portfolio", b"inline_portfolio", "named", b"named", "portfolio", b"portfolio", "reverse", b"reverse", "scenarios", b"scenarios", "without_fills", b"without_fills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_book: _TypeAlias = _typing.Literal["portfolio", "inline_portfolio"]  # noqa: Y015
     _WhichOneofArgType_book: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_book) -> _WhichOneofReturnType_book | None: ...
 
 Global___StressTestRequest: _TypeAlias = StressTestRequest  # noqa: Y015
+
+@_typing.final
+class ReverseStress(_message.Message):
+    """The most likely way to lose so much: the nearest scenario, counted in standard deviations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOSS_FIELD_NUMBER: _builtins.int
+    HORIZON_FIELD_NUMBER: _builtins.int
+    COVARIANCE_FIELD_NUMBER: _builtins.int
+    VOL_BETA_FIELD_NUMBER: _builtins.int
+    DEVIATIONS_MAX_FIELD_NUMBER: _builtins.int
+    loss: _builtins.float
+    """currency, above 0"""
+    horizon: _builtins.float
+    """years; 0: one business day, 1/252"""
+    deviations_max: _builtins.float
+    """how far is searched; 0: 12"""
+    @_builtins.property
+    def covariance(self) -> Global___Matrix:
+        """per year, underlyings × underlyings; none: that of the service's history"""
+
+    @_builtins.property
+    def vol_beta(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """vol change per log return, one for all or per underlying; none: 0"""
+
+    def __init__(
+        self,
+        *,
+        loss: _builtins.float = ...,
+        horizon: _builtins.float = ...,
+        covariance: Global___Matrix | None = ...,
+        vol_beta: _abc.Iterable[_builtins.float] | None = ...,
+        deviations_max: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["covariance", b"covariance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covariance", b"covariance", "deviations_max", b"deviations_max", "horizon", b"horizon", "loss", b"loss", "vol_beta", b"vol_beta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseStress: _TypeAlias = ReverseStress  # noqa: Y015
+
+@_typing.final
+class ReverseStressAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPOT_RETURN_FIELD_NUMBER: _builtins.int
+    VOL_CHANGE_FIELD_NUMBER: _builtins.int
+    DEVIATIONS_FIELD_NUMBER: _builtins.int
+    PNL_FIELD_NUMBER: _builtins.int
+    deviations: _builtins.float
+    """standard deviations away"""
+    pnl: _builtins.float
+    @_builtins.property
+    def spot_return(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """log returns, per underlying"""
+
+    @_builtins.property
+    def vol_change(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        spot_return: _abc.Iterable[_builtins.float] | None = ...,
+        vol_change: _abc.Iterable[_builtins.float] | None = ...,
+        deviations: _builtins.float = ...,
+        pnl: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deviations", b"deviations", "pnl", b"pnl", "spot_return", b"spot_return", "vol_change", b"vol_change"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseStressAnswer: _TypeAlias = ReverseStressAnswer  # noqa: Y015
 
 @_typing.final
 class StressTestResponse(_message.Message):
@@ -1257,6 +1538,7 @@ class StressTestResponse(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     FILLED_FIELD_NUMBER: _builtins.int
+    REVERSE_FIELD_NUMBER: _builtins.int
     value_today: _builtins.float
     portfolio_version: _builtins.int
     @_builtins.property
@@ -1283,6 +1565,10 @@ class StressTestResponse(_message.Message):
     def filled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """underlyings held through fills alone: positions after the portfolio's own"""
 
+    @_builtins.property
+    def reverse(self) -> Global___ReverseStressAnswer:
+        """where it was asked for"""
+
     def __init__(
         self,
         *,
@@ -1295,10 +1581,11 @@ class StressTestResponse(_message.Message):
         provenance: Global___Provenance | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         filled: _abc.Iterable[_builtins.str] | None = ...,
+        reverse: Global___ReverseStressAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pnl_by_group", b"pnl_by_group", "pnl_by_position", b"pnl_by_position", "provenance", b"provenance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pnl_by_group", b"pnl_by_group", "pnl_by_position", b"pnl_by_position", "provenance", b"provenance", "reverse", b"reverse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filled", b"filled", "name", b"name", "pnl", b"pnl", "pnl_by_group", b"pnl_by_group", "pnl_by_position", b"pnl_by_position", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "value_today", b"value_today", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filled", b"filled", "name", b"name", "pnl", b"pnl", "pnl_by_group", b"pnl_by_group", "pnl_by_position", b"pnl_by_position", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "reverse", b"reverse", "value_today", b"value_today", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1331,6 +1618,12 @@ class HedgeRequest(_message.Message):
     BUDGET_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     WITHOUT_FILLS_FIELD_NUMBER: _builtins.int
+    HISTORICAL_FIELD_NUMBER: _builtins.int
+    MONTE_CARLO_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    COST_RATE_FIELD_NUMBER: _builtins.int
+    RISK_AVERSION_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     objective: Global___HedgeRequest.Objective.ValueType
     budget: _builtins.float
@@ -1338,6 +1631,9 @@ class HedgeRequest(_message.Message):
     engine: _builtins.str
     without_fills: _builtins.bool
     """the portfolio as it was put, without the fills since"""
+    level: _builtins.float
+    """of that expected shortfall; 0: 0.975"""
+    risk_aversion: _builtins.float
     @_builtins.property
     def instruments(self) -> Global___Positions:
         """what may be traded; quantity is the largest position either way"""
@@ -1346,6 +1642,19 @@ class HedgeRequest(_message.Message):
     def lot_size(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
     def cost_per_lot(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def historical(self) -> Global___HistoricalScenarios: ...
+    @_builtins.property
+    def monte_carlo(self) -> Global___MonteCarloScenarios: ...
+    @_builtins.property
+    def custom(self) -> Global___ScenarioColumns: ...
+    @_builtins.property
+    def cost_rate(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """A delta hedge by spot or futures: what trading costs as a part of the traded value, and how averse to risk the
+        desk is (per unit of currency). Then deltas within a band are left alone (Whalley and Wilmott); 0: no band.
+        one for all instruments or one each; none: 0
+        """
+
     def __init__(
         self,
         *,
@@ -1357,12 +1666,20 @@ class HedgeRequest(_message.Message):
         budget: _builtins.float = ...,
         engine: _builtins.str = ...,
         without_fills: _builtins.bool = ...,
+        historical: Global___HistoricalScenarios | None = ...,
+        monte_carlo: Global___MonteCarloScenarios | None = ...,
+        custom: Global___ScenarioColumns | None = ...,
+        level: _builtins.float = ...,
+        cost_rate: _abc.Iterable[_builtins.float] | None = ...,
+        risk_aversion: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["instruments", b"instruments"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["custom", b"custom", "historical", b"historical", "instruments", b"instruments", "monte_carlo", b"monte_carlo", "scenarios", b"scenarios"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cost_per_lot", b"cost_per_lot", "engine", b"engine", "instruments", b"instruments", "lot_size", b"lot_size", "objective", b"objective", "portfolio", b"portfolio", "without_fills", b"without_fills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cost_per_lot", b"cost_per_lot", "cost_rate", b"cost_rate", "custom", b"custom", "engine", b"engine", "historical", b"historical", "instruments", b"instruments", "level", b"level", "lot_size", b"lot_size", "monte_carlo", b"monte_carlo", "objective", b"objective", "portfolio", b"portfolio", "risk_aversion", b"risk_aversion", "scenarios", b"scenarios", "without_fills", b"without_fills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_scenarios: _TypeAlias = _typing.Literal["historical", "monte_carlo", "custom"]  # noqa: Y015
+    _WhichOneofArgType_scenarios: _TypeAlias = _typing.Literal["scenarios", b"scenarios"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_scenarios) -> _WhichOneofReturnType_scenarios | None: ...
 
 Global___HedgeRequest: _TypeAlias = HedgeRequest  # noqa: Y015
 
@@ -1379,6 +1696,7 @@ class HedgeResponse(_message.Message):
     PORTFOLIO_VERSION_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    BAND_FIELD_NUMBER: _builtins.int
     risk_before: _builtins.float
     risk_after: _builtins.float
     measure: _builtins.str
@@ -1396,6 +1714,10 @@ class HedgeResponse(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what is not in the numbers, and why"""
 
+    @_builtins.property
+    def band(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """per instrument: half-width within which delta is left alone, in its units"""
+
     def __init__(
         self,
         *,
@@ -1408,10 +1730,11 @@ class HedgeResponse(_message.Message):
         portfolio_version: _builtins.int = ...,
         provenance: Global___Provenance | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        band: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "measure", b"measure", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "risk_after", b"risk_after", "risk_before", b"risk_before", "symbol", b"symbol", "trade", b"trade", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["band", b"band", "cost", b"cost", "measure", b"measure", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "risk_after", b"risk_after", "risk_before", b"risk_before", "symbol", b"symbol", "trade", b"trade", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

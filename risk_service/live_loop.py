@@ -22,6 +22,7 @@ from risk_service.desk_books import DeskBooks
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_snapshot import LiveSnapshot, Measured, SnapshotDesk
 from risk_service.market_events import MarketEvents, Tick
+from risk_service.market_file import MarketFile
 from risk_service.market_state import LOGGED_AT_ANY_TIME, Clocks, MarketState
 from risk_service.portfolios import PortfolioStore, check
 from risk_service.positions import Executions, Positions
@@ -88,6 +89,7 @@ class LiveLoop:
     traces: Traces = field(default_factory=Traces.off)
     clock_ns: Callable[[], int] = time.time_ns
     market: MarketState = field(default_factory=MarketState)
+    market_file: MarketFile | None = None
     slow: SlowRisk | None = None
     analytics: Analytics = field(default_factory=Analytics)
     failure: Exception | None = None
@@ -133,6 +135,8 @@ class LiveLoop:
             for result in self.analytics.results():
                 self.producer.send(topics.ANALYTICS_RESULTS, result.key, result.SerializeToString())
         self._hear(bool(messages), now)
+        if self.market_file is not None and self._catch_up.done():
+            self.market_file.save_when_due(self.market, now)
         self.desk.answer(self._snapshot)
         self.producer.poll()
         if now >= self._lag_due:
@@ -192,6 +196,10 @@ class LiveLoop:
 
     def _apply(self, message: Message[MarketEvents | Tick]) -> None:
         record = message.record
+        if self.market_file is not None:
+            if self.market_file.is_known(record):
+                return
+            self.market_file.note(record)
         # A number is the work of many ticks; its trace goes on from the newest of them.
         self._headers = record.headers
         # Milliseconds since 1970, below 0 where the broker tells none.

@@ -173,6 +173,20 @@ class MarketState:
         """The state as it is now; what is applied later does not reach it."""
         return MarketState(dict(self._slots), self._data.copy(), dict(self._next_offsets), self.clocks)
 
+    def parts(self) -> tuple[list[str], NDArray[np.void], dict[int, int], Clocks]:
+        """What `of_parts` makes it of again: symbols by slot, slots, next offsets, clocks."""
+        return list(self._slots), self._data[: len(self._slots)], dict(self._next_offsets), self.clocks
+
+    @classmethod
+    def of_parts(
+        cls, symbols: Iterable[str], data: NDArray[np.void], next_offsets: dict[int, int], clocks: Clocks
+    ) -> MarketState:
+        """The state that had these parts; ValueError where its slots are others than ours."""
+        if data.dtype != _SLOT:
+            raise ValueError(f"slots have the fields {data.dtype.names}, not {_SLOT.names}")
+        slots = {symbol: slot for slot, symbol in enumerate(symbols)}
+        return cls(slots, np.concatenate((data, _empty(_FIRST_CAPACITY))), next_offsets, clocks)
+
     def at(self, clocks: Clocks) -> MarketState:
         """The same prices seen from another moment; for reading only."""
         return MarketState(self._slots, self._data, self._next_offsets, clocks)

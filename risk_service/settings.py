@@ -28,6 +28,9 @@ class RiskSettings:
     poll_records_max: int = limited(1_000, at_least=1, at_most=100_000)
     poll_wait_s: float = limited(0.05, at_least=0.001, at_most=10.0)
     stale_after_s: float = limited(5.0, at_least=0.1, at_most=86_400.0)
+    # Where the market is kept, so that a start reads on from there instead of from the beginning of the log.
+    market_file: Path | None = None
+    market_file_every_s: float = limited(30.0, at_least=1.0, at_most=3_600.0)
     rows_per_request_max: int = limited(2_000_000, at_least=1, at_most=50_000_000)
     watchers_max: int = limited(1_000, at_least=1, at_most=100_000)
     snapshots_waiting_max: int = limited(256, at_least=1, at_most=100_000)  # calls that wait for the market

@@ -34,6 +34,8 @@ from risk_service.live_loop import LiveLoop, decode_portfolio
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import SnapshotDesk
+from risk_service.market_file import MarketFile
+from risk_service.market_state import MarketState
 from risk_service.on_demand.patient_engine import Limits
 from risk_service.portfolio_log import KafkaPortfolioLog
 from risk_service.portfolios import PortfolioStore
@@ -102,6 +104,8 @@ async def serve(
             settings, engines.live, producer, ServiceMetrics.on(registry), kafka_metrics, history
         )
         loop.traces = traces
+        if loop.market_file is not None:
+            resources.add("market file", loop.market_file.close)
         resources.add("market consumer", loop.market_consumer.close)
         resources.add("portfolio consumer", loop.portfolio_consumer.close)
         resources.add("fill consumer", loop.fill_consumer.close)
@@ -206,8 +210,12 @@ def _live_loop(
     portfolios = Consumer(
         settings.kafka, [topics.RISK_PORTFOLIOS], GROUP, decode_portfolio, producer, metrics=kafka_metrics
     )
-    # From the beginning at every start: the state is a function of the whole log that the broker keeps.
-    market.assign(_whole(topics.MARKET_DATA_NORMALIZED))
+    # From the beginning, or from where the file ends: the state is a function of the log.
+    kept = None if risk.market_file is None else MarketFile(risk.market_file, risk.market_file_every_s)
+    restored = None if kept is None else kept.restore()
+    state, begins = (MarketState(), {}) if restored is None else restored
+    whole = _whole(topics.MARKET_DATA_NORMALIZED)
+    market.assign({one: begins.get(one.partition, start) for one, start in whole.items()})
     portfolios.assign(_whole(topics.RISK_PORTFOLIOS))
     fills = Consumer(
         settings.kafka, [topics.ORDERS_EXECUTED], GROUP, decode_fills, producer, metrics=kafka_metrics
@@ -231,6 +239,8 @@ def _live_loop(
         desk=SnapshotDesk(risk.snapshots_waiting_max),
         poll_records_max=risk.poll_records_max,
         poll_wait_s=risk.poll_wait_s,
+        market=state,
+        market_file=kept,
     )
 
 

@@ -191,12 +191,15 @@ def test_every_number_is_that_of_the_whole_history_across_a_kill(kafka_broker, t
     kafka = KafkaSettings(bootstrap=kafka_broker.bootstrap)
     ensure_topics(kafka)
     returns = write_history(tmp_path / "history.csv")
+    kept = tmp_path / "market"
     settings = {
         "GPU_RISK_KAFKA_BOOTSTRAP": kafka.bootstrap,
         "GPU_RISK_GRPC_PORT": "0",
         "GPU_RISK_RISK_ENGINE": "cpu",
         "GPU_RISK_RISK_HISTORY": str(tmp_path / "history.csv"),
         "GPU_RISK_RISK_ACCOUNTS": f"{ACCOUNT}={DESK}",
+        "GPU_RISK_RISK_MARKET_FILE": str(kept),
+        "GPU_RISK_RISK_MARKET_FILE_EVERY_S": "1",
     }
     found: list[risk.RiskMetrics] = []
     with Producer(kafka) as producer, reader(kafka, topics.RISK_METRICS) as published:
@@ -217,6 +220,7 @@ def test_every_number_is_that_of_the_whole_history_across_a_kill(kafka_broker, t
             for _ in range(10):
                 sender.move(3)
                 until(caught_up, "numbers of the first market", serve)
+            until(kept.exists, "the market's file", serve)
             told = len(found)
             sender.move(30)
             until(lambda: caught_up() or len(found) > told, "a number in the middle", serve)

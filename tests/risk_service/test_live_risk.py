@@ -204,3 +204,18 @@ def test_an_empty_portfolio_is_worth_nothing(engine):
     metrics = measure(engine, priced_market(), portfolio(rows=()), history())
     assert (metrics.value, metrics.gross_value) == (0.0, 0.0)
     assert metrics.historical[0].expected_shortfall == 0.0
+
+
+def test_limits_are_judged_to_the_percent_and_the_worst_stress_is_the_worst(engine):
+    past = history()
+    first = measure(engine, priced_market(), portfolio(rows=ROWS), past)
+    used = {one.name: one.used for one in first.limits}
+    assert used["worst stress"] == -min(first.stress_pnl) != max(first.stress_pnl)
+    for share, breached in ((1.01, False), (0.99, True)):
+        limits = risk.Limits(
+            var_fraction=share * used["value at risk"] / first.gross_value,
+            stress_loss=share * used["worst stress"],
+            expected_shortfall=share * first.historical[0].expected_shortfall,
+        )
+        metrics = measure(engine, priced_market(), portfolio(rows=ROWS, limits=limits), past)
+        assert [one.breached for one in metrics.limits] == [breached] * 3

@@ -113,6 +113,8 @@ def _text(metrics: RiskMetrics, what: _What) -> str:
         if what.name not in metrics.greeks.underlying:
             return f"{what.name} is not in the portfolio any more"
         age_ns = metrics.greeks.age_ns[list(metrics.greeks.underlying).index(what.name)]
+        if age_ns >= metrics.timing.source_time_ns > 0:
+            return f"{what.name} has had no good price yet"
         return f"{what.name} has had no good price for {age_ns / 1e9:.1f} s"
     if what == _DEGRADED:
         return f"answers come from {metrics.provenance.engine}: {metrics.provenance.degraded_reason}"

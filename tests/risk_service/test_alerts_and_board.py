@@ -64,6 +64,14 @@ def test_a_limit_that_cannot_be_measured_is_not_kept():
     assert seen(book, used=math.nan) == [(kind, True)]
 
 
+def test_an_underlying_without_any_price_is_said_to_have_none_yet():
+    message = metrics(age_ns=1_700_000_000_000_000_000)
+    message.timing.source_time_ns = 1_700_000_000_000_000_000
+    assert [alert.text for alert in AlertBook(10).update(message)] == ["IDX has had no good price yet"]
+    message.greeks.age_ns[0] = 2_500_000_000
+    assert [alert.text for alert in AlertBook(10).update(message)] == ["IDX has had no good price for 2.5 s"]
+
+
 def test_a_book_that_was_not_measured_ends_nothing():
     book = AlertBook(10)
     assert len(book.update(metrics(used=101.0, age_ns=11))) == 2

@@ -23,6 +23,9 @@ KEPT_MAX = 256
 ROWS_MIN = 1024
 SCENARIOS_MIN = 1
 
+# What may say so: the exceptions of NumPy and CuPy are MemoryErrors, those of JAX RuntimeErrors.
+NO_MEMORY_KINDS = (MemoryError, RuntimeError)
+
 Rows = Literal["price", "greeks", "implied_vol"]
 
 
@@ -174,7 +177,7 @@ def in_parts(
     """The whole at once; where memory gives out the pool is freed and parts are halved, to `least`."""
     try:
         return [whole()]
-    except Exception as fault:
+    except NO_MEMORY_KINDS as fault:
         if not out_of_memory(fault):
             raise
     free()
@@ -185,7 +188,7 @@ def in_parts(
         try:
             done.append(part(start, min(start + step, count)))
             start += step
-        except Exception as fault:
+        except NO_MEMORY_KINDS as fault:
             if not out_of_memory(fault) or step <= least:
                 raise
             free()

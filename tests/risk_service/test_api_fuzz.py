@@ -1,8 +1,9 @@
-"""Two thousand requests that no client would send: none crashes the service or finds an error of its own."""
+"""Requests that no client would send: none crashes the service or finds an error of its own."""
 
 from __future__ import annotations
 
 import grpc
+import pytest
 from served import STRIKES, Service, price_history
 from worlds import option, osi, portfolio, spot_position
 
@@ -12,7 +13,7 @@ from risk_service.settings import RiskSettings
 from service_kit.grpc_server import GrpcSettings
 from tests.service_kit.rpc_fuzz import fuzz
 
-REQUESTS = 2_000
+REQUESTS, SOAK_REQUESTS = 2_000, 100_000
 RPCS = wire.DESCRIPTOR.services_by_name["RiskService"]
 
 BOOK = portfolio(
@@ -69,7 +70,8 @@ WORDS = ("desk", "IDX", "cpu", "reference", "2020-03", *(osi("IDX", "C", strike)
 LIMITS = RiskSettings(revaluations_per_request_max=20_000_000, values_per_answer_max=100_000)
 
 
-async def test_nothing_that_is_sent_breaks_the_service(seed):
+@pytest.mark.parametrize("count", [REQUESTS, pytest.param(SOAK_REQUESTS, marks=pytest.mark.soak)])
+async def test_nothing_that_is_sent_breaks_the_service(seed, count):
     with Service(price_history(), risk=LIMITS) as service:
         # Compiled before the first request, as nothing else is served meanwhile.
         for american in (True, False):
@@ -86,10 +88,10 @@ async def test_nothing_that_is_sent_breaks_the_service(seed):
                 request_serializer=wire.PutPortfolioRequest.SerializeToString,
             )
             await desk(wire.PutPortfolioRequest(portfolio=BOOK), timeout=30)
-            outcomes = await fuzz(channel, RPCS, GOOD, seed, REQUESTS, WORDS)
+            outcomes = await fuzz(channel, RPCS, GOOD, seed, count, WORDS)
         print(outcomes)
         # Neither did everything bounce off the first check, nor did everything pass.
-        assert outcomes[grpc.StatusCode.OK] > REQUESTS / 20
-        assert outcomes[grpc.StatusCode.INVALID_ARGUMENT] > REQUESTS / 5
+        assert outcomes[grpc.StatusCode.OK] > count / 20
+        assert outcomes[grpc.StatusCode.INVALID_ARGUMENT] > count / 5
         assert service.thread.is_alive()
         assert service.loop.failure is None

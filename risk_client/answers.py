@@ -56,6 +56,8 @@ class ExpectedShortfall:
     scenarios: int
     provenance: wire.Provenance
     filled: tuple[str, ...] = ()  # held through fills alone: positions after the portfolio's own
+    over_liquidity_horizons: float | None = None  # ES at the first level, where asked for
+    stressed: wire.StressedPeriod | None = None
 
     @classmethod
     def of(cls, answer: wire.ExpectedShortfallResponse) -> ExpectedShortfall:
@@ -69,6 +71,10 @@ class ExpectedShortfall:
             scenarios=answer.scenarios,
             provenance=answer.provenance,
             filled=tuple(answer.filled),
+            over_liquidity_horizons=answer.liquidity_horizon_expected_shortfall
+            if answer.HasField("liquidity_horizon_expected_shortfall")
+            else None,
+            stressed=answer.stressed if answer.HasField("stressed") else None,
         )
 
 
@@ -85,6 +91,7 @@ class StressTest:
     provenance: wire.Provenance
     warnings: tuple[str, ...] = ()  # what is not in the numbers, and why
     filled: tuple[str, ...] = ()  # held through fills alone: positions after the portfolio's own
+    reverse: wire.ReverseStressAnswer | None = None
 
     @classmethod
     def of(cls, answer: wire.StressTestResponse) -> StressTest:
@@ -100,6 +107,7 @@ class StressTest:
             provenance=answer.provenance,
             warnings=tuple(answer.warnings),
             filled=tuple(answer.filled),
+            reverse=answer.reverse if answer.HasField("reverse") else None,
         )
 
 
@@ -116,6 +124,7 @@ class Hedge:
     portfolio_version: int
     provenance: wire.Provenance
     warnings: tuple[str, ...] = ()  # what is not in the numbers, and why
+    band: Floats | None = None  # of a delta hedge: half-width within which delta is left alone
 
     @classmethod
     def of(cls, answer: wire.HedgeResponse) -> Hedge:
@@ -130,4 +139,5 @@ class Hedge:
             portfolio_version=answer.portfolio_version,
             provenance=answer.provenance,
             warnings=tuple(answer.warnings),
+            band=packing.read(answer, "band") if answer.band else None,
         )

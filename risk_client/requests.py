@@ -118,6 +118,10 @@ def expected_shortfall(
     convention: Convention = "exact_tail",
     with_components: bool = False,
     with_pnl: bool = False,
+    bootstrap: int = 0,
+    confidence: float = 0.0,
+    liquidity_horizons: wire.LiquidityHorizons | None = None,
+    stressed_window: int = 0,
     without_fills: bool = False,
     engine: str = "",
     progress: Progress | None = None,
@@ -127,22 +131,23 @@ def expected_shortfall(
 
     `scenarios` come from `risk_client.historical`, `monte_carlo` or `shocks`. The fills of a stored portfolio
     count, unless `without_fills`. `progress` is called with the fraction that is done, from 0 to 1.
+    `bootstrap` resamples give each ES an interval of `confidence` (0: 0.95); `liquidity_horizons` ask for the
+    ES over Basel's, and `stressed_window` for the worst so many scenarios in a row.
     """
     request = wire.ExpectedShortfallRequest(
         levels=levels,
         convention=_CONVENTIONS[convention],
         with_components=with_components,
         with_pnl=with_pnl,
+        bootstrap=bootstrap,
+        confidence=confidence,
+        liquidity_horizons=liquidity_horizons,
+        stressed_window=stressed_window,
         without_fills=without_fills,
         engine=engine,
     )
     _set_book(request, portfolio)
-    if isinstance(scenarios, wire.HistoricalScenarios):
-        request.historical.CopyFrom(scenarios)
-    elif isinstance(scenarios, wire.MonteCarloScenarios):
-        request.monte_carlo.CopyFrom(scenarios)
-    else:
-        request.custom.CopyFrom(scenarios)
+    _set_scenarios(request, scenarios)
     return Ask("ExpectedShortfall", request, ExpectedShortfall.of, deadline_s, progress)
 
 
@@ -151,6 +156,7 @@ def stress_test(
     scenarios: wire.ScenarioColumns | None = None,
     *,
     named: Sequence[str] = (),
+    reverse: wire.ReverseStress | None = None,
     by_group: bool = False,
     by_position: bool = False,
     without_fills: bool = False,
@@ -160,11 +166,13 @@ def stress_test(
 ) -> Job[StressTest]:
     """What given scenarios (`risk_client.shocks`) and named events do to a portfolio.
 
-    `without_fills` and `progress` are as in `expected_shortfall`.
+    `reverse` asks the other way: which is the most likely scenario that loses so much? `without_fills` and
+    `progress` are as in `expected_shortfall`.
     """
     request = wire.StressTestRequest(
         scenarios=scenarios,
         named=named,
+        reverse=reverse,
         by_group=by_group,
         by_position=by_position,
         without_fills=without_fills,
@@ -198,6 +206,10 @@ def hedge(
     lot_size: ArrayLike = (),
     cost_per_lot: ArrayLike = (),
     budget: float = 0.0,
+    scenarios: ScenarioMessage | None = None,
+    level: float = 0.0,
+    cost_rate: ArrayLike = (),
+    risk_aversion: float = 0.0,
     without_fills: bool = False,
     engine: str = "",
     progress: Progress | None = None,
@@ -207,18 +219,25 @@ def hedge(
 
     An instrument's quantity is its largest position either way; without instruments a delta hedge
     trades the underlyings. `lot_size` (units) and `cost_per_lot` (currency) hold one entry for all
-    instruments or one for each. `without_fills` and `progress` are as in `expected_shortfall`.
+    instruments or one for each. The least ES is that at `level` (0: 0.975) under `scenarios` (none: the live
+    ones). A delta hedge with a `risk_aversion` per unit of currency leaves what is not worth `cost_rate`, a
+    part of the traded value. `without_fills` and `progress` are as in `expected_shortfall`.
     """
     request = wire.HedgeRequest(
         portfolio=portfolio,
         objective=_OBJECTIVES[objective],
         instruments=instruments,
         budget=budget,
+        level=level,
+        risk_aversion=risk_aversion,
         without_fills=without_fills,
         engine=engine,
     )
-    for name, values in (("lot_size", lot_size), ("cost_per_lot", cost_per_lot)):
+    columns = {"lot_size": lot_size, "cost_per_lot": cost_per_lot, "cost_rate": cost_rate}
+    for name, values in columns.items():
         packing.write(request, name, np.atleast_1d(np.asarray(values, dtype=np.float64)))
+    if scenarios is not None:
+        _set_scenarios(request, scenarios)
     return Ask("Hedge", request, Hedge.of, deadline_s, progress)
 
 
@@ -238,3 +257,14 @@ def _set_book(
         request.portfolio = book
     else:
         request.inline_portfolio.CopyFrom(book)
+
+
+def _set_scenarios(
+    request: wire.ExpectedShortfallRequest | wire.HedgeRequest, scenarios: ScenarioMessage
+) -> None:
+    if isinstance(scenarios, wire.HistoricalScenarios):
+        request.historical.CopyFrom(scenarios)
+    elif isinstance(scenarios, wire.MonteCarloScenarios):
+        request.monte_carlo.CopyFrom(scenarios)
+    else:
+        request.custom.CopyFrom(scenarios)

@@ -42,13 +42,18 @@ def service():
 
 
 @pytest.fixture(scope="module")
-def stub(service):
-    with serving(lambda: service.server(GrpcSettings(port=0))) as server:
-        target = f"127.0.0.1:{server.port}"
-        with RiskClient(target, deadline_s=PATIENCE_S) as client:
-            client.put_portfolio(portfolio(rows=ROWS, underlyings=UNDERLYINGS))
-        with grpc.insecure_channel(target) as channel:
-            yield RiskServiceStub(channel)
+def client(service):
+    with (
+        serving(lambda: service.server(GrpcSettings(port=0))) as server,
+        RiskClient(f"127.0.0.1:{server.port}", deadline_s=PATIENCE_S) as client,
+    ):
+        client.put_portfolio(portfolio(rows=ROWS, underlyings=UNDERLYINGS))
+        yield client
+
+
+@pytest.fixture(scope="module")
+def stub(client):
+    return RiskServiceStub(client._channel)
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +254,36 @@ def test_a_band_leaves_small_deltas_alone(stub, engine, book):
     )
     assert np.abs(answer.trade).sum() < np.abs(bare.trade).sum()
     assert not any(bare.band)
+
+
+# ---- the client's own words for it ----------------------------------------------------------------------
+
+
+def test_the_client_asks_for_all_of_it(stub, client):
+    horizons = wire.LiquidityHorizons(spot_days=[20.0])
+    answer = client.expected_shortfall(
+        "desk",
+        risk_client.historical(300),
+        levels=[0.9],
+        bootstrap=100,
+        confidence=0.5,
+        liquidity_horizons=horizons,
+        stressed_window=50,
+    )
+    request = es(levels=[0.9], bootstrap=100, confidence=0.5, liquidity_horizons=horizons, stressed_window=50)
+    plain = stub.ExpectedShortfall(request, timeout=PATIENCE_S)
+    assert answer.tail == tuple(plain.tail)
+    assert answer.over_liquidity_horizons == plain.liquidity_horizon_expected_shortfall > 0.0
+    assert answer.stressed == plain.stressed
+    assert answer.stressed.stop - answer.stressed.start == 50
+    lost = client.stress_test("desk", reverse=wire.ReverseStress(loss=10.0)).reverse
+    assert lost.pnl == pytest.approx(-10.0, rel=1e-5)
+    hedged = client.hedge("desk", "delta", spots(), cost_rate=0.001, risk_aversion=0.01)
+    assert hedged.band is not None
+    assert (hedged.band > 0.0).all()
+    draws_ = risk_client.monte_carlo(2_000, seed=5, covariance=COV)
+    least = client.hedge("desk", "min_expected_shortfall", spots(), scenarios=draws_, level=0.9)
+    assert least.measure == "expected shortfall at 0.9"
 
 
 # ---- refusals -------------------------------------------------------------------------------------------

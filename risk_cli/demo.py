@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from protos import topics
 from protos.orders.v1.orders_pb2 import ExecutionBatch
@@ -74,7 +75,8 @@ class Demo:
                         print(line, flush=True)
                 return
             console = Console()
-            with Live(console=console, screen=True, auto_refresh=False) as live:
+            opening = Text("the market opens: waiting for its first risk numbers", style="dim")
+            with Live(opening, console=console, screen=True, auto_refresh=False) as live:
                 for _ in self._turns(system, consumer, books, symbols, SCREEN_EVERY_S):
                     title = "gpu-risk demo — Ctrl-C ends it"
                     live.update(render(self.view, title, console.width), refresh=True)

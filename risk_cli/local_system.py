@@ -53,9 +53,13 @@ class LocalSystem:
     def start(self, stop: Stop | None = None) -> Addresses | None:
         """Starts everything and puts the portfolios; None if it was stopped meanwhile."""
         stop = stop or Stop()
+        if stop.is_set():
+            return None
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="gpu-risk-")))
         kafka = self._broker()
         self._say(f"broker at {kafka.bootstrap}; starting book_service and risk_service")
+        if stop.is_set():
+            return None
         self._children = children = self._stack.enter_context(Children(folder))
         environment = _environment(kafka)
         book, risk = _start_services(children, self.settings, environment, folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -22,6 +22,18 @@ FILLS_WIDTH = 40
 PORTFOLIO_WIDTH = 112
 UNDERLYING_WIDTH = 90
 TRAIL_LEAST = 8
+# Columns with the room that each needs, and which go first where the terminal is too narrow for all.
+PORTFOLIO_COLUMNS = {
+    "portfolio": 10, "value": 13, "delta $": 12, "vega": 11, "theta/day": 12, "VaR 97.5": 11, "ES 97.5": 11,
+    "ES trail": 11, "worst stress": 15, "left out": 7,
+}  # fmt: skip
+PORTFOLIO_FRAME = 6
+PORTFOLIO_LESS = ("ES trail", "theta/day", "left out", "vega", "worst stress", "delta $")
+UNDERLYING_COLUMNS = {
+    "underlying": 12, "spot": 11, "trail": 10, "delta": 11, "gamma": 9, "vega": 12, "hedge (units)": 10,
+    "age": 10,
+}  # fmt: skip
+UNDERLYING_LESS = ("trail", "age", "gamma", "vega")
 
 
 def render(view: DeskView, title: str, width: int) -> RenderableType:
@@ -63,35 +75,52 @@ def alert_line(alert: RiskAlert) -> str:
     return f"alert {'RAISED' if alert.raised else 'over'}: {alert.portfolio}: {alert.text}"
 
 
+def _that_fit(columns: Mapping[str, int], less: Sequence[str], room: int) -> list[str]:
+    """The columns that there is room for: `less` go one after the other."""
+    names = list(columns)
+    for name in less:
+        if sum(columns[one] for one in names) <= room:
+            break
+        names.remove(name)
+    return names
+
+
 def _portfolios(view: DeskView, width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, expand=True, pad_edge=False)
-    table.add_column("portfolio", style="bold", no_wrap=True)
-    for name in ("value", "delta $", "vega", "theta/day", "VaR 97.5", "ES 97.5"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("ES trail", no_wrap=True)
-    table.add_column("worst stress", justify="right", no_wrap=True)
-    table.add_column("left out", justify="right", min_width=4)
-    for name in sorted(view.metrics):
-        table.add_row(*_portfolio_row(view, view.metrics[name], width - PORTFOLIO_WIDTH))
+    names = _that_fit(PORTFOLIO_COLUMNS, PORTFOLIO_LESS, width - PORTFOLIO_FRAME)
+    for name in names:
+        words = name in ("portfolio", "ES trail")
+        table.add_column(
+            name,
+            style="bold" if name == "portfolio" else "",
+            justify="left" if words else "right",
+            no_wrap=name != "left out",
+            min_width=4,
+        )
+    for portfolio in sorted(view.metrics):
+        row = _portfolio_row(view, view.metrics[portfolio], width - PORTFOLIO_WIDTH)
+        table.add_row(*(row[name] for name in names))
     return table
 
 
-def _portfolio_row(view: DeskView, metrics: RiskMetrics, trail: int) -> tuple[RenderableType, ...]:
+def _portfolio_row(view: DeskView, metrics: RiskMetrics, trail: int) -> dict[str, RenderableType]:
     tail = metrics.historical[0]
     worst = min(metrics.stress_pnl, default=0.0)
     breached = {usage.name for usage in metrics.limits if usage.breached}
-    return (
-        metrics.portfolio,
-        f"{metrics.value:,.0f}",
-        _signed(_dollar_delta(metrics)),
-        _signed(_total(metrics, "vega")),
-        _signed(_total(metrics, "theta") / 365.0),
-        Text(f"{tail.value_at_risk:,.0f}", style="bold red" if "value at risk" in breached else ""),
-        Text(f"{tail.expected_shortfall:,.0f}", style="bold yellow"),
-        Text(sparkline(_newest(view.es_trail[metrics.portfolio], trail)), style="yellow"),
-        Text(f"{worst:,.0f}", style="bold red" if "worst stress" in breached else ""),
-        Text(str(len(metrics.faults)), style="red" if metrics.faults else "dim"),
-    )
+    return {
+        "portfolio": metrics.portfolio,
+        "value": f"{metrics.value:,.0f}",
+        "delta $": _signed(_dollar_delta(metrics)),
+        "vega": _signed(_total(metrics, "vega")),
+        "theta/day": _signed(_total(metrics, "theta") / 365.0),
+        "VaR 97.5": Text(
+            f"{tail.value_at_risk:,.0f}", style="bold red" if "value at risk" in breached else ""
+        ),
+        "ES 97.5": Text(f"{tail.expected_shortfall:,.0f}", style="bold yellow"),
+        "ES trail": Text(sparkline(_newest(view.es_trail[metrics.portfolio], trail)), style="yellow"),
+        "worst stress": Text(f"{worst:,.0f}", style="bold red" if "worst stress" in breached else ""),
+        "left out": Text(str(len(metrics.faults)), style="red" if metrics.faults else "dim"),
+    }
 
 
 def _newest(values: Iterable[float], room: int) -> list[float]:
@@ -100,12 +129,15 @@ def _newest(values: Iterable[float], room: int) -> list[float]:
 
 def _underlyings(view: DeskView, width: int) -> Table:
     table = Table(box=SIMPLE_HEAD, expand=True, pad_edge=False)
-    table.add_column("underlying", style="bold")
-    table.add_column("spot", justify="right")
-    table.add_column("trail", no_wrap=True)
-    for name in ("delta", "gamma", "vega", "hedge (units)"):
-        table.add_column(name, justify="right")
-    table.add_column("age", justify="right")
+    names = _that_fit(UNDERLYING_COLUMNS, UNDERLYING_LESS, width)
+    for name in names:
+        words = name in ("underlying", "trail")
+        table.add_column(
+            name,
+            style="bold" if name == "underlying" else "",
+            justify="left" if words else "right",
+            no_wrap=name != "hedge (units)",
+        )
     totals: dict[str, list[float]] = {}
     for metrics in view.metrics.values():
         greeks = metrics.greeks
@@ -115,33 +147,40 @@ def _underlyings(view: DeskView, width: int) -> Table:
                 total[place] += getattr(greeks, greek)[row]
     for name in sorted(totals):
         spot, delta, gamma, vega, age_ms = totals[name]
-        table.add_row(
-            name,
-            f"{spot:,.2f}",
-            Text(sparkline(_newest(view.spot_trail[name], width - UNDERLYING_WIDTH)), style="cyan"),
-            _signed(delta),
-            _signed(gamma),
-            _signed(vega),
-            _signed(-delta),
-            f"{age_ms:,.0f} ms",
-        )
+        cells: dict[str, RenderableType] = {
+            "underlying": name,
+            "spot": f"{spot:,.2f}",
+            "trail": Text(sparkline(_newest(view.spot_trail[name], width - UNDERLYING_WIDTH)), style="cyan"),
+            "delta": _signed(delta),
+            "gamma": _signed(gamma),
+            "vega": _signed(vega),
+            "hedge (units)": _signed(-delta),
+            "age": f"{age_ms:,.0f} ms",
+        }
+        table.add_row(*(cells[one] for one in names))
     return table
 
 
 def _market(view: DeskView, width: int) -> Table:
     grid = Table.grid(expand=True, padding=(0, 2))
+    if width < BOOK_WIDTH + FILLS_WIDTH:
+        return _fills(view)
     books = [view.books[name] for name in sorted(view.books)][: max(1, (width - FILLS_WIDTH) // BOOK_WIDTH)]
     for _ in books:
         grid.add_column(ratio=1)
     grid.add_column(width=FILLS_WIDTH)
+    grid.add_row(*(_book(book) for book in books), _fills(view))
+    return grid
+
+
+def _fills(view: DeskView) -> Table:
     fills = Table(box=SIMPLE_HEAD, title="fills", title_style="bold", expand=True)
     for name in ("symbol", "side", "price", "quantity"):
         fills.add_column(name, justify="left" if name in ("symbol", "side") else "right", no_wrap=True)
     for fill in reversed(view.fills):
         style = "green" if fill.side == "buy" else "red"
         fills.add_row(fill.symbol, Text(fill.side, style=style), f"{fill.price:,.2f}", f"{fill.quantity:,}")
-    grid.add_row(*(_book(book) for book in books), fills)
-    return grid
+    return fills
 
 
 def _book(book: Book) -> Table:

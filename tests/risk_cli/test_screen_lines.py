@@ -14,8 +14,8 @@ from risk_cli.desk_view import DeskView
 from risk_cli.screen import plain_lines, render
 
 
-@pytest.mark.parametrize("width", [120, 150, 200])
-def test_nothing_is_cut_off_on_a_terminal_of_usual_width(width: int) -> None:
+@pytest.mark.parametrize("width", [60, 70, 80, 90, 100, 110, 120, 150, 200])
+def test_nothing_is_cut_off_however_wide_the_terminal_is(width: int) -> None:
     view = DeskView()
     levels = [20_965, 20_960, 20_955, 20_950, 20_945]
     for name in ("AAPL", "JPM", "NVDA"):
@@ -46,7 +46,8 @@ def test_nothing_is_cut_off_on_a_terminal_of_usual_width(width: int) -> None:
     console.print(render(view, "title", width))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "desk-3" in shown
-    assert "209.65" in shown
+    assert "44,202" in shown
+    assert ("209.65" in shown) == (width >= 80)
     assert "…" not in shown
 
 

@@ -11,8 +11,8 @@ The stock pays its dividends out of the spot (the spot model): log-normal in bet
 at each ex-date. A dividend larger than the spot at that moment is paid as far as the spot goes, and the stock
 stays at 0 ("liquidator"), or is not paid at all ("survivor"). A continuous yield may come on top. Values come
 from a finite-difference grid (`formulas.cash_dividends`), extrapolated from two resolutions; `error` is the
-distance of the extrapolated price from the finer grid, an upper estimate. Ex-dates at or after expiry, or not
-after today, are ignored.
+distance of the extrapolated price from the finer grid: an estimate, mostly too large, and no bound. Ex-dates
+at or after expiry, or not after today, are ignored.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class CashDividends:
 
 @dataclass(frozen=True, slots=True)
 class CashDividendResult:
-    """Price of each option, an estimate of its error from above, and its status.
+    """Price of each option, an estimate of its error (no bound), and its status.
 
     Greeks where they were asked for.
     """

@@ -15,15 +15,21 @@ from typing import Any
 
 import numpy as np
 
+from gpu_kernels.formulas import american_edge
 from gpu_kernels.formulas.american import DOUBLE, SINGLE
 from gpu_kernels.results import GreeksResult
 from gpu_kernels.status import Status
 
-VOL_STEP = 2e-3  # of the volatility
-RATE_STEP = 1e-4  # absolute
+VOL_STEP = 2e-3  # of the volatility, at most
+RATE_STEP = 1e-4  # absolute, at most
 
 # Rows of what an engine's slopes(columns, method) returns.
-PREMIUM, DELTA, GAMMA, SPEED, SPAN, EXERCISED, USABLE, KIND = range(8)
+PREMIUM, DELTA, GAMMA, SPEED, SPAN, EXERCISED, USABLE, KIND, DISTANCE = range(9)
+# No step moves the boundary across the spot: this much of the distance, for a boundary that moves by up to
+# twice the relative step in volatility.
+STEP_OF_DISTANCE = 0.2
+LEAST_STEP = 1e-6
+LEAST_RATE = 1e-3
 
 
 def greeks(
@@ -37,20 +43,38 @@ def greeks(
     here = slopes(columns, method)
     usable = here[USABLE] > 0.5
     columns = columns._replace(expiry=np.where(usable, here[SPAN], columns.expiry))
+    least = american_edge.LEAST_DISTANCE * columns.vol * np.sqrt(columns.expiry)
+    near = usable & (here[EXERCISED] < 0.5) & (here[DISTANCE] < least)
+    close = None
+    if near.any():
+        columns, here, close = american_edge.kept_off(
+            columns, here, near, here[DISTANCE], lambda part: slopes(part, method)
+        )
     european(columns, out)
     american = usable & (out.status == Status.OK)
     if american.any():
         whole = american.all()
         index = slice(None) if whole else np.flatnonzero(american)
         _add_premium(type(columns)(*(c[index] for c in columns)), here[:, index], method, slopes, out, index)
+    if close is not None:
+        american_edge.bring_back(columns, close, out)
+    _stop_expired(columns, out)
     lost = (here[KIND] == DOUBLE) & (out.status == Status.OK)
     if lost.any():
         out.status[lost] = Status.NOT_CONVERGED
         for array in out.columns()[:-1]:
             array[lost] = np.nan
-    certain = ~usable & (here[KIND] == SINGLE) & (out.status == Status.OK)
-    if certain.any():
-        _certain(columns, np.flatnonzero(certain), out)
+    sure = ~usable & (here[KIND] == SINGLE) & (out.status == Status.OK)
+    if sure.any():
+        certain(columns, np.flatnonzero(sure), out)
+
+
+def _stop_expired(columns: Any, out: GreeksResult) -> None:
+    """An expired option that would lose by waiting has been exercised: time changes nothing."""
+    gain = np.where(columns.is_call, columns.spot - columns.strike, columns.strike - columns.spot)
+    with np.errstate(invalid="ignore"):
+        stopped = (out.status == Status.EXPIRED) & (gain > 0.0) & (out.theta > 0.0)
+    out.theta[stopped] = out.charm[stopped] = 0.0
 
 
 def _add_premium(
@@ -70,13 +94,18 @@ def _add_premium(
     charm = rate * delta - carry * (delta + spot * gamma)
     charm -= half_variance * spot * (2.0 * gamma + spot * speed)
 
-    step = VOL_STEP * vol
-    up = slopes(columns._replace(vol=vol + step), method)
-    down = slopes(columns._replace(vol=vol - step), method)
+    room = STEP_OF_DISTANCE * np.abs(here[DISTANCE])
+    step = np.clip(room, LEAST_STEP, VOL_STEP) * vol
+    small = np.maximum(np.minimum(np.abs(rate), np.abs(dividend_yield)), LEAST_RATE)
+    rate_step = np.clip(room * small, LEAST_STEP * LEAST_RATE, RATE_STEP)
+    first, second, near = _rate_steps(columns, rate_step)
+    up, down, one, two = _moved(columns, (step, -step), (first, second), method, slopes)
     vega = out.vega[index] + (up[PREMIUM] - down[PREMIUM]) / (2.0 * step)
     vanna = out.vanna[index] + (up[DELTA] - down[DELTA]) / (2.0 * step)
     volga = out.volga[index] + (up[PREMIUM] - 2.0 * here[PREMIUM] + down[PREMIUM]) / (step * step)
-    rho = out.rho[index] + _rate_slope(columns, here, method, slopes)
+    central = (one[PREMIUM] - two[PREMIUM]) / (2.0 * rate_step)
+    sided = (4.0 * one[PREMIUM] - two[PREMIUM] - 3.0 * here[PREMIUM]) / (2.0 * first)
+    rho = out.rho[index] + np.where(near, sided, central)
 
     sign = np.where(is_call, 1.0, -1.0)
     payoff = sign * (spot - strike)
@@ -87,25 +116,30 @@ def _add_premium(
         getattr(out, name)[index] = np.where(exercised, at_payoff, result)
 
 
-def _rate_slope(columns: Any, here: Any, method: str, slopes: Callable[[Any, str], Any]) -> Any:
-    """Derivative of the premium with respect to the rate; the stencil never crosses rate = 0 or rate = yield.
+def _moved(columns: Any, vols: Any, rates: Any, method: str, slopes: Callable[[Any, str], Any]) -> Any:
+    """Slopes at two other volatilities, then at two other rates: one batch of four times the rows."""
+    size = columns.spot.size
+    wide = type(columns)(*(np.tile(c, 4) for c in columns))
+    wide.vol[: 2 * size] += np.concatenate(vols)
+    wide.rate[2 * size :] += np.concatenate(rates)
+    return slopes(wide, method).reshape(-1, 4, size).transpose(1, 0, 2)
+
+
+def _rate_steps(columns: Any, step: Any) -> Any:
+    """Two steps in the rate, and where they are to one side: they never cross rate = 0 or rate = yield.
 
     There early exercise sets in, or the boundary at expiry changes its form, and the derivative its error.
     """
     rate, dividend_yield = columns.rate, columns.dividend_yield
-    near = np.minimum(np.abs(rate), np.abs(rate - dividend_yield)) < 2.0 * RATE_STEP
+    near = np.minimum(np.abs(rate), np.abs(rate - dividend_yield)) < 2.0 * step
     above = (rate >= dividend_yield) & (rate >= 0.0)
-    toward = np.where(above, 1.0, np.where(np.abs(rate) < 2.0 * RATE_STEP, 1.0, -1.0))
-    first = np.where(near, toward * RATE_STEP, RATE_STEP)
-    second = np.where(near, 2.0 * toward * RATE_STEP, -RATE_STEP)
-    one = slopes(columns._replace(rate=rate + first), method)[PREMIUM]
-    two = slopes(columns._replace(rate=rate + second), method)[PREMIUM]
-    central = (one - two) / (2.0 * RATE_STEP)
-    sided = (4.0 * one - two - 3.0 * here[PREMIUM]) / (2.0 * first)
-    return np.where(near, sided, central)
+    toward = np.where(above, 1.0, np.where(np.abs(rate) < 2.0 * step, 1.0, -1.0))
+    first = np.where(near, toward * step, step)
+    second = np.where(near, 2.0 * toward * step, -step)
+    return first, second, near
 
 
-def _certain(columns: Any, index: Any, out: GreeksResult) -> None:
+def certain(columns: Any, index: Any, out: GreeksResult) -> None:
     """Greeks at zero volatility: of the payoff at the best time, which need not be moved to first order."""
     spot, strike, expiry, _, rate, dividend_yield, is_call = (c[index] for c in columns)
     sign = np.where(is_call, 1.0, -1.0)

@@ -29,6 +29,11 @@ SCHEMES = {
 }
 
 
+# Angles of the premium for Greeks: more of them, and closer together where time is short, since gamma and its
+# slope are integrals over a peak there when the spot is near the boundary.
+GREEK_RULE = (96, 4)
+
+
 class Angles(NamedTuple):
     """Gauss-Legendre over the angle: sin, cos and 1/cos of each node.
 

@@ -207,6 +207,35 @@ def test_implied_vol_comes_back(engine: gk.Engine, seed: int) -> None:
     np.testing.assert_allclose(result.vol[clear], fields["vol"][clear], rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("method", ["fast", "accurate"])
+def test_implied_vol_reprices_wherever_the_price_tells_a_vol(seed: int, method: Any) -> None:
+    # In the wings, next to exercise, and with two boundaries.
+    engine = gk.engine("cpu")
+    rng = np.random.default_rng(seed)
+    fields = random_fields(rng, 400)
+    fields["rate"][:8], fields["dividend_yield"][:8], fields["is_call"][:8] = -0.01, -0.04, False
+    fields["vol"][:8], fields["expiry"][:8], fields["spot"][:8] = 0.2, 1.0, np.linspace(85.0, 115.0, 8)
+    options = gk.Options(**fields, american=True)
+    price = engine.price(options, american_method=method).price
+    result = engine.implied_vol(options, price, american_method=method)
+    found = result.status == gk.Status.OK
+    assert found[:8].all()
+    assert found.mean() > 0.5
+    assert set(result.status[~found]) <= {
+        gk.Status.NO_TIME_VALUE,
+        gk.Status.ABOVE_MAXIMUM,
+        gk.Status.BELOW_INTRINSIC,
+    }
+    again = engine.price(options.replace(vol=np.where(found, result.vol, 0.2)), american_method=method).price
+    scale = np.maximum(fields["spot"], fields["strike"])
+    assert (np.abs(again - price)[found] <= 1e-12 * scale[found]).all()
+    # Alone or in a batch.
+    for row in range(0, len(price), 37):
+        one = engine.implied_vol(options.rows([row]), price[row], american_method=method)
+        assert one.status[0] == result.status[row]
+        np.testing.assert_array_equal(one.vol[0], result.vol[row])
+
+
 def test_implied_vol_statuses(engine: gk.Engine) -> None:
     options = gk.Options(spot=90.0, strike=100.0, expiry=1.0, rate=0.05, is_call=False, american=True)
     prices = np.array([5.0, 10.0, 100.0, float("nan"), 12.0])

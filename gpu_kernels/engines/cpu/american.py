@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_kernels.engines.cpu import cash_dividends, european
+from gpu_kernels.engines.cpu import implied_vol as european_vol
+from gpu_kernels.engines.cpu.american_implied_vol import BLOCK_ROWS as VOL_BLOCK_ROWS
+from gpu_kernels.engines.cpu.american_implied_vol import LEFT, accurate_vols, fast_vols
 from gpu_kernels.engines.cpu.american_rows import (
     STATE,
     accurate_boundaries,
@@ -22,10 +25,12 @@ from gpu_kernels.engines.cpu.american_rows import (
 )
 from gpu_kernels.engines.cpu.american_solver import LANES
 from gpu_kernels.engines.cpu.columns import full as full_columns
+from gpu_kernels.engines.cpu.columns import plain
 from gpu_kernels.engines.cpu.threads import workers
 from gpu_kernels.engines.engine import Columns
 from gpu_kernels.formulas import american_fallback, american_greeks, american_implied_vol
 from gpu_kernels.formulas.american_tables import (
+    GREEK_RULE,
     SCHEMES,
     Scheme,
     angles,
@@ -38,11 +43,6 @@ from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
 # Rows that one thread takes at a time: their boundaries stay in the second-level cache.
 BLOCK_ROWS = 256
 CHUNK_ROWS = 1 << 18
-
-# Angles of the premium for Greeks: more of them, and closer together where time is short, since gamma and its
-# slope are integrals over a peak there when the spot is near the boundary.
-GREEK_ANGLES = 48
-GREEK_CROWDING = 2
 
 
 @cache
@@ -92,14 +92,14 @@ def price(columns: Columns, method: str, out: PriceResult) -> None:
 
 
 def slopes(columns: Columns, method: str) -> NDArray[np.float64]:
-    """What Greeks are made of, (8, n), see slopes_rows; columns are full length."""
-    rule = (GREEK_ANGLES, GREEK_CROWDING)
-    out = np.empty((8, columns.spot.size))
+    """What Greeks are made of, (9, n), see slopes_rows; columns are full length."""
+    rule = GREEK_RULE
+    out = np.empty((9, columns.spot.size))
 
     def work(start: int, stop: int) -> None:
         part = tuple(columns.slice(start, stop))
         # Of its own: a cut-out with a stride would be another kind of argument, and another compilation.
-        block = np.empty((8, stop - start))
+        block = np.empty((9, stop - start))
         slopes_rows(part, block_state(part, method, rule), _premium(rule), block)
         out[:, start:stop] = block
 
@@ -164,7 +164,30 @@ def greeks(columns: Columns, method: str, out: GreeksResult) -> None:
 
 def implied_vol(columns: Columns, prices: Any, method: str, out: ImpliedVolResult) -> None:
     """Write the volatility at which each row is worth its price, and its status."""
-    american_implied_vol.implied_vol(full_columns(columns, out.status.size), prices, method, out, price)
+    size = out.status.size
+    full = full_columns(columns, size)
+    wanted = plain(np.ascontiguousarray(np.broadcast_to(prices, (size,))))
+    # What the price would imply were the option European.
+    guess = ImpliedVolResult(np.empty(size), np.empty(size, np.uint8))
+    european_vol.implied_vol(full, wanted, guess)
+    scheme = SCHEMES[method]
+    rule = (scheme.premium, 1)
+    rows_of = fast_vols if method == "fast" else accurate_vols
+
+    def work(start: int, stop: int) -> None:
+        part = tuple(full.slice(start, stop)) if stop - start < size else tuple(full)
+        rows = slice(start, stop)
+        given = (wanted[rows], guess.vol[rows], tables(scheme, rule), _premium(rule), scheme.steps)
+        rows_of(part, *given, out.vol[rows], out.status[rows])
+
+    workers().run(size, work, VOL_BLOCK_ROWS)
+    left = np.flatnonzero(out.status == LEFT)
+    if left.size:
+        # Two boundaries: by the grid.
+        part = ImpliedVolResult(np.empty(left.size), np.empty(left.size, np.uint8))
+        rows = Columns(*(column[left] for column in full))
+        american_implied_vol.implied_vol(rows, wanted[left], method, part, price)
+        out.vol[left], out.status[left] = part.vol, part.status
 
 
 @cache

@@ -24,7 +24,7 @@ log = ops.log
 exp = ops.exp
 sqrt = ops.sqrt
 
-MOST_ANGLES = 64
+MOST_ANGLES = 96
 angle_row = stack(MOST_ANGLES)
 
 

@@ -43,8 +43,8 @@ INVALID_INPUT, NOT_CONVERGED = 2, 5
 MOST_LOG_SPOT = 700.0
 
 input_rows = stack(8 * LANES)
-h_rows = stack(64 * LANES)
-MOST_NODES = 64
+h_rows = stack(96 * LANES)
+MOST_NODES = 96
 
 # Blocks with this many rows or fewer have each row's nodes, not its neighbours, side by side in a vector:
 # the most rows for which that was measured to take less time. A block of `fast` has fewer nodes than a vector
@@ -298,10 +298,10 @@ def settle(spot, strike, expiry, vol, rate, dividend_yield, is_call, usable, kin
 
 @kernel
 def slopes_rows(columns, state, angles, out):  # type: ignore[no-untyped-def]
-    """What Greeks are made of, out (8, n).
+    """What Greeks are made of, out (9, n).
 
     The premium and its first three derivatives with respect to spot, the expiry it was computed for, whether
-    the row is exercised now, whether there is a premium at all, and its kind.
+    the row is exercised now, whether there is a premium at all, its kind, and log S/B of the put.
     """
     cosine, inv_cosine, weight = angles
     put = carray(input_rows(), (8, LANES))
@@ -323,6 +323,7 @@ def slopes_rows(columns, state, angles, out):  # type: ignore[no-untyped-def]
             out[5, i] = 1.0 if one[LOG_SPOT, a] <= one[EDGE, a] else 0.0
             out[6, i] = one[USABLE, a]
             out[7, i] = one[KIND, a]
+            out[8, i] = one[LOG_SPOT, a] - one[EDGE, a]
 
 
 @compiled

@@ -22,7 +22,7 @@ from gpu_kernels.engines.cpu import american, american_rows
 from gpu_kernels.engines.cpu.american_solver import LANES
 from gpu_kernels.engines.cpu.compile import is_cached
 from gpu_kernels.engines.engine import Columns
-from gpu_kernels.formulas.american_tables import SCHEMES
+from gpu_kernels.formulas.american_tables import GREEK_RULE, SCHEMES
 from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.scenarios import Scenarios
@@ -79,9 +79,9 @@ def _american_values() -> None:
     status = np.zeros(size, np.uint8)
     rule = american._premium((premium, 1))
     american_rows.price_rows(tuple(rows), state, rule, np.zeros(size), status)
-    rule = american._premium((american.GREEK_ANGLES, american.GREEK_CROWDING))
-    state = np.zeros((1, american_rows.STATE + american.GREEK_ANGLES, LANES))
-    american_rows.slopes_rows(tuple(rows), state, rule, np.zeros((8, size)))
+    rule = american._premium(GREEK_RULE)
+    state = np.zeros((1, american_rows.STATE + GREEK_RULE[0], LANES))
+    american_rows.slopes_rows(tuple(rows), state, rule, np.zeros((9, size)))
 
 
 def _american_boundaries() -> None:
@@ -90,8 +90,11 @@ def _american_boundaries() -> None:
     cpu.revalue(_book(True), Scenarios(spot_return=moves))
     cpu.price(_option(True))
     cpu.greeks(_option(True))
-    cpu.implied_vol(_option(True), 8.0)
     cpu.revalue(_book(True), Scenarios(spot_return=moves, vol_change=moves, elapsed=0.01))
+
+
+def _american_implied_vol() -> None:
+    engine("cpu").implied_vol(_option(True), 8.0)
 
 
 def _american_interpolants() -> None:
@@ -126,6 +129,7 @@ FIRST: dict[str, Callable[[], None]] = {
     "revaluation": _revaluation,
     "shared_books": _shared_books,
     "american_values": _american_values,
+    "american_implied_vol": _american_implied_vol,
 }
 # What is asked for now and then. Of the kernels above it needs only those that are compiled by then.
 LATER: dict[str, Callable[[], None]] = {"american_fast": _american_fast, "american_moves": _american_moves}
@@ -179,13 +183,20 @@ def _is_cached(part: str) -> bool:
 
 def _kernel_of(part: str) -> Any:
     """The kernel of a part that takes longest to compile, and so is cached last."""
-    from gpu_kernels.engines.cpu import american_moves, implied_vol, revaluation, shared_book
+    from gpu_kernels.engines.cpu import (
+        american_implied_vol,
+        american_moves,
+        implied_vol,
+        revaluation,
+        shared_book,
+    )
 
     return {
         "european": implied_vol.implied_vol_rows,
         "revaluation": revaluation._add_rows,
         "shared_books": shared_book.write_points,
         "american_values": american_rows.slopes_rows,
+        "american_implied_vol": american_implied_vol.accurate_vols,
         "american_fast": american_rows.fast_boundaries,
         "american_moves": american_moves._under_moves,
     }[part]

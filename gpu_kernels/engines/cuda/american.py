@@ -18,12 +18,16 @@ from gpu_kernels.engines.cuda.american_kernels import THREADS, american_price_ro
 from gpu_kernels.engines.cuda.rows import Launch, on_host, run_rows, store
 from gpu_kernels.engines.engine import Columns
 from gpu_kernels.formulas import american_fallback, american_greeks, american_implied_vol
-from gpu_kernels.formulas.american_tables import SCHEMES, angles, boundary_tables, interpolation, place_table
+from gpu_kernels.formulas.american_tables import (
+    GREEK_RULE,
+    SCHEMES,
+    angles,
+    boundary_tables,
+    interpolation,
+    place_table,
+)
 from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult
 from gpu_kernels.status import Status
-
-# Angles of the premium for Greeks, and how they gather where time is short: see the CPU engine.
-GREEK_RULE = (48, 2)
 
 
 def price(columns: Columns, method: str, out: PriceResult) -> None:
@@ -58,8 +62,8 @@ def implied_vol(columns: Columns, prices: Any, method: str, out: ImpliedVolResul
 
 
 def slopes(columns: Columns, method: str) -> NDArray[np.float64]:
-    """Premium, its three spot derivatives, expiry used, exercised, usable, kind: (8, rows)."""
-    out = np.empty((8, columns.spot.size))
+    """Premium, its three spot derivatives, expiry used, exercised, usable, kind, distance: (9, rows)."""
+    out = np.empty((9, columns.spot.size))
     run_rows(american_slopes_rows, tuple(columns), tuple(out), _launch(method, GREEK_RULE))
     return out
 

@@ -234,13 +234,13 @@ def american_price_rows(  # type: ignore[no-untyped-def]
             status[row] = as_byte(state)
 
 
-@kernel(COUNT, COUNT, *SCHEME, *COLUMNS, *[FLOATS_OUT] * 8, threads=THREADS, blocks=4)
+@kernel(COUNT, COUNT, *SCHEME, *COLUMNS, *[FLOATS_OUT] * 9, threads=THREADS, blocks=4)
 def american_slopes_rows(  # type: ignore[no-untyped-def]
     size, varies, nodes, angles, steps, premium,
     at, places, cosine, inv_cosine, weight, matrix, sines, to_premium, p_cosine, p_inv_cosine, p_weight,
     spot, strike, expiry, vol, rate, dividend_yield, is_call,
     one_spot, one_strike, one_expiry, one_vol, one_rate, one_dividend_yield, one_is_call,
-    early, early_delta, early_gamma, early_speed, span, exercised, is_usable, the_kind,
+    early, early_delta, early_gamma, early_speed, span, exercised, is_usable, the_kind, distance,
 ):  # fmt: skip
     memory = jit.shared_memory(np.float64, NUMBERS)
     shared = as_pointer(memory)
@@ -301,3 +301,4 @@ def american_slopes_rows(  # type: ignore[no-untyped-def]
             exercised[row] = where(log_spot <= log_x - h, 1.0, 0.0)
             is_usable[row] = where(usable, 1.0, 0.0)
             the_kind[row] = np.float64(kind)
+            distance[row] = log_spot - (log_x - h)

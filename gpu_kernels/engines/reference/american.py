@@ -12,6 +12,7 @@ from gpu_kernels.engines.reference import cash_dividends, european, ops
 from gpu_kernels.formulas import american_fallback, american_greeks, american_implied_vol
 from gpu_kernels.formulas.american import DOUBLE, NEVER, SINGLE, american
 from gpu_kernels.formulas.american_tables import (
+    GREEK_RULE,
     SCHEMES,
     angles,
     boundary_tables,
@@ -26,9 +27,6 @@ Floats = NDArray[np.float64]
 
 # An array of nodes x angles x rows takes 6 MB.
 CHUNK_ROWS = 4096
-
-# Angles of the premium for Greeks, and how they gather where time is short: see the CPU engine.
-GREEK_RULE = (48, 2)
 
 (
     _put_frame,
@@ -158,7 +156,7 @@ def _price(columns: Columns, method: str, out: PriceResult) -> None:
 
 
 def slopes(columns: Columns, method: str) -> Floats:
-    """Premium, its three spot derivatives, expiry used, exercised, usable, kind: (8, rows)."""
+    """Premium, its three spot derivatives, expiry used, exercised, usable, kind, distance: (9, rows)."""
     with np.errstate(all="ignore"):
         rule = angles(*GREEK_RULE)
         b = boundaries(columns, method, GREEK_RULE)
@@ -181,7 +179,7 @@ def slopes(columns: Columns, method: str) -> Floats:
         )
         parts = (rule.weight @ term for term in terms)
         four = _unscaled(*parts, np.exp(x), b.scale, columns.is_call)
-        return np.stack((*four, b.expiry, b.log_spot <= b.edge, b.usable, b.kind))
+        return np.stack((*four, b.expiry, b.log_spot <= b.edge, b.usable, b.kind, b.log_spot - b.edge))
 
 
 def greeks(columns: Columns, method: str, out: GreeksResult) -> None:

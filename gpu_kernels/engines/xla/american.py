@@ -19,6 +19,7 @@ from gpu_kernels.engines.xla.compile import Program, coarse_bucket, run_rows
 from gpu_kernels.formulas import american_fallback, american_greeks, american_implied_vol
 from gpu_kernels.formulas.american import DOUBLE, NEVER, american
 from gpu_kernels.formulas.american_tables import (
+    GREEK_RULE,
     SCHEMES,
     BoundaryTables,
     angles,
@@ -33,8 +34,6 @@ __all__ = ["CHUNK_ROWS", "greeks", "implied_vol", "price", "slopes"]
 
 # An array of nodes x angles x rows takes 6 MB.
 CHUNK_ROWS = 4096
-# Angles of the premium for Greeks, and how they gather where time is short: see the CPU engine.
-GREEK_RULE = (48, 2)
 MOST_LOG_SPOT = 700.0
 INVALID_INPUT, NOT_CONVERGED = 2, 5
 
@@ -74,8 +73,8 @@ def implied_vol(columns: Columns, prices: Any, method: str, out: ImpliedVolResul
 
 
 def slopes(columns: Columns, method: str) -> NDArray[np.float64]:
-    """Premium, its three spot derivatives, expiry used, exercised, usable, kind: (8, rows)."""
-    out = np.empty((8, columns.spot.size))
+    """Premium, its three spot derivatives, expiry used, exercised, usable, kind, distance: (9, rows)."""
+    out = np.empty((9, columns.spot.size))
     run_rows(SLOPES_ROWS[method], tuple(columns), tuple(out), coarse_bucket)
     return out
 
@@ -198,7 +197,7 @@ def _sloped(method: str, *columns: Any) -> tuple[Any, ...]:
     first, last = _frame(b, rule)
     parts = (rule.weight @ term for term in _premium_slopes(*first, b.log_x, *last))
     four = _unscaled(*parts, first[2], b.scale, columns[6])
-    return (*four, b.expiry, b.log_spot <= b.edge, b.usable, b.kind)
+    return (*four, b.expiry, b.log_spot <= b.edge, b.usable, b.kind, b.log_spot - b.edge)
 
 
 PRICE_ROWS = {method: Program(partial(_priced, method)) for method in SCHEMES}

@@ -22,6 +22,7 @@ from benchmarks import measure
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
+from risk_client import AsyncRiskClient
 
 ROUNDS = 5
 SIDE_BY_SIDE = 32
@@ -29,13 +30,15 @@ SMALL_CALLS = 1_500  # per round
 ROWS = 10_000
 LARGE_CALLS = 60
 SCENARIOS = 500
+ANSWER_BYTES = 73 * ROWS  # of price, eight Greeks and a status per row
 ECHO = "/benchmark.Echo/Call"
 OPTIONS = [("grpc.max_receive_message_length", 1 << 28), ("grpc.max_send_message_length", 1 << 28)]
 
 ECHO_SERVER = """
-import asyncio, grpc
+import asyncio, grpc, sys
+large = bytes(int(sys.argv[1]))
 async def answer(request, context):
-    return request
+    return request if len(request) < 100_000 else large
 async def main():
     server = grpc.aio.server()
     handler = grpc.unary_unary_rpc_method_handler(answer)
@@ -91,13 +94,18 @@ async def run(service_port: int, echo_port: int) -> dict[str, Any]:
     """All measurements, echo and service in turn."""
     async with (
         grpc.aio.insecure_channel(f"127.0.0.1:{service_port}", OPTIONS) as channel,
-        grpc.aio.insecure_channel(f"127.0.0.1:{echo_port}") as echo_channel,
+        grpc.aio.insecure_channel(f"127.0.0.1:{echo_port}", OPTIONS) as echo_channel,
+        AsyncRiskClient(f"127.0.0.1:{service_port}") as client,
     ):
         stub: Any = RiskServiceStub(channel)
         small = wire.GreeksRequest(options=option_columns(1))
         data = small.SerializeToString()
         echo = echo_channel.unary_unary(ECHO)
         large = wire.GreeksRequest(options=option_columns(ROWS))
+        large_data = large.SerializeToString()
+        columns: dict[str, Any] = {
+            name: packing.read(large.options, name) for name in ("spot", "strike", "expiry", "vol")
+        }
         live = wire.ExpectedShortfallRequest(
             portfolio="desk", historical=wire.HistoricalScenarios(window_days=SCENARIOS)
         )
@@ -111,18 +119,30 @@ async def run(service_port: int, echo_port: int) -> dict[str, Any]:
         def served() -> Awaitable[Any]:
             return stub.Greeks(small)
 
+        large_calls: dict[str, Call] = {
+            "Greeks of 10,000": lambda: stub.Greeks(large),
+            "Greeks of 10,000, by AsyncRiskClient": lambda: client.greeks(rate=0.02, **columns),
+            "echo of the same bytes": lambda: echo(large_data),
+        }
+
         for call in (echoed, served):
             await rate(call, 300)
         for request in (live, fresh):
             await stub.ExpectedShortfall(request, timeout=120)
-        await stub.Greeks(large)
+        for call in large_calls.values():
+            await latencies_ms(call, 5)
         rates: dict[str, list[float]] = {"echo": [], "small Greeks": []}
-        times: dict[str, list[float]] = {"Greeks of 10,000": [], "ES, vector at hand": [], "ES, revalued": []}
+        times: dict[str, list[float]] = {
+            **{name: [] for name in large_calls},
+            "ES, vector at hand": [],
+            "ES, revalued": [],
+        }
         for _ in range(ROUNDS):
             rates["echo"].append(await rate(echoed, SMALL_CALLS))
             rates["small Greeks"].append(await rate(served, SMALL_CALLS))
             part = LARGE_CALLS // ROUNDS
-            times["Greeks of 10,000"] += await latencies_ms(lambda: stub.Greeks(large), part)
+            for name, large_call in large_calls.items():
+                times[name] += await latencies_ms(large_call, part)
             times["ES, vector at hand"] += await latencies_ms(lambda: stub.ExpectedShortfall(live), part)
             times["ES, revalued"] += await latencies_ms(lambda: stub.ExpectedShortfall(fresh), part)
     return {"calls_per_second": rates, "milliseconds": times}
@@ -132,7 +152,8 @@ def main(process: str) -> None:
     """Measures, prints and keeps the result."""
     from benchmarks.risk_world import serving_book
 
-    with subprocess.Popen([sys.executable, "-c", ECHO_SERVER], stdout=subprocess.PIPE, text=True) as echo:
+    command = [sys.executable, "-c", ECHO_SERVER, str(ANSWER_BYTES)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
         try:
             if echo.stdout is None:
                 raise RuntimeError("the echo server has no output")

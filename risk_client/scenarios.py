@@ -22,7 +22,10 @@ ScenarioMessage = wire.HistoricalScenarios | wire.MonteCarloScenarios | wire.Sce
 def historical(
     window_days: int = 0, *, horizon_days: int = 1, weighting: Weighting = "plain", decay: float = 0.0
 ) -> wire.HistoricalScenarios:
-    """The last `window_days` of the service's history over again (0: all); `decay` 0 is the usual one."""
+    """The last `window_days` of the service's history over again; 0: those of the live numbers.
+
+    `decay` 0 is the usual one of the weighting.
+    """
     return wire.HistoricalScenarios(
         window_days=window_days,
         horizon_days=horizon_days,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +25,8 @@ from risk_cli.wire_positions import portfolio_message
 
 # Fewer days than this have no whole outcome beyond the last of LEVELS.
 WINDOW_OF_ALL_LEVELS = 110
+# A plan without a window means all the history there is: a server gives what it has of so many days.
+ALL_DAYS = 1_000_000
 
 
 def run_through_server(
@@ -40,7 +42,8 @@ def run_through_server(
     book = portfolio_message(layout, "risk stress")
     stresses = build_stresses(plan, layout.underlyings, (), None)
     asked = plan.distributions or (Past(None, "history"),)
-    advance = progress(_requests(stresses.scenarios) + len(asked))
+    # One request for all scenarios, one for the worst of them by position, one for each distribution.
+    advance = progress((1 if stresses.scenarios is None else 2) + len(asked))
     with risk_server(server) as client:
         asking = _Asking(client, book, named_engine(engine), advance)
         done, worst, answer = _stresses(asking, layout, stresses)
@@ -83,12 +86,12 @@ class _Asking:
     def stress(
         self, scenarios: gk.Scenarios, *, by_group: bool = False, by_position: bool = False
     ) -> risk_client.StressTest:
-        """P&L under scenarios of one horizon."""
+        """P&L under scenarios."""
         columns = risk_client.shocks(
             scenarios.spot_return,
             scenarios.vol_change,
             scenarios.rate_change,
-            elapsed=float(scenarios.elapsed[0]),
+            elapsed=scenarios.elapsed,
             names=scenarios.names,
         )
         return self.client.stress_test(
@@ -133,13 +136,10 @@ def _stresses(
     if scenarios is None:
         # No stress is asked for: one scenario in which nothing happens tells the value of today.
         return (), np.empty(0), asking.stress(gk.Scenarios(np.zeros((1, len(layout.underlyings)))))
-    by_cell = np.empty((len(layout.cells), len(scenarios)))
-    for rows in _horizons(scenarios):
-        answer = asking.stress(scenarios.select(rows), by_group=True)
-        if answer.pnl_by_group is None:
-            raise CannotDo("the server has left out the P&L by group")
-        by_cell[:, rows] = answer.pnl_by_group
-    done = stresses_of(asked, scenarios, by_cell)
+    by_group = asking.stress(scenarios, by_group=True).pnl_by_group
+    if by_group is None:
+        raise CannotDo("the server has left out the P&L by group")
+    done = stresses_of(asked, scenarios, by_group)
     worst = min(range(len(done)), key=lambda number: done[number].pnl)
     answer = asking.stress(scenarios.select([worst]), by_position=True)
     if answer.pnl_by_position is None:
@@ -158,17 +158,6 @@ def _value_today(asking: _Asking, layout: Layout, answer: risk_client.StressTest
     still = risk_client.shocks(np.zeros((1, len(rest.underlyings))))
     book = portfolio_message(rest, "risk stress")
     return asking.client.stress_test(book, still, engine=asking.engine).value_today
-
-
-def _requests(scenarios: gk.Scenarios | None) -> int:
-    """How many `_stresses` sends."""
-    return 1 if scenarios is None else 1 + len(list(_horizons(scenarios)))
-
-
-def _horizons(scenarios: gk.Scenarios) -> Iterator[np.ndarray[tuple[int], np.dtype[np.intp]]]:
-    """Rows of scenarios that share a horizon: a request has one."""
-    for years in np.unique(scenarios.elapsed):
-        yield np.flatnonzero(scenarios.elapsed == years)
 
 
 def _distribution(
@@ -216,7 +205,7 @@ def _distribution(
 def _asked(one: Past | Simulation) -> wire.HistoricalScenarios | wire.MonteCarloScenarios:
     if isinstance(one, Past):
         return risk_client.historical(
-            one.window_days,
+            one.window_days or ALL_DAYS,
             horizon_days=one.horizon_days,
             weighting=one.weighting,  # type: ignore[arg-type]
             decay=one.decay or 0.0,

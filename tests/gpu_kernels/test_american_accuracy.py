@@ -106,18 +106,25 @@ def test_two_boundaries_against_a_plain_grid(name: str) -> None:
         assert price == pytest.approx(grid_price(**row), abs=5e-3), row
 
 
-def test_two_boundaries_in_greeks_and_revaluation_on_every_engine() -> None:
-    options = gk.Options(
+def two_boundaries() -> gk.Options:
+    """The second row has them once the rate has been cut."""
+    return gk.Options(
         spot=90.0, strike=100.0, expiry=[1.0, 1.0], vol=0.2, rate=[-0.01, 0.005], dividend_yield=-0.04,
         is_call=False, american=True,
     )  # fmt: skip
+
+
+def test_two_boundaries_have_greeks_on_xla() -> None:
+    options = two_boundaries()
     wanted = gk.engine("cpu").greeks(options)
     found = engine_of("xla").greeks(options)
     assert list(found.status) == [gk.Status.OK, gk.Status.OK]
     for name in GREEKS:
         np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-6, atol=1e-6)
-    # A cut of the rate gives the second row two boundaries as well.
-    book = gk.Portfolio(options, quantity=1.0)
-    scenarios = gk.Scenarios(spot_return=[[0.0], [-0.05]], rate_change=-0.01)
+
+
+def test_two_boundaries_are_revalued_on_xla() -> None:
+    book = gk.Portfolio(two_boundaries(), quantity=1.0)
+    scenarios = gk.Scenarios(spot_return=[[-0.05]], rate_change=-0.01)
     ours, theirs = (engine_of(name).revalue(book, scenarios) for name in ("xla", "cpu"))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)

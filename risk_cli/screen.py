@@ -85,18 +85,24 @@ def _that_fit(columns: Mapping[str, int], less: Sequence[str], room: int) -> lis
     return names
 
 
-def _portfolios(view: DeskView, width: int) -> Table:
+def _headed(names: Sequence[str]) -> Table:
+    """A table with these columns: the first names the row, trails are drawn, the others are numbers."""
     table = Table(box=SIMPLE_HEAD, expand=True, pad_edge=False)
-    names = _that_fit(PORTFOLIO_COLUMNS, PORTFOLIO_LESS, width - PORTFOLIO_FRAME)
     for name in names:
-        words = name in ("portfolio", "ES trail")
         table.add_column(
             name,
-            style="bold" if name == "portfolio" else "",
-            justify="left" if words else "right",
-            no_wrap=name != "left out",
+            style="bold" if name == names[0] else "",
+            justify="left" if name == names[0] or "trail" in name else "right",
+            # These two headings wrap rather than widen their column.
+            no_wrap=name not in ("left out", "hedge (units)"),
             min_width=4,
         )
+    return table
+
+
+def _portfolios(view: DeskView, width: int) -> Table:
+    names = _that_fit(PORTFOLIO_COLUMNS, PORTFOLIO_LESS, width - PORTFOLIO_FRAME)
+    table = _headed(names)
     for portfolio in sorted(view.metrics):
         row = _portfolio_row(view, view.metrics[portfolio], width - PORTFOLIO_WIDTH)
         table.add_row(*(row[name] for name in names))
@@ -128,16 +134,8 @@ def _newest(values: Iterable[float], room: int) -> list[float]:
 
 
 def _underlyings(view: DeskView, width: int) -> Table:
-    table = Table(box=SIMPLE_HEAD, expand=True, pad_edge=False)
     names = _that_fit(UNDERLYING_COLUMNS, UNDERLYING_LESS, width)
-    for name in names:
-        words = name in ("underlying", "trail")
-        table.add_column(
-            name,
-            style="bold" if name == "underlying" else "",
-            justify="left" if words else "right",
-            no_wrap=name != "hedge (units)",
-        )
+    table = _headed(names)
     totals: dict[str, list[float]] = {}
     for metrics in view.metrics.values():
         greeks = metrics.greeks

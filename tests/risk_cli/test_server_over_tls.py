@@ -23,9 +23,9 @@ LEAVES = {
     "iv": ("iv", *ONE, "--price", "3.5"),
     "es": ("es", "--portfolio", "desk.csv"),
     "stress": ("stress", "--portfolio", "desk.csv", "--scenarios", "scenarios.toml"),
-    "hedge": ("hedge", "--name", "kept"),
+    "hedge": ("hedge", "--name", "alice's"),
     "engines": ("engines",),
-    "watch": ("watch", "--portfolio", "kept", "--seconds", "1"),
+    "watch": ("watch", "--portfolio", "alice's", "--seconds", "1"),
 }
 
 
@@ -58,7 +58,7 @@ def secured(desk_service: Service, tmp_path_factory: pytest.TempPathFactory) -> 
         with risk_client.RiskClient(
             address, credentials, world.issuer.token("alice"), deadline_s=PATIENCE_S
         ) as client:
-            client.put_portfolio(portfolio("kept", rows=(option(90.0, False, 10.0),)))
+            client.put_portfolio(portfolio("alice's", rows=(option(90.0, False, 10.0),)))
         yield Secured(address, folder / "ca.pem", token, cert, key, world)
 
 
@@ -77,7 +77,7 @@ def test_a_command_with_a_token_over_tls(secured: Secured, name: str) -> None:
     if name != "watch":
         assert json.loads(done.stdout)
     else:
-        assert all(json.loads(line)["portfolio"] == "kept" for line in done.stdout.splitlines())
+        assert all(json.loads(line)["portfolio"] == "alice's" for line in done.stdout.splitlines())
 
 
 def test_the_environment_says_it_too(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:

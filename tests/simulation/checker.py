@@ -7,6 +7,7 @@ venue that lives once, without snapshots, says what every batch of orders had to
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -46,12 +47,13 @@ def check_topics(bootstrap: str, instruments: tuple[str, ...]) -> Findings:
     """What the two topics say about each other."""
     book = BookSettings(instruments=instruments)
     totals = [0] * 7
+    places = [
+        (topic, home) for topic in (topics.ORDERS_INCOMING, topics.ORDERS_EXECUTED) for home in range(4)
+    ]
+    read = read_all(bootstrap, places)
     for partition in range(4):
-        orders = read_all(bootstrap, topics.ORDERS_INCOMING, partition)
-        executed = [
-            ExecutionBatch.FromString(value)
-            for _, value in read_all(bootstrap, topics.ORDERS_EXECUTED, partition)
-        ]
+        orders = read[topics.ORDERS_INCOMING, partition]
+        executed = [ExecutionBatch.FromString(value) for _, value in read[topics.ORDERS_EXECUTED, partition]]
         found = compare(Venue(book.listed(), book.first_controls()), partition, orders, executed)
         totals = [one + more for one, more in zip(totals, found, strict=True)]
     return Findings(*totals)
@@ -79,8 +81,10 @@ def compare(
     return venue.orders, len(orders), reports, lost, doubled, torn, out_of_order
 
 
-def read_all(bootstrap: str, topic: str, partition: int) -> list[tuple[int, bytes]]:
-    """Offset and value of every committed record."""
+def read_all(
+    bootstrap: str, places: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], list[tuple[int, bytes]]]:
+    """Offset and value of every committed record of these topics' partitions."""
     client = confluent_kafka.Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -88,20 +92,25 @@ def read_all(bootstrap: str, topic: str, partition: int) -> list[tuple[int, byte
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 10,  # the end is told by a fetch that found nothing
         }
     )
-    found: list[tuple[int, bytes]] = []
+    found: dict[tuple[str, int], list[tuple[int, bytes]]] = {place: [] for place in places}
+    waiting = set(places)
     try:
-        client.assign([TopicPartition(topic, partition, confluent_kafka.OFFSET_BEGINNING)])
+        client.assign([TopicPartition(*place, confluent_kafka.OFFSET_BEGINNING) for place in places])
         deadline = time.monotonic() + _QUIET_S_MAX
-        while True:
+        while waiting:
             message = client.poll(1.0)
             if message is None:
-                assert time.monotonic() < deadline, f"{topic}[{partition}] does not end"
-            elif message.error() is None:
+                assert time.monotonic() < deadline, f"{waiting} do not end"
+                continue
+            place = (message.topic() or "", message.partition() or 0)
+            if message.error() is None:
                 deadline = time.monotonic() + _QUIET_S_MAX
-                found.append((message.offset() or 0, message.value() or b""))
+                found[place].append((message.offset() or 0, message.value() or b""))
             elif message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF:
-                return found
+                waiting.discard(place)
     finally:
         client.close()
+    return found

@@ -29,7 +29,7 @@ def expected_shortfall(
     vector_at_hand: bool,
 ) -> int:
     """Cost of an ES; components price the tail a second time, liquidity horizons the book at each of them."""
-    count = _scenarios(request, scenarios)
+    count = scenarios_of(request, scenarios)
     positions = _positions(request.inline_portfolio.positions) if held is None else _held(held)
     horizons = 0 if asked.horizons is None else positions * count * len(asked.horizons.steps())
     drawn = round(asked.bootstrap * sum(count * (1.0 - level) for level in asked.levels))
@@ -63,19 +63,20 @@ def hedge(
     instruments = len(request.instruments.symbol)
     count = 0
     if request.objective == wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL:
-        count = _scenarios(request, scenarios) if request.WhichOneof("scenarios") else _live(scenarios)
+        count = scenarios_of(request, scenarios) if request.WhichOneof("scenarios") else _live(scenarios)
     book = _held(held) * (COST_PER_POSITION + (0 if vector_at_hand else count))
     return book + instruments * (count + COST_PER_INSTRUMENT)
 
 
-def _scenarios(request: TailRequest, reader: ScenarioReader) -> int:
+def scenarios_of(request: TailRequest, reader: ScenarioReader) -> int:
+    """How many scenarios the request asks for."""
     which = request.WhichOneof("scenarios")
     if which == "monte_carlo":
         return request.monte_carlo.scenarios or SCENARIOS_DEFAULT
     if which == "custom":
         return request.custom.spot_return.rows
     history = 0 if reader.history is None else reader.history.days
-    return min(request.historical.window_days or history, history)
+    return min(request.historical.window_days or reader.days, history)
 
 
 def _live(reader: ScenarioReader) -> int:

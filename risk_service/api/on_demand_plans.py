@@ -96,6 +96,8 @@ class OnDemandPlans:
         live = held is not None and self.scenarios.is_live(request)
         named = request.inline_portfolio.underlyings if held is None else held.underlyings
         asked = read_tail(request, len(named))
+        if request.with_pnl:
+            self._expect_answer(1, costs.scenarios_of(request, self.scenarios))
         cost = costs.expected_shortfall(
             request, held, self.scenarios, asked, vector_at_hand=live and self._measured(held)
         )
@@ -125,11 +127,7 @@ class OnDemandPlans:
             if request.by_group and not book.held.groups:
                 raise InvalidRequest("by_group", "the portfolio has no groups")
             rows = len(book.held) if request.by_position else len(book.held.groups) * request.by_group
-            if rows * len(scenarios) > self.limits.answer_values_max:
-                raise TooLarge(
-                    f"{rows} rows × {len(scenarios)} scenarios are more than the "
-                    f"{self.limits.answer_values_max} numbers of one answer"
-                )
+            self._expect_answer(rows, len(scenarios))
             answer = stress.stress(
                 job.revaluer,
                 book,
@@ -206,6 +204,13 @@ class OnDemandPlans:
         return self.scenarios.of(
             request, book.held.underlyings, lambda: hedging.gain_per_return(job.engine, book)
         )
+
+    def _expect_answer(self, rows: int, scenarios: int) -> None:
+        if rows * scenarios > self.limits.answer_values_max:
+            raise TooLarge(
+                f"{rows} rows × {scenarios} scenarios are more than the "
+                f"{self.limits.answer_values_max} numbers of one answer"
+            )
 
     def _readable(self, request: book_requests.Request) -> HeldPortfolio | None:
         name = book_requests.named_portfolio(request)

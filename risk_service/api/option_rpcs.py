@@ -77,12 +77,13 @@ class OptionRpcs:
         columns = options.read_options(request.options, self.rows_max, with_vol=False)
         options.expect_answer_fits(columns.size, VOLS.row_bytes, self.message_bytes_max)
         prices = options.read_prices(request, columns.size)
+        method = options.american_method(request.american_method)
 
         def call(engine: gk.Engine, rows: gk.Options, given: Any) -> gk.ImpliedVolResult:
-            return engine.implied_vol(rows, given)
+            return engine.implied_vol(rows, given, american_method=method)
 
         result, came = await self._computed(
-            request.engine, columns, prices, call, "implied volatility", weight=VOL_COST
+            request.engine, columns, prices, call, "implied volatility", method, VOL_COST
         )
         return VOLS.written(result, came)
 
@@ -93,7 +94,7 @@ class OptionRpcs:
         prices: Any,
         call: Callable[[gk.Engine, gk.Options, Any], ResultT],
         words: str,
-        method: str = "",
+        method: str,
         weight: int = 1,
     ) -> tuple[ResultT, wire.Provenance]:
         """The result on the engine asked for, and where it comes from."""

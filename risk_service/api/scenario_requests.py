@@ -64,7 +64,7 @@ class ScenarioReader:
         """Past days over again."""
         history = loaded(self.history)
         weighting = cast(Weighting, named(asked.weighting, _WEIGHTINGS, "historical.weighting"))
-        days = min(asked.window_days or history.days, history.days)
+        days = min(asked.window_days or self.days, history.days)
         horizon = asked.horizon_days or 1
         if horizon > days:
             raise InvalidRequest("historical.horizon_days", f"{horizon} days do not fit into {days} days")
@@ -94,8 +94,7 @@ class ScenarioReader:
             and request.WhichOneof("scenarios") == "historical"
             and asked.weighting == wire.HistoricalScenarios.WEIGHTING_PLAIN
             and (asked.horizon_days or 1) == 1
-            and min(asked.window_days or self.history.days, self.history.days)
-            == min(self.days, self.history.days)
+            and min(asked.window_days or self.days, self.history.days) == min(self.days, self.history.days)
         )
 
     def stresses(

@@ -18,6 +18,7 @@ from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
 from risk_service.admission import RATE_AT_FIRST, Admission
 from risk_service.api import costs
 from risk_service.api.scenario_requests import ScenarioReader
+from risk_service.api.tail_requests import read_tail
 from risk_service.on_demand.option_blocks import AMERICAN_COST, BLOCK_COST, cost_of, in_blocks
 from risk_service.on_demand.patience import Patience
 from risk_service.portfolios import check
@@ -91,6 +92,10 @@ def test_the_rate_is_measured_on_work_that_was_done():
 def test_what_a_request_will_cost():
     history = price_history()
     reader = ScenarioReader(history, 500, 16_000_000)
+
+    def cost(request, held, *, at_hand):
+        return costs.expected_shortfall(request, held, reader, read_tail(request, 1), vector_at_hand=at_hand)
+
     rows = [option(100.0, True), option(90.0, False)]
     message = portfolio(rows=rows)
     held = check(message)
@@ -100,13 +105,13 @@ def test_what_a_request_will_cost():
     drawn = wire.ExpectedShortfallRequest(
         portfolio="p", monte_carlo=wire.MonteCarloScenarios(scenarios=1_000)
     )
-    assert costs.expected_shortfall(inline, None, reader, False) == 2 * 310
-    assert costs.expected_shortfall(drawn, held, reader, False) == 2 * 1_010
-    assert costs.expected_shortfall(inline, held, reader, True) == 300
+    assert cost(inline, None, at_hand=False) == 2 * 310
+    assert cost(drawn, held, at_hand=False) == 2 * 1_010
+    assert cost(inline, held, at_hand=True) == 300
     message.positions.american.extend([True, False])
-    assert costs.expected_shortfall(inline, None, reader, False) == 2 * 310
+    assert cost(inline, None, at_hand=False) == 2 * 310
     marked = wire.ExpectedShortfallRequest(inline_portfolio=message, historical=inline.historical)
-    assert costs.expected_shortfall(marked, None, reader, False) == (2 + AMERICAN_COST) * 310
+    assert cost(marked, None, at_hand=False) == (2 + AMERICAN_COST) * 310
     named = wire.StressTestRequest(portfolio="p", named=["2020-03"], by_group=True)
     assert costs.stress_test(named, held) == 2 * 12
 

@@ -12,6 +12,7 @@ import gpu_kernels as gk
 import risk_client
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
+from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
 from risk_client import RiskClient
 from risk_service.price_history import PriceHistory
 from service_kit.grpc_server import GrpcSettings
@@ -40,6 +41,29 @@ def test_columns_over_the_wire_are_the_kernels_to_the_bit(client, engine, seed):
     np.testing.assert_array_equal(client.implied_volatility(priced.price, **columns)["vol"], implied.vol)
 
 
+def test_the_method_for_american_rows_reaches_every_rpc(service, engine):
+    columns = {"spot": [100.0], "strike": [90.0, 105.0, 120.0], "expiry": [1.0], "vol": [0.3], "rate": [0.04]}
+    flags = {"is_call": [False], "american": [True]}
+    options = gk.Options(**{name: np.array(values) for name, values in (columns | flags).items()})
+    sent, fast = wire.OptionColumns(**columns, **flags), wire.AMERICAN_METHOD_FAST
+    with (
+        serving(lambda: service.server(GrpcSettings(port=0))) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        stub = RiskServiceStub(channel)
+        for method, number in (("accurate", wire.AMERICAN_METHOD_ACCURATE), ("fast", fast)):
+            given = {"options": sent, "american_method": number}
+            price = stub.Price(wire.PriceRequest(**given), timeout=PATIENCE_S)
+            priced = engine.price(options, american_method=method)
+            assert list(price.price) == priced.price.tolist()
+            greeks = stub.Greeks(wire.GreeksRequest(**given), timeout=PATIENCE_S)
+            assert list(greeks.vega) == engine.greeks(options, american_method=method).vega.tolist()
+            asked = wire.ImpliedVolatilityRequest(**given, price=price.price)
+            vols = stub.ImpliedVolatility(asked, timeout=PATIENCE_S)
+            expected = engine.implied_vol(options, priced.price, american_method=method)
+            assert list(vols.vol) == expected.vol.tolist()
+
+
 def test_a_market_that_moves_moves_the_answer():
     with Service(PriceHistory(("IDX",), HISTORY.closes[:, :1], HISTORY.vols[:, :1])) as service:
         service.open_market()
@@ -61,8 +85,6 @@ def test_a_market_that_moves_moves_the_answer():
 
 
 def test_streams_answer_each_request_in_order(service, client):
-    from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
-
     requests = []
     for spot in (90.0, 100.0, 110.0):
         request = wire.PriceRequest()

@@ -157,6 +157,11 @@ REFUSED = [
     (es(custom=given(elapsed=[-1])), INVALID, "custom.elapsed[0]: must not be negative"),
     (es(custom=given(name=["one"])), INVALID, "custom.name: has 1 entries for 2 scenarios"),
     (es(custom=given(spot_return=matrix(2, 1, [0, 5e3]))), INVALID, "custom.spot_return[1]: is 5000"),
+    (
+        es(with_pnl=True, historical=history(window_days=101)),
+        LARGE,
+        "1 rows × 101 scenarios are more than the 100 numbers",
+    ),
     # ---- stresses
     (stress(scenarios=None), INVALID, "scenarios: is missing, and so are named"),
     (stress(named=["2020-03", "1929"]), INVALID, "named[1]: '1929' is unknown; there are 1987-10-19"),
@@ -209,6 +214,13 @@ REFUSED = [
         INVALID,
         "options.vol: is missing",
     ),
+    (
+        wire.ImpliedVolatilityRequest(
+            options=wire.OptionColumns(spot=[1], strike=[1], expiry=[1]), price=[0.1], american_method=7
+        ),
+        INVALID,
+        "american_method: 7 is no method",
+    ),
     # ---- portfolios
     (wire.PutPortfolioRequest(), INVALID, "portfolio: needs a printable name"),
     (wire.PutPortfolioRequest(portfolio=portfolio(" ")), INVALID, "portfolio: must not begin or end"),
@@ -242,6 +254,14 @@ def test_what_is_wrong_is_named(stub, request_, code, says):
     if code is INVALID:
         fault = risk_client.errors.from_rpc(refused.value)
         assert fault.violations[0].field == says.split(":")[0]
+
+
+def test_a_window_of_no_days_is_that_of_the_live_numbers(stub):
+    plain = stub.ExpectedShortfall(es(historical=history()), timeout=PATIENCE_S)
+    whole = stub.ExpectedShortfall(es(historical=history(window_days=500)), timeout=PATIENCE_S)
+    live = next(stub.WatchRisk(wire.WatchRiskRequest(portfolios=["desk"]), timeout=PATIENCE_S))
+    assert (plain.scenarios, whole.scenarios) == (RISK.history_days_max, 500)
+    assert plain.tail[0].expected_shortfall == live.historical[0].expected_shortfall
 
 
 def test_the_same_requests_pass_without_the_fault(stub):

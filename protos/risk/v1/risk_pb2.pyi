@@ -374,7 +374,9 @@ class ImpliedVolatilityRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    AMERICAN_METHOD_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
+    american_method: Global___AmericanMethod.ValueType
     @_builtins.property
     def options(self) -> Global___OptionColumns:
         """vol is not read"""
@@ -387,10 +389,11 @@ class ImpliedVolatilityRequest(_message.Message):
         options: Global___OptionColumns | None = ...,
         price: _abc.Iterable[_builtins.float] | None = ...,
         engine: _builtins.str = ...,
+        american_method: Global___AmericanMethod.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "options", b"options", "price", b"price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["american_method", b"american_method", "engine", b"engine", "options", b"options", "price", b"price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1011,7 +1014,7 @@ class HistoricalScenarios(_message.Message):
     WEIGHTING_FIELD_NUMBER: _builtins.int
     DECAY_FIELD_NUMBER: _builtins.int
     window_days: _builtins.int
-    """0: all the history there is"""
+    """of the newest history; 0: as for the live numbers"""
     horizon_days: _builtins.int
     """0: 1"""
     weighting: Global___HistoricalScenarios.Weighting.ValueType
@@ -1366,7 +1369,9 @@ class ExpectedShortfallResponse(_message.Message):
     def provenance(self) -> Global___Provenance: ...
     @_builtins.property
     def filled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """underlyings held through fills alone: positions after the portfolio's own"""
+        """Underlyings held through fills alone: positions after the portfolio's own. Where it has groups these are one
+        more, "filled", after its own.
+        """
 
     @_builtins.property
     def stressed(self) -> Global___StressedPeriod:
@@ -1563,7 +1568,7 @@ class StressTestResponse(_message.Message):
 
     @_builtins.property
     def filled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """underlyings held through fills alone: positions after the portfolio's own"""
+        """as in ExpectedShortfallResponse"""
 
     @_builtins.property
     def reverse(self) -> Global___ReverseStressAnswer:

@@ -7,6 +7,7 @@ from served import PATIENCE_S, Service, price_history, serving
 from worlds import option, portfolio, spot_position
 
 import risk_client
+from protos.risk.v1 import risk_pb2 as wire
 from risk_client import NotFound, PermissionDenied, RiskClient
 from risk_service.settings import RiskSettings
 from service_kit.grpc_server import GrpcSettings
@@ -44,6 +45,10 @@ def first_risk(client, names):
     return next(iter(client.watch_risk(names, deadline_s=PATIENCE_S)))
 
 
+def told(fraction):
+    """Is told of progress."""
+
+
 READS = {
     "get": lambda client: client.get_portfolio("desk"),
     "es": lambda client: client.expected_shortfall("desk", risk_client.historical(100)),
@@ -51,6 +56,11 @@ READS = {
     "what if": lambda client: client.what_if("desk", TRADE),
     "hedge": lambda client: client.hedge("desk", "delta"),
     "watch": lambda client: first_risk(client, ["desk"]),
+    "es with progress": lambda client: client.expected_shortfall(
+        "desk", risk_client.historical(100), progress=told
+    ),
+    "stress with progress": lambda client: client.stress_test("desk", named=["2020-03"], progress=told),
+    "hedge with progress": lambda client: client.hedge("desk", "delta", progress=told),
 }
 WRITES = {
     "put": lambda client: client.put_portfolio(portfolio(rows=ROWS)),
@@ -128,3 +138,12 @@ def test_without_callers_told_apart_everything_is_everybodys():
             assert client.get_portfolio("from the topic").owner == "alice"
             client.delete_portfolio("from the topic")
             assert client.list_portfolios() == []
+
+
+def test_every_rpc_that_reads_or_changes_a_portfolio_is_here():
+    of_portfolios = {
+        method.name
+        for method in wire.DESCRIPTOR.services_by_name["RiskService"].methods
+        if {"portfolio", "portfolios"} & {field.name for field in method.input_type.fields}
+    }
+    assert len(of_portfolios) == len({**READS, **WRITES})

@@ -26,8 +26,11 @@ Integers = NDArray[np.int64]
 
 # Rows × scenarios that `position_pnl` may answer with: beyond it a caller wants sums, not 8 GiB of rows.
 POSITION_PNL_MAX = 1 << 30
-# American rows whose P&L per scenario is held at once: their sum does not depend on anything else.
+# American rows whose P&L per scenario is held at once, fewer where that is more numbers (128 MiB).
 AMERICAN_BLOCK = 256
+AMERICAN_NUMBERS = 1 << 24
+# So many are added up by themselves: sums depend on the book only, not on how many are held.
+AMERICAN_SUM = 16
 
 
 @dataclass(frozen=True)
@@ -136,14 +139,19 @@ def _with_american(
     part = portfolio.rows(plain)
     european(part, shocks.of_rows(plain), out)
     rows = np.flatnonzero(portfolio.american)
-    for start in range(0, len(rows), AMERICAN_BLOCK):
-        block = rows[start : start + AMERICAN_BLOCK]
+    held = AMERICAN_NUMBERS // max(1, shocks.scenarios) // AMERICAN_SUM * AMERICAN_SUM
+    step = max(AMERICAN_SUM, min(AMERICAN_BLOCK, held))
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
         pnl = np.empty((len(block), shocks.scenarios))
         american(portfolio.rows(block), shocks.of_rows(block), pnl)
         _refuse_nan(pnl, block)
         group = np.zeros(len(block), np.int64) if portfolio.group is None else portfolio.group[block]
-        for number in np.unique(group):
-            out[number] += pnl[group == number].sum(axis=0)
+        for first in range(0, len(block), AMERICAN_SUM):
+            sixteen = slice(first, first + AMERICAN_SUM)
+            some, own = pnl[sixteen], group[sixteen]
+            for number in np.unique(own):
+                out[number] += some[own == number].sum(axis=0)
 
 
 def _rows_with_american(

@@ -7,6 +7,7 @@ import pytest
 from scenario_books import fresh_rng
 
 import gpu_kernels as gk
+from gpu_kernels import revaluation
 from gpu_kernels.american_book import AmericanBook
 from gpu_kernels.revaluation import position_pnl, shocks
 from gpu_kernels.scenarios import VolShockSurface
@@ -121,6 +122,19 @@ def test_interpolated_boundaries_are_as_exact_as_stated(rng: np.random.Generator
     # A row's P&L is its own: the rows beside it do not enter it.
     alone = np.flatnonzero(book.american)[-3:]
     assert np.array_equal(position_pnl(engine, book.rows(alone), sc), rows[alone])
+
+
+def test_many_scenarios_hold_fewer_rows_and_add_up_to_the_same_bits(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = _cpu()
+    book = gk.Portfolio(mixed_options(rng, 70), rng.normal(size=70), 100.0, group=rng.integers(0, 3, 70))
+    sc = gk.Scenarios(rng.normal(0.0, 0.1, (40, 1)))
+    total, groups = engine.revalue(book, sc), engine.revalue(book, sc, by="group")
+    for numbers in (1, 40 * 20, 40 * 35):
+        monkeypatch.setattr(revaluation, "AMERICAN_NUMBERS", numbers)
+        assert np.array_equal(engine.revalue(book, sc), total)
+        assert np.array_equal(engine.revalue(book, sc, by="group"), groups)
 
 
 def test_two_boundaries_are_priced_as_by_themselves() -> None:

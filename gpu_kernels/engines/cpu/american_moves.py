@@ -59,6 +59,10 @@ VOL_NODES, RATE_NODES = LEVELS[-1]
 WORTHWHILE = 3
 # Rows whose error bound is larger, as a part of spot, are priced one by one.
 TOLERANCE = 1e-6
+# The bound is taken for so many times what the coefficients say.
+SAFETY = 2.0
+# Wider ranges of log vol, such as those that reach the floor, are too much for so few coefficients to tell.
+WIDEST_VOLS = 1.5
 TWO_BOUNDARIES = 2.0
 # Scenarios whose vols are held at once.
 SCENARIOS_AT_ONCE = 4096
@@ -67,6 +71,8 @@ WORK_ROWS = 16
 MOST_PRODUCTS = VOL_NODES * RATE_NODES
 # Keeps the logarithm of a rate a number where it is not used.
 SMALLEST_RATE = 1e-300
+# Coefficients that fall off more slowly, or not at all, are taken to fall by this ratio.
+SLOWEST = 0.9
 # Stands for a spot of 0 in quotients.
 SMALLEST = 1e-290
 # Products that are added at once, the last few with coefficients of 0.
@@ -147,6 +153,7 @@ def _block(
     # In units of today's spot: a call's is the shocked spot, at most.
     highest = np.exp(shocks.spot_return.max(axis=1))[part.underlying]
     bound *= np.where(part.is_call, highest, np.divide(part.strike, np.maximum(part.spot, SMALLEST)))
+    bound = np.where(ends[1] - ends[0] > WIDEST_VOLS, np.inf, SAFETY * bound)
     good = np.flatnonzero(bound <= TOLERANCE)
     lost = ~(bound <= TOLERANCE)
     if not good.size:
@@ -222,7 +229,7 @@ def _boundaries(
     """Coefficients (P, M, 1 + angles) of the boundary at expiry and at the angles; the bound of their error.
 
     The bound (P,) is that of the value in units of the put's strike, taking what the coefficients leave out
-    to be no more than their last ones.
+    for what `_missing` says.
     """
     number, every = len(ends[0]), counts[0] * counts[1]
     log_vols = chebyshev.scaled_nodes(counts[0], ends[0], ends[1])
@@ -243,9 +250,21 @@ def _boundaries(
     missing = np.abs(coefficients[:, ~used]).sum(axis=1)
     for order in power:
         if order.any():
-            missing += np.abs(coefficients[:, order == order.max()]).sum(axis=1)
+            missing += _missing(
+                *(np.abs(coefficients[:, order == order.max() - k]).sum(axis=1) for k in (0, 1))
+            )
     bound = np.where(usable[:, 0] > 0.5, _premium_bound(rows, missing), 0.0)
     return coefficients[:, used], np.where(mixed | np.isnan(bound), np.inf, bound)
+
+
+def _missing(last: Floats, before: Floats) -> Floats:
+    """What lies beyond the last coefficients: no less than they are, more where they fall off slowly.
+
+    Falling off as they last did, by a ratio r at each step, the rest adds up to r / (1 − r) of them.
+    """
+    ratio = np.divide(last, before, out=np.full_like(last, SLOWEST), where=before > 0.0)
+    ratio = np.minimum(ratio, SLOWEST)
+    return np.asarray(last * np.maximum(ratio / (1.0 - ratio), 1.0))
 
 
 def _premium_bound(rows: Floats, missing: Floats) -> Floats:

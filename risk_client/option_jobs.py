@@ -129,14 +129,15 @@ def greeks_job(
 
 
 def implied_volatility_job(
-    frame: Any, engine: str, prefix: str, given: Mapping[str, Any], deadline_s: float | None
+    frame: Any, engine: str, fast: bool, prefix: str, given: Mapping[str, Any], deadline_s: float | None
 ) -> OptionJob:
     """Implied vols; what stands in a table's column vol is not read."""
+    method = wire.AMERICAN_METHOD_FAST if fast else wire.AMERICAN_METHOD_ACCURATE
     names = tuple(name for name in (*OPTION_COLUMNS, "price") if name != "vol")
     given = {name: values for name, values in given.items() if name != "vol"}
     return _job(
         ("ImpliedVolatility", ("vol",)),
-        lambda: wire.ImpliedVolatilityRequest(engine=engine),
+        lambda: wire.ImpliedVolatilityRequest(engine=engine, american_method=method),
         frame,
         prefix,
         given,

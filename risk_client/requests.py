@@ -71,6 +71,7 @@ def implied_volatility(
     /,
     *,
     engine: str = "",
+    fast: bool = False,
     prefix: str = "",
     deadline_s: float | None = None,
     **options: Any,
@@ -78,7 +79,7 @@ def implied_volatility(
     """Vols that reprice options: of a table with a column price, or of prices and columns of options."""
     if given is not None and frame_kind(given) is None:
         given, options = None, {**options, "price": given}
-    return implied_volatility_job(given, engine, prefix, options, deadline_s)
+    return implied_volatility_job(given, engine, fast, prefix, options, deadline_s)
 
 
 def put_portfolio(

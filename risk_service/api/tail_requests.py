@@ -47,6 +47,8 @@ def _levels(request: wire.ExpectedShortfallRequest) -> list[float]:
 def _horizons(request: wire.ExpectedShortfallRequest, underlyings: int) -> Horizons | None:
     if not request.HasField("liquidity_horizons"):
         return None
+    if not underlyings:
+        raise InvalidRequest("portfolio", "has no underlyings, so there are no horizons of them")
     message = request.liquidity_horizons
     with within("liquidity_horizons"):
         if not message.spot_days:

@@ -162,6 +162,11 @@ REFUSED = [
         LARGE,
         "1 rows × 101 scenarios are more than the 100 numbers",
     ),
+    (
+        es(portfolio="nothing", liquidity_horizons=wire.LiquidityHorizons(spot_days=[10])),
+        INVALID,
+        "portfolio: has no underlyings, so there are no horizons",
+    ),
     # ---- stresses
     (stress(scenarios=None), INVALID, "scenarios: is missing, and so are named"),
     (stress(named=["2020-03", "1929"]), INVALID, "named[1]: '1929' is unknown; there are 1987-10-19"),

@@ -147,7 +147,10 @@ async def fuzz(
             method = methods[number % len(methods)]
             data = maker.request(method, good.get(method.name, ()))
             watch = method.server_streaming and not method.client_streaming
-            outcome = await call(channel, method, request=data, timeout=WATCH_S if watch else CALL_S)
+            try:
+                outcome = await call(channel, method, request=data, timeout=WATCH_S if watch else CALL_S)
+            except TimeoutError as hang:
+                raise AssertionError(f"{method.name} does not end for {shown(method, data)}") from hang
             # grpc.aio's own client says INTERNAL when the call ends while it still sends a stream.
             client_side = method.client_streaming and outcome.text == CORE
             if outcome.code in _FORBIDDEN and not client_side:

@@ -144,8 +144,10 @@ def convergence() -> None:
     axes.set(
         xlabel="scenarios", ylabel="relative RMSE of ES", title="ES of linear books of 10 assets, 16 seeds"
     )
+    # Room for the legend below the lines.
+    axes.set_ylim(bottom=3e-6)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower left", fontsize=8)
     save(figure, "convergence")
 
 

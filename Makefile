@@ -28,7 +28,7 @@ format: $(VENV)/dev.stamp
 protos: $(VENV)/dev.stamp  ## regenerate the stubs from the schemas
 	@$(BIN)/python -m protos.generate
 
-bench: $(VENV)/test.stamp  ## side by side with peers, into benchmarks/results/
+bench: $(VENV)/bench.stamp  ## side by side with peers, into benchmarks/results/
 	@$(BIN)/python -m benchmarks
 
 soak: $(VENV)/test.stamp  ## long fault campaigns
@@ -57,6 +57,11 @@ $(VENV)/test.stamp: $(VENV)/run.stamp
 	@echo "installing test dependencies into $(VENV) (once)" >&2
 	@$(PIP) --editable '.[service,dataframes,notebook,test]'
 	@$(BIN)/risk warm-up
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/test.stamp
+	@echo "installing the peers of the benchmarks into $(VENV) (once)" >&2
+	@$(PIP) --editable '.[service,dataframes,notebook,test,bench]'
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/test.stamp

@@ -73,7 +73,7 @@ class PriceHistory:
     def covariance(
         self, underlyings: tuple[str, ...], days: int, shrinkage: float | None = None
     ) -> CovarianceEstimate:
-        """Covariance per year of the log returns of the last `days`; `shrinkage` None is Ledoit and Wolf's."""
+        """Covariance per year of log returns of the last `days`; `shrinkage` None is Ledoit and Wolf's."""
         columns = [self._column(name) for name in underlyings]
         returns = np.diff(np.log(self.closes[-days - 1 :, columns]), axis=0)
         return covariance_from_returns(returns, periods_per_year=BUSINESS_DAYS_PER_YEAR, shrinkage=shrinkage)

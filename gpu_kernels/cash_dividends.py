@@ -36,6 +36,7 @@ from gpu_kernels.formulas.cash_dividends import (
     grid_spacing,
     nine_values,
 )
+from gpu_kernels.formulas.certain_dividends import certain_values
 from gpu_kernels.options import Options
 from gpu_kernels.results import GreeksResult
 from gpu_kernels.status import Status
@@ -120,13 +121,18 @@ def price(
 ) -> CashDividendResult:
     """Value of each option, in the currency of its spot.
 
-    `points` in log spot, `steps` in time on the finer grid.
+    `points` in log spot, `steps` in time on the finer grid. Where there is no volatility to speak of, the
+    value is that of a certain path, and the error what the volatility left out may add.
     """
     grid, columns, american, good, status = _prepared(options, dividends, engine, policy, points, steps)
     value, error = np.full(status.size, np.nan), np.full(status.size, np.nan)
     if good.size:
         here, wrong = extrapolated(grid, columns, american, grid_spacing(columns, grid.schedule, points))
         value[good], error[good] = here.price, wrong
+    still = np.flatnonzero(status == Status.NOT_CONVERGED)
+    if still.size:
+        value[still], error[still] = _certain(options, dividends, POLICIES[policy], still)
+        status[still] = Status.OK
     _finish(options, value, error, status)
     shape = options.shape
     return CashDividendResult(value.reshape(shape), error.reshape(shape), status.reshape(shape))
@@ -141,7 +147,10 @@ def greeks(
     points: int = POINTS,
     steps: int = STEPS,
 ) -> CashDividendResult:
-    """Value and eight derivatives of each option; ex-dates come nearer as time passes, in theta and charm."""
+    """Value and eight derivatives of each option; ex-dates come nearer as time passes, in theta and charm.
+
+    A row without volatility, or without a spot, is NOT_CONVERGED: its derivatives jump from row to row.
+    """
     grid, columns, american, good, status = _prepared(options, dividends, engine, policy, points, steps)
     error = np.full(status.size, np.nan)
     nine = np.full((9, status.size), np.nan)
@@ -183,6 +192,18 @@ def _prepared(
     part = Columns(*(column[good] for column in columns))
     grid = Grid(solve, _chosen(dividends, columns.expiry, good), POLICIES[policy], points, steps)
     return grid, part, options.column("american")[good], good, status.astype(np.uint8)
+
+
+def _certain(
+    options: Options, dividends: CashDividends, policy: int, rows: NDArray[np.intp]
+) -> tuple[Floats, Floats]:
+    """Values of rows whose path is certain, and what a little volatility may add: 0.4·σ√T at the money."""
+    names = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_call")
+    part = Columns(*(np.ascontiguousarray(options.column(name)[rows]) for name in names))
+    schedule = _chosen(dividends, options.column("expiry"), rows)
+    values = certain_values(part, options.column("american")[rows], schedule, policy)
+    spread = part.vol * np.sqrt(part.expiry)
+    return values, 0.5 * np.minimum(spread, 1.0) * part.spot * np.exp(np.abs(part.rate) * part.expiry)
 
 
 def _chosen(dividends: CashDividends, expiry: Floats, rows: Any) -> Schedule:

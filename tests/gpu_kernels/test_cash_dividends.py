@@ -222,3 +222,53 @@ def test_statuses_and_refusals() -> None:
         cash_dividends.price(options, CashDividends.same([], 3), policy="other")  # type: ignore[arg-type]
     with pytest.raises(gk.InvalidInput, match="points"):
         cash_dividends.price(options, CashDividends.same([], 3), points=41)
+
+
+@pytest.mark.parametrize("policy", ["liquidator", "survivor"])
+@pytest.mark.parametrize("american", [True, False])
+def test_a_certain_path_is_worth_its_best_moment(policy: Any, american: bool) -> None:
+    """Without volatility: against a walk along the path in many small steps."""
+    rng = np.random.default_rng(8)
+    count = 60
+    spot, is_call = rng.uniform(0.0, 150.0, count), rng.random(count) < 0.5
+    spot[:6] = 0.0
+    rate, carried = rng.uniform(-0.05, 0.1, (2, count))
+    expiry = rng.uniform(0.1, 2.0, count)
+    lists = [sorted(zip(rng.uniform(0.01, 2.2, 3), rng.uniform(0.0, 60.0, 3), strict=True)) for _ in spot]
+    options = gk.Options(
+        spot=spot,
+        strike=100.0,
+        expiry=expiry,
+        vol=0.0,
+        rate=rate,
+        dividend_yield=carried,
+        is_call=is_call,
+        american=american,
+    )
+    result = cash_dividends.price(options, CashDividends.per_option(lists), policy=policy)
+    assert (result.status == gk.Status.OK).all()
+    assert (result.error == 0.0).all()
+    for row in range(count):
+        sign = 1.0 if is_call[row] else -1.0
+        worths, at, stock = [], 0.0, spot[row]
+        for date, amount in (*(one for one in lists[row] if one[0] < expiry[row]), (expiry[row], 0.0)):
+            times = np.linspace(at, date, 20_001)
+            path = stock * np.exp((rate[row] - carried[row]) * (times - at))
+            worths.append(np.exp(-rate[row] * times) * sign * (path - 100.0))
+            stock = path[-1] - amount if amount <= path[-1] else (0.0 if policy == "liquidator" else path[-1])
+            at = date
+        best = max(float(one.max()) for one in worths) if american else float(worths[-1][-1])
+        assert result.price[row] == pytest.approx(max(0.0, best), abs=1e-6, rel=1e-9), row
+
+
+def test_a_little_volatility_adds_no_more_than_is_said() -> None:
+    spot = np.linspace(95.0, 110.0, 16)
+    dividends = CashDividends.same([(0.3, 2.0)], 16)
+
+    def at(vol: float) -> cash_dividends.CashDividendResult:
+        options = gk.Options(spot=spot, strike=100.0, expiry=0.5, vol=vol, rate=0.03, american=True)
+        return cash_dividends.price(options, dividends, points=4_000, steps=400)
+
+    still, moving = at(1.3e-4), at(1.6e-4)  # on both sides of the border
+    assert (still.error > 0.0).all()
+    np.testing.assert_allclose(still.price, moving.price, atol=float(still.error.max() + moving.error.max()))

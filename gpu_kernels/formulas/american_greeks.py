@@ -43,7 +43,8 @@ def greeks(
     here = slopes(columns, method)
     usable = here[USABLE] > 0.5
     columns = columns._replace(expiry=np.where(usable, here[SPAN], columns.expiry))
-    least = american_edge.LEAST_DISTANCE * columns.vol * np.sqrt(columns.expiry)
+    # Hostile rows have a status already; a negative expiry has no root.
+    least = american_edge.LEAST_DISTANCE * columns.vol * np.sqrt(np.maximum(columns.expiry, 0.0))
     near = usable & (here[EXERCISED] < 0.5) & (here[DISTANCE] < least)
     close = None
     if near.any():

@@ -68,7 +68,7 @@ def test_an_engine_that_is_not_there():
 def test_an_unreachable_server():
     ended = run_risk("watch", "--server", "127.0.0.1:1")
     assert ended.returncode == 1
-    assert ended.stderr.startswith("risk watch: 127.0.0.1:1: ")
+    assert ended.stderr == "risk: 127.0.0.1:1: nobody listens there\n"
 
 
 def test_wrong_usage_is_status_2():

@@ -27,6 +27,7 @@ from risk_service.market_state import LOGGED_AT_ANY_TIME, Clocks, MarketState
 from risk_service.portfolios import PortfolioStore, check
 from risk_service.positions import Executions, Positions
 from risk_service.service_metrics import ServiceMetrics
+from risk_service.slow_process import SlowProcess
 from risk_service.slow_risk import SlowRisk
 from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
@@ -90,7 +91,7 @@ class LiveLoop:
     clock_ns: Callable[[], int] = time.time_ns
     market: MarketState = field(default_factory=MarketState)
     market_file: MarketFile | None = None
-    slow: SlowRisk | None = None
+    slow: SlowProcess | SlowRisk | None = None
     analytics: Analytics = field(default_factory=Analytics)
     failure: Exception | None = None
     _headers: tuple[tuple[str, bytes], ...] = ()

@@ -1,15 +1,12 @@
 """Monte-Carlo ES and where it comes from, beside the live loop: at lower priority, about once a second.
 
-Works on a snapshot of the live state in a thread of its own; the loop tells the newest result, and how old it
-is, with each of its numbers.
+Works on snapshots of the live state, in a process of its own (`slow_process`) or, where the engine has one
+already, in a thread; the loop tells the newest result, and how old it is, with each of its numbers.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import sys
-import threading
 import time
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
@@ -34,7 +31,6 @@ LOG = logging.getLogger(__name__)
 SCENARIOS = 4_096
 SEED = 20_240
 EVERY_S = 0.8
-NICENESS = 10  # of the thread, where the system has such a thing
 # The tables of one take 130 KB each with this many scenarios.
 AMERICAN_CONTRACTS_MAX = 4_000
 
@@ -90,37 +86,38 @@ class MonteCarloSource(ScenarioSource):
 class SlowRisk:
     """Measures every live book under the Monte-Carlo scenarios, again and again."""
 
-    desk: SnapshotDesk
     risk: DeskRisk
     level: float
     latest: dict[str, SlowNumbers] = field(default_factory=dict)  # replaced as a whole
-    failure: Exception | None = None
     _held: list[Book] = field(default_factory=list)
     _said: str = ""
 
     @classmethod
-    def of(cls, desk: SnapshotDesk, engine: gk.Engine, source: ScenarioSource, level: float) -> SlowRisk:
+    def of(cls, engine: gk.Engine, source: ScenarioSource, level: float) -> SlowRisk:
         """Over its own desk, with the history of the live one."""
         scenarios = MonteCarloSource(source.history, source.days)
-        return cls(desk, DeskRisk(engine, scenarios, DeskPremiums(gk.engine("cpu"))), level)
+        return cls(DeskRisk(engine, scenarios, DeskPremiums(gk.engine("cpu"))), level)
 
-    def run(self, stop: Stop) -> None:
+    def run(self, desk: SnapshotDesk, stop: Stop) -> None:
         """Until told to stop, or until the live market is not followed any more."""
-        if sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while not stop.is_set():
             began = time.monotonic()
             try:
-                self.measure(self.desk.ask().result(), stop)
+                self.update(desk.ask().result(), stop)
             except (Unavailable, CancelledError):
                 return
             except QuotaExceeded:
                 LOG.info("the live loop is busy; Monte Carlo waits")
-            except gk.GpuKernelsError as refusal:
-                # One contract that the engine refuses: nobody's numbers can be trusted to be without it.
-                self.latest = {book.held.name: self._none(book, str(refusal)) for book in self._held}
-                self._say(str(refusal))
             stop.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
+
+    def update(self, snapshot: LiveSnapshot, stop: Stop) -> None:
+        """As `measure`; where the engine refuses, every book is told why it has no numbers."""
+        try:
+            self.measure(snapshot, stop)
+        except gk.GpuKernelsError as refusal:
+            # One contract that the engine refuses: nobody's numbers can be trusted to be without it.
+            self.latest = {book.held.name: self._none(book, str(refusal)) for book in self._held}
+            self._say(str(refusal))
 
     def measure(self, snapshot: LiveSnapshot, stop: Stop) -> None:
         """All books of the snapshot; where they hold too many American contracts each is told so."""

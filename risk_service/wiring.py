@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 
 import gpu_kernels as gk
 from protos import topics
@@ -42,7 +43,9 @@ from risk_service.portfolios import PortfolioStore
 from risk_service.positions import AccountRule, Positions, decode_fills
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.settings import RiskServiceSettings
+from risk_service.slow_process import SlowProcess
 from risk_service.slow_risk import SlowRisk
+from risk_service.worker.fallback import LastingEngine
 from service_kit.closing import Resources
 from service_kit.errors import CallError, InvalidRequest, NotSupported
 from service_kit.grpc_server.server import GrpcServer
@@ -110,10 +113,7 @@ async def serve(
         resources.add("portfolio consumer", loop.portfolio_consumer.close)
         resources.add("fill consumer", loop.fill_consumer.close)
         source = loop.desk_books.risk.scenarios
-        loop.slow = SlowRisk.of(loop.desk, engines.live, source, settings.risk.es_level)
-        beside = threading.Thread(target=loop.slow.run, args=(stop,), name="monte carlo")
-        beside.start()
-        resources.add("monte carlo", beside.join)
+        resources.add("monte carlo", _start_slow(loop, engines.live, source, settings.risk.es_level, stop))
         _start_breaker(settings, loop, appender, stop, resources)
         thread = _start(loop, stop)
         resources.add("live loop", thread.join)
@@ -279,6 +279,22 @@ def _log_alert(appender: Appender, alert: RiskAlert) -> None:
 def _whole(name: str) -> dict[Partition, int]:
     topic = next(topic for topic in topics.TOPICS if topic.name == name)
     return {Partition(name, number): BEGINNING for number in range(topic.partitions)}
+
+
+def _start_slow(
+    loop: LiveLoop, engine: gk.Engine, source: ScenarioSource, level: float, stop: Stop
+) -> Callable[[], None]:
+    """Monte Carlo beside the loop: in a process of its own, or asking the engine's."""
+    run: Callable[[], None]
+    if isinstance(engine, LastingEngine):
+        risk = SlowRisk.of(engine, source, level)
+        loop.slow, run = risk, partial(risk.run, loop.desk, stop)
+    else:
+        apart = SlowProcess(loop.desk, engine.name, source, level)
+        loop.slow, run = apart, partial(apart.run, stop)
+    thread = threading.Thread(target=run, name="monte carlo")
+    thread.start()
+    return thread.join
 
 
 def _start(loop: LiveLoop, stop: Stop) -> threading.Thread:

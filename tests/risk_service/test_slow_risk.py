@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -22,12 +26,14 @@ from risk_service.live_snapshot import LiveSnapshot, SnapshotDesk
 from risk_service.portfolios import check
 from risk_service.positions import AccountRule, Positions
 from risk_service.price_history import PriceHistory
+from risk_service.slow_process import SlowProcess
 from risk_service.slow_risk import SCENARIOS, MonteCarloSource, SlowRisk
 from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
 from service_kit.lifecycle import Stop
 
 ROWS = (option(90.0, False, 10.0), option(100.0, True, -20.0), option(110.0, True, 5.0), spot_position(150.0))
+PATIENCE_S = 120.0  # a cold cache of compiled kernels on a busy machine
 OTHER = (*ROWS, spot_position(-40.0, "ABC", 1))
 
 
@@ -48,7 +54,7 @@ def slow(engine, history, messages):
     state = priced_market()
     state.apply(quotes(["ABC"], [50.0]), "ABC", 1, 0)
     books = {message.portfolio: Book.of(check(message), state) for message in messages}
-    made = SlowRisk.of(SnapshotDesk(1), engine, ScenarioSource(history, 500), 0.975)
+    made = SlowRisk.of(engine, ScenarioSource(history, 500), 0.975)
     made.measure(LiveSnapshot(state, VolMarks(), books, {}), Stop())
     return made, state, books
 
@@ -156,3 +162,55 @@ def test_american_books_are_those_of_the_engine_within_the_stated_error(engine, 
         assert abs(numbers.greeks[0, 0] - wanted.metrics.greeks.delta[0]) < 0.05
     # Two tables: the third spot lies outside the first one's range.
     assert held.risk.premiums.built == 2
+
+
+@pytest.fixture
+def apart(history):
+    """Monte Carlo in its own process, over a desk that is given `snapshot`; and the snapshot."""
+    _, state, books = slow(gk.engine("cpu"), history, [portfolio(rows=OTHER, underlyings=("IDX", "ABC"))])
+    desk, stop = SnapshotDesk(1), Stop()
+    process = SlowProcess(desk, "cpu", ScenarioSource(history, 500), 0.975)
+    carrying = threading.Thread(target=process.run, args=(stop,))
+    carrying.start()
+    yield process, LiveSnapshot(state, VolMarks(), books, {})
+    stop.set()
+    desk.close()
+    carrying.join(PATIENCE_S)
+    assert not carrying.is_alive()
+
+
+def answered(process, snapshot):
+    """Hands out the snapshot until numbers have come back."""
+    process.latest = {}
+    ends = time.monotonic() + PATIENCE_S
+    while not process.latest:
+        assert time.monotonic() < ends
+        process.desk.answer(lambda: snapshot)
+        threading.Event().wait(0.01)
+    return process.latest
+
+
+def test_a_process_of_its_own_comes_to_the_same_bits(apart, engine, history):
+    process, snapshot = apart
+    here = SlowRisk.of(engine, ScenarioSource(history, 500), 0.975)
+    here.measure(snapshot, Stop())
+    for _ in range(2):  # the second time it is not told the books again
+        found = answered(process, snapshot)["desk"]
+        wanted = here.latest["desk"]
+        assert found.book is snapshot.books["desk"]
+        assert (found.tail, found.component_es, found.time_ns) == (
+            wanted.tail,
+            wanted.component_es,
+            wanted.time_ns,
+        )
+
+
+def test_a_process_that_dies_is_replaced(apart):
+    process, snapshot = apart
+    first = answered(process, snapshot)["desk"]
+    dead = process.pid
+    os.kill(dead, signal.SIGKILL)
+    again = answered(process, snapshot)["desk"]
+    while process.pid == dead:
+        again = answered(process, snapshot)["desk"]
+    assert again.tail == first.tail

@@ -1,0 +1,150 @@
+"""Monte Carlo in a process of its own, so that it never holds the interpreter while a tick waits.
+
+A thread of low priority would: whoever is put aside while holding the interpreter's lock makes the live loop
+wait for it, for tenths of a second on two busy cores. Here a thread only carries snapshots and numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import gpu_kernels as gk
+from protos.risk.v1.risk_pb2 import TailRisk
+from risk_service.live_risk import ScenarioSource
+from risk_service.live_snapshot import LiveSnapshot, SnapshotDesk
+from risk_service.market_state import MarketState
+from risk_service.slow_risk import EVERY_S, LOG, SlowNumbers, SlowRisk
+from risk_service.valuation import Book
+from risk_service.vol_marks import VolMarks
+from service_kit.errors import QuotaExceeded, Unavailable
+from service_kit.lifecycle import Stop
+
+NICENESS = 10  # of the process
+LOOK_S = 0.1  # how soon a stop is noticed
+STOP_WITHIN_S = 1.0
+
+
+class _Question(NamedTuple):
+    market: MarketState
+    marks: VolMarks
+    books: list[Book] | None  # None: as in the last question
+
+
+class _Found(NamedTuple):
+    tail: bytes
+    component_es: tuple[float, ...]
+    time_ns: int
+
+
+@dataclass(slots=True)
+class SlowProcess:
+    """Asks for snapshots, has them measured in a child, and keeps its newest numbers."""
+
+    desk: SnapshotDesk
+    engine: str  # one that computes in the process that asks it
+    source: ScenarioSource
+    level: float
+    latest: dict[str, SlowNumbers] = field(default_factory=dict)  # replaced as a whole
+    pid: int | None = None  # of the child
+
+    def run(self, stop: Stop) -> None:
+        """Until told to stop, or the live market is not followed any more; a child that dies is replaced."""
+        while not stop.is_set():
+            with self._child() as connection:
+                try:
+                    self._carry(connection, stop)
+                    return
+                except (EOFError, OSError):
+                    LOG.warning("the process of Monte Carlo died; another one is started")
+            stop.wait(EVERY_S)
+
+    def _carry(self, connection: Connection, stop: Stop) -> None:
+        known: list[Book] = []
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                snapshot = self.desk.ask().result()
+            except (Unavailable, CancelledError):
+                return
+            except QuotaExceeded:
+                LOG.info("the live loop is busy; Monte Carlo waits")
+                stop.wait(EVERY_S)
+                continue
+            books = [book for _, book in sorted(snapshot.books.items())]
+            same = len(books) == len(known) and all(a is b for a, b in zip(books, known, strict=True))
+            connection.send(_Question(snapshot.market, snapshot.marks, None if same else books))
+            known = books
+            while not connection.poll(LOOK_S):
+                if stop.is_set():
+                    return
+            found: Sequence[_Found] = connection.recv()
+            self.latest = {
+                book.held.name: SlowNumbers(
+                    book, TailRisk.FromString(one.tail), one.component_es, one.time_ns
+                )
+                for book, one in zip(books, found, strict=bool(found))
+            }
+            stop.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
+
+    @contextlib.contextmanager
+    def _child(self) -> Iterator[Connection]:
+        # CUDA, gRPC and our threads do not survive a fork.
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        child: Any = spawn.Process(
+            target=_serve,
+            args=(theirs, self.engine, self.source.history, self.source.days, self.level),
+            name="monte carlo",
+            daemon=True,
+        )
+        child.start()
+        # Held here it would keep us from seeing the child's death.
+        theirs.close()
+        self.pid = child.pid
+        try:
+            yield ours
+        finally:
+            self.pid = None
+            ours.close()
+            child.terminate()
+            child.join(STOP_WITHIN_S)
+            if child.is_alive():
+                child.kill()
+                child.join(STOP_WITHIN_S)
+
+
+def _serve(connection: Connection, engine: str, history: Any, days: int, level: float) -> None:
+    """The child's whole life; it ends when the service lets go of the pipe, or dies."""
+    # Ctrl-C reaches the whole process group; the service decides when we end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        os.nice(NICENESS)
+    risk = SlowRisk.of(gk.engine(engine), ScenarioSource(history, days), level)
+    books: list[Book] = []
+    while True:
+        try:
+            question: _Question = connection.recv()
+        except (EOFError, OSError):
+            return
+        books = books if question.books is None else question.books
+        held = {book.held.name: book for book in books}
+        risk.update(LiveSnapshot(question.market, question.marks, held, {}), Stop())
+        found = [risk.latest.get(book.held.name) for book in books]
+        with contextlib.suppress(BrokenPipeError):
+            connection.send(
+                [
+                    _Found(one.tail.SerializeToString(), one.component_es, one.time_ns)
+                    for one in found
+                    if one is not None
+                ]
+            )

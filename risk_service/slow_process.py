@@ -1,7 +1,7 @@
 """Monte Carlo in a process of its own, so that it never holds the interpreter while a tick waits.
 
 A thread of low priority would: whoever is put aside while holding the interpreter's lock makes the live loop
-wait for it, for tenths of a second on two busy cores. Here a thread only carries snapshots and numbers.
+wait for it. Here a thread only carries snapshots and numbers.
 """
 
 from __future__ import annotations

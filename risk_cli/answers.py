@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from risk_cli.extras import extra_needed
 from risk_cli.refusals import BadInput, CannotDo
 
 Rows = Sequence[Mapping[str, Any]]
+ByColumn = Mapping[str, Sequence[Any]]  # the same, for answers of very many rows
 # A pipe has no width of its own: wide enough that no cell of ours is cut.
 PIPE_WIDTH = 180
 
@@ -43,18 +44,25 @@ def show(
     form: Form,
     command: str,
     tables: Sequence[RenderableType],
-    body: object,
-    rows: Rows,
+    body: object | Callable[[], object],
+    rows: Rows | ByColumn,
     columns: Sequence[str] = (),
 ) -> None:
     """Writes an answer: `tables` to read, `body` as JSON, `rows` as CSV and Parquet.
 
-    `columns` are the rows' keys, to be given where there may be no rows.
+    `columns` are the rows' keys, to be given where there may be no rows. A `body` that is a function is
+    called only where JSON is asked for.
     """
     if form.parquet is not None:
-        write_parquet(form.parquet, command, rows)
+        write_parquet(form.parquet, command, rows, columns)
     if form.json:
-        json.dump(without_nan(body), sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+        json.dump(
+            without_nan(body() if callable(body) else body),
+            sys.stdout,
+            indent=2,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
         sys.stdout.write("\n")
     elif form.csv:
         _write_csv(rows, columns)
@@ -92,15 +100,24 @@ def without_nan(value: Any) -> Any:
     return value
 
 
-def _write_csv(rows: Rows, columns: Sequence[str]) -> None:
-    writer = csv.DictWriter(sys.stdout, list(columns or rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        # repr keeps every digit of a double; an empty cell stands for what is not known.
-        writer.writerow({key: _cell(value) for key, value in row.items()})
+def rows_of(columns: ByColumn) -> list[dict[str, Any]]:
+    """Columns as one mapping for each row."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _cell(value: object) -> object:
+def _write_csv(rows: Rows | ByColumn, columns: Sequence[str]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if isinstance(rows, Mapping):
+        writer.writerow(rows)
+        writer.writerows(zip(*(map(cell, column) for column in rows.values()), strict=True))
+        return
+    names = list(columns or rows[0])
+    writer.writerow(names)
+    writer.writerows([cell(row[name]) for name in names] for row in rows)
+
+
+def cell(value: object) -> object:
+    """As CSV has it: repr keeps every digit of a double; an empty cell stands for what is not known."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return repr(value) if isinstance(value, float) else value
@@ -118,10 +135,15 @@ def check_writable(option: str, path: Path | None) -> None:
         raise CannotDo(f"{option}: {path} cannot be written")
 
 
-def write_parquet(path: Path, command: str, rows: Rows) -> None:
+def write_parquet(path: Path, command: str, rows: Rows | ByColumn, columns: Sequence[str] = ()) -> None:
     """Writes rows as a Parquet file, one column per key."""
     with extra_needed(command):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    table = pa.Table.from_pylist([dict(row) for row in rows])
+    if isinstance(rows, Mapping):
+        table = pa.table({name: list(column) for name, column in rows.items()})
+    elif rows:
+        table = pa.Table.from_pylist([dict(row) for row in rows])
+    else:
+        table = pa.table({name: [] for name in columns})
     pq.write_table(table, path)

@@ -49,13 +49,13 @@ def run_es(request: Request, form: Callable[[], Form]) -> int:
 
 def _of_this_machine(request: Request) -> Outcome:
     portfolio, market_file = _files(request)
-    positions = read_portfolio(portfolio, "es")
+    desk = read_portfolio(portfolio, "es")
     market = read_market(market_file)
     if not request.monte_carlo and market.history is None:
         raise BadInput(f"{market.file}: has no history; give one, or --monte-carlo N")
     plan = Plan(file="", distributions=(_wanted(request),))
     with progress_bar("revaluing") as progress:
-        return run_in_process(positions, plan, market, chosen_engine(request.engine), progress)
+        return run_in_process(desk, plan, market, chosen_engine(request.engine), progress)
 
 
 def _of_server(request: Request) -> Outcome:
@@ -64,12 +64,12 @@ def _of_server(request: Request) -> Outcome:
         raise BadInput("--market: the server has its own")
     if request.portfolio is None and not request.sample:
         raise BadInput("--portfolio: is missing (or try --sample)")
-    positions = read_portfolio(request.portfolio or SAMPLES / "desk.csv", "es")
+    desk = read_portfolio(request.portfolio or SAMPLES / "desk.csv", "es")
     plan = Plan(file="", distributions=(_wanted(request),))
     from risk_cli.stress.through_server import run_through_server
 
     with progress_bar("asking the server") as progress:
-        return run_through_server(positions, plan, request.server, request.engine, progress)
+        return run_through_server(desk, plan, request.server, request.engine, progress)
 
 
 def _files(request: Request) -> tuple[Path, Path]:

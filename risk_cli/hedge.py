@@ -24,10 +24,11 @@ from risk_cli.stress.book import Book, Layout, arrange, at_market
 from risk_cli.stress.command import SAMPLES
 from risk_cli.stress.limits import ES_LEVEL
 from risk_cli.stress.market_file import Market, read_market
-from risk_cli.stress.portfolio_file import Position, read_portfolio
+from risk_cli.stress.portfolio_file import Desk, both, read_portfolio, spot_desk
 from risk_cli.stress.scenario_file import Past, Simulation
 from risk_cli.stress.shocks import build_past, build_simulation
 from risk_cli.wire_positions import instruments_message
+from risk_client.columns import Texts
 
 Floats = NDArray[np.float64]
 
@@ -134,41 +135,45 @@ def _of_this_machine(request: Request) -> Answer:
     market = read_market(market_file)
     engine = chosen_engine(request.engine)
     traded = _instruments(request.instruments) if request.instruments else _underlyings(desk)
-    units = [replace(one, portfolio=f"{_OWN}{n}", quantity=1.0) for n, one in enumerate(traded)]
-    book = at_market(arrange([*desk, *units]), market)
-    limit = np.array([one.quantity for one in traded])
+    book = at_market(arrange(both(desk, _units(traded))), market)
+    limit = traded.positions.quantity
     if request.objective == "min_expected_shortfall":
         hedge, notes = _least_tail(engine, book, market, request, limit)
     else:
         hedge, notes = _greeks(engine, book, request, limit), ()
+    labels = [traded[row].label for row in range(len(traded))]
     return Answer(
-        [one.label for one in traded], hedge.trades, hedge.costs, hedge.risk_before, hedge.risk_after,
+        labels, hedge.trades, hedge.costs, hedge.risk_before, hedge.risk_after,
         hedge.measure, f"{engine.name}, {engine.device}; market {market.file}", notes,
     )  # fmt: skip
 
 
-def _instruments(path: Path) -> tuple[Position, ...]:
+def _instruments(path: Path) -> Desk:
     """What may be traded; the quantity is the largest trade either way."""
     found = read_portfolio(path, "hedge")
-    for one in found:
-        if not one.quantity > 0.0:
-            raise BadInput(f"{one.place}, column quantity: must be above 0: it is the largest trade")
+    bad = np.flatnonzero(~(found.positions.quantity > 0.0))
+    if bad.size:
+        raise found.fault(int(bad[0]), "quantity", "must be above 0: it is the largest trade")
     return found
 
 
-def _underlyings(desk: Sequence[Position]) -> tuple[Position, ...]:
-    names = dict.fromkeys(one.underlying for one in desk)
-    return tuple(
-        Position("the underlyings", name, "", "", name, "spot", math.inf, 1.0, name_column="underlying")
-        for name in names
-    )
+def _underlyings(desk: Desk) -> Desk:
+    return spot_desk(desk.positions.underlying.named().distinct, math.inf)
+
+
+def _units(traded: Desk) -> Desk:
+    """One unit of each instrument, as a portfolio of its own."""
+    count = len(traded)
+    own = Texts(np.arange(count, dtype=np.int32), tuple(f"{_OWN}{number}" for number in range(count)))
+    units = replace(traded.positions, portfolio=own, quantity=np.ones(count))
+    return replace(traded, positions=units)
 
 
 def _places(layout: Layout) -> NDArray[np.int64]:
     """Per row the number of its instrument; -1 for the desk's own."""
-    return np.array(
-        [int(one.portfolio[1:]) if one.portfolio.startswith(_OWN) else -1 for one in layout.positions]
-    )
+    names = layout.positions.positions.portfolio
+    numbers = [int(one[1:]) if one.startswith(_OWN) else -1 for one in names.distinct]
+    return names.spread(np.array(numbers, np.int64))
 
 
 def _greeks(engine: gk.Engine, book: Book, request: Request, limit: Floats) -> Any:
@@ -207,8 +212,8 @@ def _row_greeks(engine: gk.Engine, book: Book) -> Floats:
     greeks = engine.greeks(book.options)
     bad = np.flatnonzero(np.asarray(greeks.status) > gk.Status.EXPIRED)
     if bad.size:
-        position = book.layout.positions[int(bad[0])]
-        raise CannotDo(f"{position.place}: {position.label} has no price")
+        desk, first = book.layout.positions, int(bad[0])
+        raise CannotDo(f"{desk.place(first)}: {desk[first].label} has no price")
     size = portfolio.quantity * portfolio.multiplier
     linear = portfolio.linear
     rows = np.zeros((3, len(book.layout.positions)))

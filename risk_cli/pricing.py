@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from risk_cli.answers import Form, plain_table, show
+from risk_cli.answers import Form, plain_table, rows_of, show
 from risk_cli.engine_choice import chosen_engine
 from risk_cli.refusals import DONE, FAILED, BadInput
 from risk_cli.server_options import Server
@@ -44,7 +44,7 @@ class Quote:
 @dataclass(frozen=True, slots=True)
 class _Asked:
     labels: Sequence[str]
-    places: Sequence[str]  # where each stands, for complaints
+    place: Callable[[int], str]  # where each stands, for complaints
     options: gk.Options
     price: NDArray[np.float64]
 
@@ -95,10 +95,10 @@ def _one(quote: Quote, needed: Sequence[str]) -> _Asked:
     for name in needed:
         if getattr(quote, name) is None:
             raise BadInput(f"--{name}: is missing (or give --options FILE)")
-    values = {name: np.array([_number(getattr(quote, name))]) for name in _NUMBERS}
+    values: dict[str, Any] = {name: np.array([_number(getattr(quote, name))]) for name in _NUMBERS}
     options = gk.Options(**values, is_call=np.array([not quote.put]), american=np.array([quote.american]))
     label = "put" if quote.put else "call"
-    return _Asked([label], [f"the {label}"], options, np.array([_number(quote.price)]))
+    return _Asked([label], lambda _: f"the {label}", options, np.array([_number(quote.price)]))
 
 
 def _number(value: float | None) -> float:
@@ -111,50 +111,47 @@ def _many(quote: Quote, sheet: Sheet, needed: Sequence[str]) -> _Asked:
     def column(name: str) -> NDArray[np.float64]:
         given = getattr(quote, name)
         if name in sheet.columns:
-            default = given if name in needed else _number(given)
-            return np.array([sheet.number(row, name, default) for row in range(len(sheet))])
+            return sheet.numbers(name, given if name in needed else _number(given))
         if given is None and name in needed:
             raise BadInput(f"{sheet.file}: has no column {name!r}, and --{name} is not given")
         return np.full(len(sheet), _number(given))
 
     def flags(name: str, choices: tuple[str, str], default: bool) -> NDArray[np.bool_]:
-        said = (sheet.choice(row, name, choices) for row in range(len(sheet)))
-        return np.array([one == choices[0] if one else default for one in said], dtype=bool)
+        said = sheet.choices(name, choices)
+        return np.where(said < 0, default, said == 0)
 
+    columns: dict[str, Any] = {name: column(name) for name in _NUMBERS}
     options = gk.Options(
-        **{name: column(name) for name in _NUMBERS},
+        **columns,
         is_call=flags("right", ("C", "P"), not quote.put),
         american=flags("exercise", ("A", "E"), quote.american),
     )
-    labels = [sheet.text(row, "label") or place for row, place in enumerate(sheet.places)]
-    places = [f"{sheet.file}, {place}" for place in sheet.places]
-    return _Asked(labels, places, options, column("price"))
+    return _Asked(sheet.labels("label"), sheet.place, options, column("price"))
 
 
 def _answered(
     asked: _Asked, columns: Mapping[str, NDArray[np.float64]], status: NDArray[Any], form: Form, command: str
 ) -> int:
     """Shows the rows; status 1 if any of them has no answer."""
-    names = [gk.Status(int(one)).name for one in status]
-    rows = [
-        {
-            "option": label,
-            **{name: float(column[row]) for name, column in columns.items()},
-            "status": names[row],
-        }
-        for row, label in enumerate(asked.labels)
-    ]
-    shown = [_line(row) for row in rows[:ROWS_SHOWN]]
-    tables: list[Any] = [plain_table("", list(rows[0]), shown)]
-    if len(rows) > ROWS_SHOWN:
-        tables.append(f"… {len(rows) - ROWS_SHOWN:,} more rows: --json, --csv or --parquet have them all")
-    show(form, command, tables, {"options": rows}, rows)
+    name_of = {one.value: one.name for one in gk.Status}
+    names = [name_of[one] for one in status.tolist()]
+    count = len(names)
+    answer: dict[str, Sequence[Any]] = {
+        "option": asked.labels,
+        **{name: column.tolist() for name, column in columns.items()},
+        "status": names,
+    }
+    shown = [_line(row) for row in zip(*(one[:ROWS_SHOWN] for one in answer.values()), strict=True)]
+    tables: list[Any] = [plain_table("", list(answer), shown)]
+    if count > ROWS_SHOWN:
+        tables.append(f"… {count - ROWS_SHOWN:,} more rows: --json, --csv or --parquet have them all")
+    show(form, command, tables, lambda: {"options": rows_of(answer)}, answer)
     bad = np.flatnonzero(status > gk.Status.EXPIRED)
     if not bad.size:
         return DONE
     first = int(bad[0])
-    why = f"{asked.places[first]}: {names[first]}{_reason(asked, first, gk.Status(int(status[first])))}"
-    print(f"risk: {bad.size:,} of {len(rows):,} without an answer; {why}", file=sys.stderr)
+    why = f"{asked.place(first)}: {names[first]}{_reason(asked, first, gk.Status(int(status[first])))}"
+    print(f"risk: {bad.size:,} of {count:,} without an answer; {why}", file=sys.stderr)
     return FAILED
 
 
@@ -167,5 +164,5 @@ def _reason(asked: _Asked, row: int, status: gk.Status) -> str:
     return f", {' and '.join(negative)} must not be negative" if negative else ""
 
 
-def _line(row: Mapping[str, Any]) -> list[str]:
-    return [f"{value:.8g}" if isinstance(value, float) else str(value) for value in row.values()]
+def _line(row: Sequence[Any]) -> list[str]:
+    return [f"{value:.8g}" if isinstance(value, float) else str(value) for value in row]

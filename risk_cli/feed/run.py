@@ -19,8 +19,7 @@ from risk_cli.feed.sources_file import FeedPlan
 from risk_cli.feed.venue import VenueFeed
 from risk_cli.refusals import BadInput, CannotDo
 from risk_cli.settings import loaded
-from risk_cli.stress import osi
-from risk_client import RiskClientError
+from risk_client import RiskClientError, osi
 from service_kit.errors import ServiceKitError
 from service_kit.kafka.admin import check_broker
 from service_kit.kafka.producer import Producer

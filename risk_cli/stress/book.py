@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from risk_cli.refusals import BadInput
-from risk_cli.stress import osi
 from risk_cli.stress.market_file import Market, Quote
-from risk_cli.stress.portfolio_file import Position
+from risk_cli.stress.portfolio_file import Desk
+from risk_client import osi
+from risk_client.positions import OPTION
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -32,7 +31,7 @@ class Cell:
 class Layout:
     """Positions in the order of gpu_kernels (options, then linear) with their underlyings and cells."""
 
-    positions: tuple[Position, ...]
+    positions: Desk
     options: int  # how many of them are options
     underlyings: tuple[str, ...]
     underlying: Integers  # (P,) into `underlyings`
@@ -50,112 +49,124 @@ class Book:
     spots: Floats  # (U,)
 
 
-def arrange(positions: Sequence[Position]) -> Layout:
+def arrange(desk: Desk) -> Layout:
     """Options first; underlyings and cells in the order in which the file first names them."""
-    ordered = (
-        *(one for one in positions if one.kind == "option"),
-        *(one for one in positions if one.kind != "option"),
-    )
-    underlyings = tuple(dict.fromkeys(one.underlying for one in positions))
-    cell_of = [Cell(one.portfolio, one.group, one.underlying) for one in ordered]
-    cells = tuple(dict.fromkeys(Cell(one.portfolio, one.group, one.underlying) for one in positions))
-    place = {symbol: number for number, symbol in enumerate(underlyings)}
-    number_of = {cell: number for number, cell in enumerate(cells)}
+    rows = desk.positions
+    owner = rows.underlying.named()
+    columns = (rows.portfolio, rows.group, owner)
+    key = np.zeros(len(rows), np.int64)
+    for column in columns:
+        key = key * len(column.distinct) + column.codes
+    _, first, cell = np.unique(key, return_index=True, return_inverse=True)
+    in_file = np.argsort(first, kind="stable")
+    number = np.empty(len(first), np.int64)
+    number[in_file] = np.arange(len(first))
+    order = np.argsort(rows.kind != OPTION, kind="stable")
     return Layout(
-        positions=ordered,
-        options=sum(one.kind == "option" for one in ordered),
-        underlyings=underlyings,
-        underlying=np.array([place[one.underlying] for one in ordered], dtype=np.int64),
-        cells=cells,
-        cell=np.array([number_of[cell] for cell in cell_of], dtype=np.int64),
+        positions=desk.take(order),
+        options=int(np.count_nonzero(rows.kind == OPTION)),
+        underlyings=owner.distinct,
+        underlying=owner.codes[order].astype(np.int64),
+        cells=tuple(Cell(*(column[row] for column in columns)) for row in first[in_file].tolist()),
+        cell=number[cell][order],
     )
 
 
 def at_market(layout: Layout, market: Market) -> Book:
     """The book with today's inputs; a position that the market does not know is refused by its row."""
     quotes = [_quote(layout, market, number) for number in range(len(layout.underlyings))]
-    spots = np.array([quote.spot for quote in quotes])
-    options = _options(layout, market, quotes)
-    linear = range(layout.options, len(layout.positions))
+    rows, options = layout.positions.positions, slice(layout.options)
+    linear = slice(layout.options, None)
+    years = _years_left(layout.positions, market)
+    spots = _of_each(quotes, "spot")
+    carry = _of_each(quotes, "rate") - _of_each(quotes, "dividend_yield")
+    owner = layout.underlying[linear]
+    inputs = _options(layout, quotes, years[options])
     portfolio = gk.Portfolio(
-        options=options,
-        quantity=np.array([one.quantity for one in layout.positions[: layout.options]]),
-        multiplier=np.array([one.multiplier for one in layout.positions[: layout.options]]),
-        underlying=layout.underlying[: layout.options],
-        group=layout.cell[: layout.options],
+        options=inputs,
+        quantity=rows.quantity[options],
+        multiplier=rows.multiplier[options],
+        underlying=layout.underlying[options],
+        group=layout.cell[options],
         linear={
-            "underlying": layout.underlying[layout.options :],
-            "quantity": np.array([layout.positions[row].quantity for row in linear]),
-            "multiplier": np.array([layout.positions[row].multiplier for row in linear]),
-            "spot": np.array([_linear_price(layout, market, quotes, row) for row in linear]),
-            "group": layout.cell[layout.options :],
+            "underlying": owner,
+            "quantity": rows.quantity[linear],
+            "multiplier": rows.multiplier[linear],
+            # A future stands at its forward: spot carried at the rate less the dividend yield.
+            "spot": spots[owner] * np.exp(carry[owner] * years[linear]),
+            "group": layout.cell[linear],
         },
     )
-    return Book(layout, portfolio, options, spots)
+    return Book(layout, portfolio, inputs, spots)
 
 
-def years_left(position: Position, market: Market) -> float:
-    """Years to a position's expiry; one that is over is refused by its row."""
-    if position.expiry is None:
-        return 0.0
-    years = market.years_to(position.expiry)
-    if years < 0.0:
-        raise BadInput(
-            f"{position.place}, column {position.expiry_column}: {position.label} expired on "
-            f"{position.expiry}, before the market's date {market.moment:%Y-%m-%d %H:%M} UTC"
+def _years_left(desk: Desk, market: Market) -> Floats:
+    """Years to each expiry, 0 where there is none; what is over is refused by its row."""
+    rows = desk.positions
+    days, place = np.unique(rows.expiry_day, return_inverse=True)
+    left = np.array([0.0 if np.isnat(day) else market.years_to(day.item()) for day in days])
+    years: Floats = np.where(np.isnan(rows.expiry_years), left[place], rows.expiry_years)
+    over = np.flatnonzero(years < 0.0)
+    if over.size:
+        row = int(over[np.argmin(rows.source[over])])
+        position = desk[row]
+        raise desk.fault(
+            row,
+            rows.expiry_column(row),
+            f"{position.label} expired on {position.expiry}, before the market's date "
+            f"{market.moment:%Y-%m-%d %H:%M} UTC" + _and_more(over.size),
         )
     return years
+
+
+def _and_more(wrong: int) -> str:
+    return f" (and {wrong - 1:,} more rows)" if wrong > 1 else ""
 
 
 def _quote(layout: Layout, market: Market, number: int) -> Quote:
     symbol = layout.underlyings[number]
     if symbol not in market.quotes:
-        first = next(one for one in layout.positions if one.underlying == symbol)
-        raise BadInput(
-            f"{first.place}, column {first.name_column}: "
-            f"{market.file} has no [underlying.{symbol}] for {first.label}"
+        desk = layout.positions
+        held = np.flatnonzero(layout.underlying == number)
+        row = int(held[np.argmin(desk.positions.source[held])])
+        raise desk.fault(
+            row,
+            desk.positions.name_column(row),
+            f"{market.file} has no [underlying.{symbol}] for {desk[row].label}" + _and_more(held.size),
         )
     return market.quotes[symbol]
 
 
-def _options(layout: Layout, market: Market, quotes: Sequence[Quote]) -> gk.Options:
-    positions = layout.positions[: layout.options]
-    owner = layout.underlying[: layout.options]
-    strike = np.array([one.strike for one in positions])
-    years = np.array([years_left(one, market) for one in positions])
-    vol = np.empty(len(positions))
+def _of_each(quotes: Sequence[Quote], name: str) -> Floats:
+    return np.array([getattr(quote, name) for quote in quotes], np.float64)
+
+
+def _options(layout: Layout, quotes: Sequence[Quote], years: Floats) -> gk.Options:
+    rows, owner = layout.positions.positions, layout.underlying[: layout.options]
+    strike = rows.strike[: layout.options]
+    vol = np.empty(layout.options)
     for number, quote in enumerate(quotes):
         mine = np.flatnonzero(owner == number)
         vol[mine] = quote.vols(strike[mine], years[mine])
-
-    def of_owner(name: str) -> Floats:
-        return np.array([getattr(quote, name) for quote in quotes])[owner]
-
     return gk.Options(
-        spot=of_owner("spot"),
+        spot=_of_each(quotes, "spot")[owner],
         strike=strike,
         expiry=years,
         vol=vol,
-        rate=of_owner("rate"),
-        dividend_yield=of_owner("dividend_yield"),
-        is_call=np.array([one.is_call for one in positions], dtype=bool),
-        american=np.array(
-            [_american(one, quotes[number]) for one, number in zip(positions, owner, strict=True)],
-            dtype=bool,
-        ),
+        rate=_of_each(quotes, "rate")[owner],
+        dividend_yield=_of_each(quotes, "dividend_yield")[owner],
+        is_call=rows.is_call[: layout.options],
+        american=_american(layout, quotes, owner),
     )
 
 
-def _american(position: Position, quote: Quote) -> bool:
+def _american(layout: Layout, quotes: Sequence[Quote], owner: Integers) -> NDArray[np.bool_]:
     """What the row says, else the market file, else how options of this root are listed."""
-    for said in (position.american, quote.american):
-        if said is not None:
-            return said
-    return osi.is_american(position.root)
-
-
-def _linear_price(layout: Layout, market: Market, quotes: Sequence[Quote], row: int) -> float:
-    position, quote = layout.positions[row], quotes[layout.underlying[row]]
-    # A future stands at its forward: spot carried at the rate less the dividend yield.
-    carry = (quote.rate - quote.dividend_yield) * years_left(position, market)
-    return float(quote.spot * math.exp(carry))
+    rows = layout.positions.positions
+    said = rows.american[: layout.options]
+    of_market = np.array([-1 if one.american is None else one.american for one in quotes], np.int8)[owner]
+    listing = rows.root.spread(np.array([osi.is_american(one) for one in rows.root.distinct], np.int8))
+    answer: NDArray[np.bool_] = np.where(
+        said >= 0, said, np.where(of_market >= 0, of_market, listing[: layout.options])
+    ).astype(np.bool_)
+    return answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from risk_cli.refusals import DONE, LIMIT_BREACHED, BadInput
 from risk_cli.server_options import Server
 from risk_cli.stress.market_file import Market, market_of, read_market
 from risk_cli.stress.outcome import Outcome
-from risk_cli.stress.portfolio_file import Position, read_portfolio
+from risk_cli.stress.portfolio_file import Desk, read_portfolio
 from risk_cli.stress.scenario_file import Plan, read_scenarios
 from risk_cli.stress.tables import body, tables, tidy_rows
 
@@ -37,9 +37,9 @@ def run_stress(request: Request, form: Callable[[], Form]) -> int:
     shape = form()
     portfolio, scenarios, market_file = _files(request)
     check_writable("--report", request.report)
-    positions = read_portfolio(portfolio, "stress")
+    desk = read_portfolio(portfolio, "stress")
     plan = read_scenarios(scenarios)
-    outcome = _worked_out(request, positions, plan, market_file)
+    outcome = _worked_out(request, desk, plan, market_file)
     if request.report is not None:
         from risk_cli.stress.report import write_report
 
@@ -69,19 +69,17 @@ def _market(path: Path | None, plan: Plan) -> Market:
     raise BadInput(f"--market: is missing, and {plan.file} has no market of its own")
 
 
-def _worked_out(
-    request: Request, positions: Sequence[Position], plan: Plan, market_file: Path | None
-) -> Outcome:
+def _worked_out(request: Request, desk: Desk, plan: Plan, market_file: Path | None) -> Outcome:
     if request.server:
         if request.market is not None:
             raise BadInput("--market: the server has its own")
         from risk_cli.stress.through_server import run_through_server
 
         with progress_bar("asking the server") as progress:
-            return run_through_server(positions, plan, request.server, request.engine, progress)
+            return run_through_server(desk, plan, request.server, request.engine, progress)
     from risk_cli.engine_choice import chosen_engine
     from risk_cli.stress.in_process import run_in_process
 
     market = _market(market_file, plan)
     with progress_bar("revaluing") as progress:
-        return run_in_process(positions, plan, market, chosen_engine(request.engine), progress)
+        return run_in_process(desk, plan, market, chosen_engine(request.engine), progress)

@@ -66,8 +66,9 @@ def read_history(path: Path) -> History:
 
 def _dates(sheet: Sheet) -> tuple[date, ...]:
     dates: list[date] = []
+    said = sheet.texts("date")
     for row in range(len(sheet)):
-        text = sheet.text(row, "date")
+        text = said[row]
         try:
             day = date.fromisoformat(text)
         except ValueError:
@@ -79,11 +80,8 @@ def _dates(sheet: Sheet) -> tuple[date, ...]:
 
 
 def _numbers(sheet: Sheet, column: str) -> Floats:
-    try:
-        values = np.array([float(text or "nan") for text in sheet.columns[column]])
-    except ValueError:
-        values = np.array([sheet.number(row, column, np.nan) for row in range(len(sheet))])
-    bad = np.flatnonzero(~(np.isnan(values) | ((values > 0.0) & np.isfinite(values))))
+    values = sheet.numbers(column, np.nan)
+    bad = np.flatnonzero(values <= 0.0)
     if bad.size:
         raise sheet.fault(int(bad[0]), column, f"must be above 0, got {values[bad[0]]:g}")
     return values

@@ -16,10 +16,11 @@ from risk_cli.stress.book import Book, Layout, arrange, at_market
 from risk_cli.stress.limits import ES_LEVEL, usages
 from risk_cli.stress.market_file import Market
 from risk_cli.stress.outcome import Distribution, Exposure, Floats, Ladder, Outcome, Stress
-from risk_cli.stress.portfolio_file import Position
+from risk_cli.stress.portfolio_file import Desk
 from risk_cli.stress.scenario_file import LEVELS, Past, Plan, Simulation
 from risk_cli.stress.shocks import Draws, Stresses, build_past, build_simulation, build_stresses
 from risk_cli.stress.wording import scenario_words
+from risk_client.positions import SPOT
 
 # Positions × scenarios between two moves of the progress bar; the sums do not depend on it.
 BLOCK = 1 << 18
@@ -28,14 +29,14 @@ AMERICAN_COST = 64
 
 
 def run_in_process(
-    positions: Sequence[Position],
+    desk: Desk,
     plan: Plan,
     market: Market,
     engine: gk.Engine,
     progress: Callable[[int], Advance],
 ) -> Outcome:
     """The whole run; `progress` is given the work's size and answers with what tells it of work done."""
-    layout = arrange(positions)
+    layout = arrange(desk)
     book = at_market(layout, market)
     stresses = build_stresses(plan, layout.underlyings, tuple(market.quotes), market.history)
     draws = [_draws(one, layout, market) for one in asked_distributions(plan, market)]
@@ -95,13 +96,13 @@ def _today(engine: gk.Engine, book: Book) -> tuple[Floats, tuple[Exposure, ...]]
     greeks = engine.greeks(book.options)
     bad = np.flatnonzero(np.asarray(greeks.status) > gk.Status.EXPIRED)
     if bad.size:
-        position = layout.positions[int(bad[0])]
-        status = gk.Status(int(np.asarray(greeks.status)[bad[0]]))
-        raise CannotDo(f"{position.place}: {position.label} has no price: {status.name}")
+        desk, row = layout.positions, int(bad[0])
+        status = gk.Status(int(np.asarray(greeks.status)[row]))
+        raise CannotDo(f"{desk.place(row)}: {desk[row].label} has no price: {status.name}")
     linear = portfolio.linear
     worth = linear.quantity * linear.multiplier * linear.spot
     # A future is settled every day: it moves with the market but is worth nothing by itself.
-    is_spot = np.array([one.kind == "spot" for one in layout.positions[layout.options :]], dtype=bool)
+    is_spot = layout.positions.positions.kind[layout.options :] == SPOT
     values = np.concatenate([size * np.asarray(greeks.price), np.where(is_spot, worth, 0.0)])
 
     def total(options: Floats, others: Floats | float = 0.0) -> Floats:

@@ -12,6 +12,7 @@ from risk_cli.stress.report_parts import card, section, table, wide
 from risk_cli.stress.report_style import STYLE
 from risk_cli.stress.tables import CUTS, cuts_of, limit_title
 from risk_cli.stress.wording import position_words
+from risk_client.positions import FUTURE
 
 SCENARIOS_SHOWN = 15
 LADDER_POINTS_SHOWN = 3
@@ -51,14 +52,14 @@ def page(outcome: Outcome, portfolio: str) -> str:
 
 
 def _headline(outcome: Outcome) -> str:
-    positions = outcome.layout.positions
+    positions = outcome.layout.positions.positions
     cards = [
         card(
             "Value today",
             money(outcome.value_today),
             "What the positions would fetch if all were closed now"
             + ("; below zero: what closing them would cost." if outcome.value_today < 0 else ".")
-            + (" Futures count as nought." if any(one.kind == "future" for one in positions) else ""),
+            + (" Futures count as nought." if (positions.kind == FUTURE).any() else ""),
         )
     ]
     for one in outcome.distributions[:1]:
@@ -260,7 +261,7 @@ def _contributions(outcome: Outcome) -> str:
     positions = outcome.layout.positions
     order = parts.argsort()[::-1]
     chosen = [*order[:POSITIONS_SHOWN], *(row for row in order[POSITIONS_SHOWN:][-3:] if parts[row] < 0)]
-    names = [position_words(positions[row]) for row in chosen]
+    names = [position_words(positions[int(row)]) for row in chosen]
     chart = svg.bars(names, [float(parts[row]) for row in chosen], f"{title}, by position", unit, svg.ORANGE)
     inside += f"<h3>By position: the {POSITIONS_SHOWN} largest, and the best hedges</h3>{wide(chart)}"
     return section(title, words, inside)

@@ -127,7 +127,7 @@ def _largest(outcome: Outcome, one: Distribution) -> RenderableType:
     rows = []
     order = one.components.argsort()[::-1][:POSITIONS_SHOWN]
     for row in order:
-        position = outcome.layout.positions[row]
+        position = outcome.layout.positions[int(row)]
         part = float(one.components[row])
         rows.append(
             (
@@ -202,8 +202,8 @@ def distribution_body(outcome: Outcome, one: Distribution) -> dict[str, Any]:
         "component_es": {
             **_split(outcome, outcome.cell_sums(one.components)),
             "by_position": [
-                {"position": position.label, "portfolio": position.portfolio, "es": part}
-                for position, part in zip(positions, one.components.tolist(), strict=True)
+                {"position": positions[row].label, "portfolio": positions[row].portfolio, "es": part}
+                for row, part in enumerate(one.components.tolist())
             ],
         },
         "notes": list(one.notes),

@@ -18,10 +18,11 @@ from risk_cli.stress.book import Layout, arrange
 from risk_cli.stress.in_process import ladder_grids, stresses_of
 from risk_cli.stress.limits import usages
 from risk_cli.stress.outcome import Distribution, Floats, Outcome, Stress
-from risk_cli.stress.portfolio_file import Position
+from risk_cli.stress.portfolio_file import Desk
 from risk_cli.stress.scenario_file import LEVELS, WHOLE_FILE, Past, Plan, Simulation
 from risk_cli.stress.shocks import TRADING_DAYS, Stresses, build_stresses
 from risk_cli.wire_positions import portfolio_message
+from risk_client.positions import FUTURE
 
 # Fewer days than this have no whole outcome beyond the last of LEVELS.
 WINDOW_OF_ALL_LEVELS = 110
@@ -30,14 +31,14 @@ ALL_DAYS = 1_000_000
 
 
 def run_through_server(
-    positions: Sequence[Position],
+    desk: Desk,
     plan: Plan,
     server: Server,
     engine: str,
     progress: Callable[[int], Advance],
 ) -> Outcome:
     """The whole run; `engine` is the server's choice if it is auto."""
-    layout = arrange(positions)
+    layout = arrange(desk)
     _check_plan(plan)
     book = portfolio_message(layout, "risk stress")
     stresses = build_stresses(plan, layout.underlyings, (), None)
@@ -149,12 +150,12 @@ def _stresses(
 
 def _value_today(asking: _Asking, layout: Layout, answer: risk_client.StressTest) -> float:
     """A future is settled daily and counts as nothing today, as on this machine; the server counts it."""
-    others = [one for one in layout.positions if one.kind != "future"]
-    if len(others) == len(layout.positions):
+    others = layout.positions.positions.kind != FUTURE
+    if others.all():
         return answer.value_today
-    if not others:
+    if not others.any():
         return 0.0
-    rest = arrange(others)
+    rest = arrange(layout.positions.take(others))
     still = risk_client.shocks(np.zeros((1, len(rest.underlyings))))
     book = portfolio_message(rest, "risk stress")
     return asking.client.stress_test(book, still, engine=asking.engine).value_today

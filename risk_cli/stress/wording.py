@@ -9,7 +9,7 @@ from datetime import date
 import numpy as np
 
 import gpu_kernels as gk
-from risk_cli.stress.portfolio_file import Position
+from risk_client.positions import Position
 
 DAYS_A_YEAR = 365.0
 # Below these a change is not worth a word: 0.05 % of spot, 0.05 vol points, 0.01 basis points, 0.05 days.

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import gpu_kernels as gk
 from risk_cli.refusals import BadInput
-from risk_cli.stress import osi
 from risk_cli.stress.portfolio_file import read_portfolio
 from risk_cli.stress.scenario_file import read_scenarios
+from risk_client import osi
 
 HEAD = PORTFOLIO.splitlines()[0]
 

@@ -8,8 +8,9 @@ __all__ = [
     "BrokerUnreachable",
     "ConsumerFailed",
     "DeliveryFailed",
-    "EmbeddedBrokerUnavailable",
+    "EmbeddedBrokerFailed",
     "KafkaError",
+    "MockClusterUnavailable",
     "NoRealKafka",
     "ProducerFenced",
     "QueueFull",
@@ -46,8 +47,12 @@ class TopicSetupFailed(KafkaError):
     """A topic could not be made, or exists in a shape that does not fit."""
 
 
-class EmbeddedBrokerUnavailable(KafkaError):
-    """This platform's Kafka client library cannot run the in-memory broker."""
+class EmbeddedBrokerFailed(KafkaError):
+    """The in-memory broker did not start, or has ended."""
+
+
+class MockClusterUnavailable(KafkaError):
+    """This platform's Kafka client library has no mock cluster."""
 
 
 class NoRealKafka(KafkaError):

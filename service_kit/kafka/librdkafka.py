@@ -10,7 +10,7 @@ from pathlib import Path
 
 import confluent_kafka
 
-from service_kit.kafka.errors import EmbeddedBrokerUnavailable
+from service_kit.kafka.errors import MockClusterUnavailable
 
 PRODUCER = 0
 CONF_OK = 0
@@ -54,11 +54,10 @@ def load() -> ctypes.CDLL:
             tried.append(f"{path}: {error}")
             continue
         return library
-    raise EmbeddedBrokerUnavailable(
-        "the in-memory broker needs a librdkafka with its mock cluster, and this confluent-kafka "
+    raise MockClusterUnavailable(
+        "fault injection needs a librdkafka with its mock cluster, and this confluent-kafka "
         f"({confluent_kafka.version()}) has none that can be reached; "
         + ("; ".join(tried) or "no librdkafka was found beside it")
-        + ". Set GPU_RISK_KAFKA_BOOTSTRAP to a real broker instead"
     )
 
 

@@ -7,19 +7,26 @@ import pytest
 
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.embedded import EmbeddedBroker
+from service_kit.kafka.mock_cluster import MockCluster
 from service_kit.kafka.records import Message
 from service_kit.kafka.settings import KafkaSettings
 
 
 @pytest.fixture
-def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker() as broker:
+def broker() -> Iterator[MockCluster]:
+    """A broker that fails on command."""
+    with MockCluster() as broker:
         yield broker
 
 
 @pytest.fixture
-def settings(broker: EmbeddedBroker) -> KafkaSettings:
-    return broker.settings()
+def settings(request: pytest.FixtureRequest) -> Iterator[KafkaSettings]:
+    """Of the broker that the test makes fail; of the embedded one where nothing is to fail."""
+    if "broker" in request.fixturenames:
+        yield request.getfixturevalue("broker").settings()
+        return
+    with EmbeddedBroker() as embedded:
+        yield embedded.settings()
 
 
 @pytest.fixture

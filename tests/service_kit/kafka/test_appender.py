@@ -11,8 +11,8 @@ from confluent_kafka import KafkaError
 from protos import topics
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.consumer import Consumer
-from service_kit.kafka.embedded import EmbeddedBroker
 from service_kit.kafka.errors import DeliveryFailed
+from service_kit.kafka.mock_cluster import MockCluster
 from service_kit.kafka.records import BEGINNING, Partition
 
 PRODUCE = 0  # the protocol's API key
@@ -28,7 +28,7 @@ def read(settings, partition, offset):
 
 
 def test_the_place_is_where_the_record_is():
-    with EmbeddedBroker() as broker:
+    with MockCluster() as broker:
         appender = Appender(broker.settings())
         places = [appender.append(topics.ORDERS_INCOMING, "AAA", b"%d" % n) for n in range(5)]
         appender.close()
@@ -38,7 +38,7 @@ def test_the_place_is_where_the_record_is():
 
 
 def test_many_threads_get_their_own_receipts():
-    with EmbeddedBroker() as broker, ThreadPoolExecutor(8) as pool:
+    with MockCluster() as broker, ThreadPoolExecutor(8) as pool:
         appender = Appender(broker.settings())
         append = lambda n: appender.append(topics.ORDERS_INCOMING, f"S{n % 7}", b"%d" % n)  # noqa: E731
         places = list(pool.map(append, range(200)))
@@ -47,7 +47,7 @@ def test_many_threads_get_their_own_receipts():
 
 
 def test_a_refused_record_is_an_error():
-    with EmbeddedBroker() as broker:
+    with MockCluster() as broker:
         settings = dataclasses.replace(broker.settings(), delivery_timeout_ms=2_000)
         broker.fail_requests(PRODUCE, [KafkaError.MSG_SIZE_TOO_LARGE] * 100)
         appender = Appender(settings)
@@ -59,7 +59,7 @@ def test_a_refused_record_is_an_error():
 
 
 def test_without_a_broker_it_gives_up_in_its_time():
-    with EmbeddedBroker() as broker:
+    with MockCluster() as broker:
         settings = dataclasses.replace(broker.settings(), delivery_timeout_ms=500)
     appender = Appender(settings)
     with pytest.raises(DeliveryFailed):

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 from protos.market.v1 import market_pb2
 from protos.topics import MARKET_DATA_RAW, RISK_METRICS, dead_letter
 from service_kit.kafka.consumer import Consumer
-from service_kit.kafka.embedded import EmbeddedBroker
 from service_kit.kafka.errors import BrokerUnreachable, ConsumerFailed, DeliveryFailed
 from service_kit.kafka.headers import get_header
 from service_kit.kafka.metrics import KafkaMetrics
+from service_kit.kafka.mock_cluster import MockCluster
 from service_kit.kafka.partitioning import partition_of
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import BEGINNING, END, Partition
@@ -127,7 +127,7 @@ def test_without_a_producer_poison_is_counted_and_passed(settings, drain, caplog
 
 def test_poison_is_not_passed_before_its_dead_letter_is_delivered(settings, drain) -> None:
     _send(settings, b"1", b"poison", b"2")
-    with EmbeddedBroker() as elsewhere:
+    with MockCluster() as elsewhere:
         elsewhere.broker_down(1)
         impatient = dataclasses.replace(elsewhere.settings(), delivery_timeout_ms=200)
         letters = Producer(impatient)
@@ -252,7 +252,7 @@ def test_a_snapshot_decides_where_an_assigned_partition_starts(settings, drain) 
         assert [one.value for one in drain(reader, 4)] == [b"6", b"7", b"8", b"9"]
 
 
-def test_a_broker_that_comes_back_is_read_on(broker: EmbeddedBroker, settings, drain) -> None:
+def test_a_broker_that_comes_back_is_read_on(broker: MockCluster, settings, drain) -> None:
     with Consumer(settings, [RISK_METRICS], "g", bytes) as reader:
         _send(settings, b"1")
         drain(reader, 1)
@@ -263,7 +263,7 @@ def test_a_broker_that_comes_back_is_read_on(broker: EmbeddedBroker, settings, d
         assert [one.value for one in drain(reader, 1)] == [b"2"]
 
 
-def test_failed_fetches_are_tried_again(broker: EmbeddedBroker, settings, drain) -> None:
+def test_failed_fetches_are_tried_again(broker: MockCluster, settings, drain) -> None:
     with Consumer(settings, [RISK_METRICS], "g", bytes) as reader:
         _send(settings, b"1")
         drain(reader, 1)
@@ -272,7 +272,7 @@ def test_failed_fetches_are_tried_again(broker: EmbeddedBroker, settings, drain)
         assert [one.value for one in drain(reader, 1)] == [b"2"]
 
 
-def test_a_refused_commit_is_raised(broker: EmbeddedBroker, settings, drain) -> None:
+def test_a_refused_commit_is_raised(broker: MockCluster, settings, drain) -> None:
     with Consumer(settings, [RISK_METRICS], "g", bytes) as reader:
         _send(settings, b"1")
         drain(reader, 1)
@@ -281,9 +281,7 @@ def test_a_refused_commit_is_raised(broker: EmbeddedBroker, settings, drain) -> 
             reader.commit()
 
 
-def test_a_long_silence_of_all_brokers_ends_in_one_clear_error(
-    broker: EmbeddedBroker, settings, drain
-) -> None:
+def test_a_long_silence_of_all_brokers_ends_in_one_clear_error(broker: MockCluster, settings, drain) -> None:
     with Consumer(dataclasses.replace(settings, unreachable_s_max=0.3), [RISK_METRICS], "g", bytes) as reader:
         _send(settings, b"1")
         drain(reader, 1)

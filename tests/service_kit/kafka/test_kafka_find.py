@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from service_kit.kafka import jars, real
-from service_kit.kafka.embedded import EmbeddedBroker
 from service_kit.kafka.errors import NoRealKafka
 from service_kit.kafka.jars import find_java, kafka_classpath
 from service_kit.kafka.local_kafka import LocalKafka
+from service_kit.kafka.mock_cluster import MockCluster
 from service_kit.kafka.real import RealKafka, find_kafka, published_ports
 
 
@@ -27,7 +27,7 @@ def _program(folder: Path, name: str, script: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def test_a_named_broker_comes_first_and_is_left_running(broker: EmbeddedBroker) -> None:
+def test_a_named_broker_comes_first_and_is_left_running(broker: MockCluster) -> None:
     found = find_kafka(env={"GPU_RISK_KAFKA_BOOTSTRAP": broker.bootstrap})
     assert (found.bootstrap, found.origin) == (broker.bootstrap, "GPU_RISK_KAFKA_BOOTSTRAP")
     assert not found.can_kill
@@ -37,7 +37,7 @@ def test_a_named_broker_comes_first_and_is_left_running(broker: EmbeddedBroker) 
     assert find_kafka(env={"GPU_RISK_KAFKA_BOOTSTRAP": broker.bootstrap}).bootstrap == broker.bootstrap
 
 
-def test_a_named_broker_that_does_not_fit_is_an_error_never_passed_over(broker: EmbeddedBroker) -> None:
+def test_a_named_broker_that_does_not_fit_is_an_error_never_passed_over(broker: MockCluster) -> None:
     with pytest.raises(NoRealKafka, match="has 1 brokers, 3 are needed"):
         find_kafka(3, env={"GPU_RISK_KAFKA_BOOTSTRAP": broker.bootstrap})
 
@@ -117,7 +117,7 @@ def test_docker_lists_its_ports_line_by_line_or_as_one_array() -> None:
 
 
 def test_containers_that_run_already_are_used_and_left(
-    broker: EmbeddedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker: MockCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listing = tmp_path / "listing"
     listing.write_text(_RUNNING % ("kafka-1", 9192))

@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from protos.topics import RISK_METRICS
 from service_kit.kafka.consumer import Consumer
-from service_kit.kafka.embedded import EmbeddedBroker
 from service_kit.kafka.errors import BrokerUnreachable, DeliveryFailed, QueueFull, RecordTooLarge
 from service_kit.kafka.metrics import KafkaMetrics
+from service_kit.kafka.mock_cluster import MockCluster
 from service_kit.kafka.partitioning import partition_of
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.settings import KafkaSettings
@@ -76,7 +76,7 @@ def test_nothing_is_opened_before_the_first_send() -> None:
         producer.send("t", "k", b"")
 
 
-def test_a_full_queue_refuses_by_name_and_loses_nothing(broker: EmbeddedBroker, settings, drain) -> None:
+def test_a_full_queue_refuses_by_name_and_loses_nothing(broker: MockCluster, settings, drain) -> None:
     registry = CollectorRegistry()
     small = dataclasses.replace(settings, queue_records_max=10, send_wait_s_max=0.1)
     producer = Producer(small, metrics=KafkaMetrics(registry))
@@ -104,7 +104,7 @@ def test_a_full_queue_holds_the_sender_back_until_there_is_room(settings, drain)
         assert [one.value for one in drain(reader, 500)] == [b"%d" % at for at in range(500)]
 
 
-def test_the_queue_is_bounded_in_bytes_too(broker: EmbeddedBroker, settings) -> None:
+def test_the_queue_is_bounded_in_bytes_too(broker: MockCluster, settings) -> None:
     broker.broker_down(1)
     small = dataclasses.replace(settings, queue_kbytes_max=1_000, send_wait_s_max=0.0)
     producer = Producer(small)
@@ -116,7 +116,7 @@ def test_the_queue_is_bounded_in_bytes_too(broker: EmbeddedBroker, settings) -> 
         producer.close(timeout_s=0)
 
 
-def test_a_lost_record_is_counted_reported_and_raised_once(broker: EmbeddedBroker, settings) -> None:
+def test_a_lost_record_is_counted_reported_and_raised_once(broker: MockCluster, settings) -> None:
     registry, seen = CollectorRegistry(), []
     impatient = dataclasses.replace(settings, delivery_timeout_ms=200)
     producer = Producer(impatient, metrics=KafkaMetrics(registry), on_error=seen.append)
@@ -131,7 +131,7 @@ def test_a_lost_record_is_counted_reported_and_raised_once(broker: EmbeddedBroke
     producer.close()
 
 
-def test_close_gives_up_in_time_and_says_so(broker: EmbeddedBroker, settings) -> None:
+def test_close_gives_up_in_time_and_says_so(broker: MockCluster, settings) -> None:
     producer = Producer(settings)
     broker.broker_down(1)
     producer.send(RISK_METRICS, "k", b"x")
@@ -141,7 +141,7 @@ def test_close_gives_up_in_time_and_says_so(broker: EmbeddedBroker, settings) ->
 
 
 def test_the_error_that_ends_a_block_is_not_hidden_by_lost_records(
-    broker: EmbeddedBroker, settings, caplog
+    broker: MockCluster, settings, caplog
 ) -> None:
     broker.broker_down(1)
     impatient = dataclasses.replace(settings, close_wait_s_max=0.05)
@@ -164,7 +164,7 @@ def test_a_record_over_the_limit_is_refused_by_name(settings) -> None:
             producer.send(RISK_METRICS, "k", b"", [("h", bytes(200_000))])
 
 
-def test_broker_errors_are_retried_without_loss_or_double(broker: EmbeddedBroker, settings, drain) -> None:
+def test_broker_errors_are_retried_without_loss_or_double(broker: MockCluster, settings, drain) -> None:
     # One request at a time: of several in flight a real broker refuses those after a failed one by their
     # sequence numbers, this one takes them, and the client believes that the failed one arrived too.
     with Producer(dataclasses.replace(settings, linger_ms=10_000.0)) as producer:
@@ -178,7 +178,7 @@ def test_broker_errors_are_retried_without_loss_or_double(broker: EmbeddedBroker
         assert reader.poll(timeout_s=0.1) == []
 
 
-def test_after_a_fatal_error_the_next_send_starts_anew(broker: EmbeddedBroker, settings, drain) -> None:
+def test_after_a_fatal_error_the_next_send_starts_anew(broker: MockCluster, settings, drain) -> None:
     producer = Producer(settings)
     broker.fail_requests(INIT_PRODUCER_ID, [CLUSTER_AUTHORIZATION_FAILED])
 
@@ -198,7 +198,7 @@ def test_after_a_fatal_error_the_next_send_starts_anew(broker: EmbeddedBroker, s
         assert [one.value for one in drain(reader, 1)] == [b"new"]
 
 
-def test_a_long_silence_of_all_brokers_ends_in_one_clear_error(broker: EmbeddedBroker, settings) -> None:
+def test_a_long_silence_of_all_brokers_ends_in_one_clear_error(broker: MockCluster, settings) -> None:
     producer = Producer(dataclasses.replace(settings, unreachable_s_max=0.3))
     producer.send(RISK_METRICS, "k", b"x")
     producer.flush()

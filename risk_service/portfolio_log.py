@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from protos import topics
 from protos.risk.v1.risk_pb2 import Portfolio
-from service_kit.errors import Unavailable
+from service_kit.errors import InvalidRequest, Unavailable
 from service_kit.kafka.appender import Appender
-from service_kit.kafka.errors import DeliveryFailed
+from service_kit.kafka.errors import DeliveryFailed, RecordTooLarge
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,5 +28,9 @@ class KafkaPortfolioLog:
     def _write(self, name: str, value: bytes | None) -> int:
         try:
             return self.appender.append(topics.RISK_PORTFOLIOS, name, value)[1]
+        except RecordTooLarge as fault:
+            raise InvalidRequest(
+                "portfolio.positions", f"too many for one record of the log: {fault}"
+            ) from fault
         except DeliveryFailed as fault:
             raise Unavailable(f"portfolio {name!r} could not be logged: {fault}", 1.0) from fault

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError as ClientError
 from confluent_kafka import KafkaException
 
 from service_kit.kafka.connection import LOG, client_config
-from service_kit.kafka.errors import DeliveryFailed
+from service_kit.kafka.errors import DeliveryFailed, RecordTooLarge
 from service_kit.kafka.partitioning import LIBRDKAFKA_PARTITIONER
 from service_kit.kafka.settings import KafkaSettings
 
@@ -47,8 +47,13 @@ class Appender:
     ) -> tuple[int, int]:
         """Partition and offset of the record, once every in-sync replica has it; or DeliveryFailed.
 
-        `partition` None: the key's own.
+        `partition` None: the key's own. RecordTooLarge: it could never be delivered, and nothing was sent.
         """
+        size, most = 0 if value is None else len(value), self._settings.record_bytes_max
+        if size > most:
+            raise RecordTooLarge(
+                f"a record of {size:,} bytes for {topic} exceeds kafka.record_bytes_max ({most:,})"
+            )
         client, receipt = self._connected(), _Receipt()
         # The client gives every record up by itself after its delivery timeout.
         deadline = time.monotonic() + self._settings.delivery_timeout_ms / 1e3 + 1.0

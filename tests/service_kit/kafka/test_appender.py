@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError
 from protos import topics
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.consumer import Consumer
-from service_kit.kafka.errors import DeliveryFailed
+from service_kit.kafka.errors import DeliveryFailed, RecordTooLarge
 from service_kit.kafka.mock_cluster import MockCluster
 from service_kit.kafka.records import BEGINNING, Partition
 
@@ -56,6 +56,16 @@ def test_a_refused_record_is_an_error():
         broker.clear_failures(PRODUCE)
         assert appender.append(topics.ORDERS_INCOMING, "AAA", b"x")[1] >= 0
         appender.close()
+
+
+def test_a_record_that_can_never_be_delivered_is_refused_before_it_is_sent(settings):
+    appender = Appender(dataclasses.replace(settings, record_bytes_max=1_024))
+    with pytest.raises(
+        RecordTooLarge, match=r"1,025 bytes for orders\.incoming exceeds kafka.record_bytes_max"
+    ):
+        appender.append(topics.ORDERS_INCOMING, "AAA", bytes(1_025))
+    assert appender.append(topics.ORDERS_INCOMING, "AAA", bytes(1_024))[1] == 0
+    appender.close()
 
 
 def test_without_a_broker_it_gives_up_in_its_time():

@@ -19,13 +19,14 @@ from risk_service.analytics import Analytics
 from risk_service.board import RiskBoard
 from risk_service.catch_up import CatchUp
 from risk_service.desk_books import DeskBooks
+from risk_service.executions import Executions
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_snapshot import LiveSnapshot, Measured, SnapshotDesk
 from risk_service.market_events import MarketEvents, Tick
 from risk_service.market_file import MarketFile
 from risk_service.market_state import LOGGED_AT_ANY_TIME, Clocks, MarketState
 from risk_service.portfolios import PortfolioStore, check
-from risk_service.positions import Executions, Positions
+from risk_service.positions import Positions
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.slow_process import SlowProcess
 from risk_service.slow_risk import SlowRisk

@@ -11,30 +11,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from protos import packing
-from protos.market.v1.market_pb2 import SIDE_BUY
-from protos.orders.v1.orders_pb2 import REPORT_KIND_TRADE, ExecutionBatch
 from protos.risk.v1.risk_pb2 import INSTRUMENT_KIND_SPOT
+from risk_service.executions import Executions, Fill
 from risk_service.portfolios import HeldPortfolio
 from service_kit.errors import SettingError
 
-_COLUMNS = (
-    *("symbol_index", "kind", "account", "maker_account", "side", "price_ticks", "quantity"),
-    *("reason", "order_id", "maker_id", "taker_id", "leaves", "maker_leaves", "sequence", "time_ns"),
-)
-
-
 FILLED = "filled"  # the group of positions that a portfolio has through fills alone
-
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """A signed quantity (bought above 0) at a price, in the currency of the symbol."""
-
-    account: int
-    symbol: str
-    quantity: float
-    price: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +41,6 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Executions:
-    """One record of orders.executed: its fills, and which of its partition's reports it holds."""
-
-    fills: tuple[Fill, ...]
-    first_report: int
-    reports: int
-    numbered: bool  # by a venue, whose reports are counted through a partition
-
-
-def decode_fills(value: bytes) -> Executions:
-    """A record of orders.executed, two fills for each trade; what is no batch raises ValueError."""
-    batch = ExecutionBatch.FromString(value)
-    rows = packing.row_count(batch, _COLUMNS)
-    packing.names(batch, "symbols", "symbol_index", rows)
-    if len(batch.tick_size) != len(batch.symbols):
-        raise ValueError(f"tick_size has {len(batch.tick_size)} entries for {len(batch.symbols)} symbols")
-    columns = {name: packing.column(batch, name, rows) for name in _COLUMNS[:7]}
-    fills = []
-    for row in np.flatnonzero(columns["kind"] == REPORT_KIND_TRADE).tolist():
-        place = int(columns["symbol_index"][row])
-        symbol, tick = batch.symbols[place], batch.tick_size[place]
-        price = int(columns["price_ticks"][row]) * tick
-        bought = float(columns["quantity"][row]) * (1.0 if columns["side"][row] == SIDE_BUY else -1.0)
-        fills.append(Fill(int(columns["account"][row]), symbol, bought, price))
-        fills.append(Fill(int(columns["maker_account"][row]), symbol, -bought, price))
-    return Executions(tuple(fills), batch.first_report, rows, batch.HasField("origin"))
-
-
-@dataclass(frozen=True, slots=True)
 class AccountRule:
     """Whose an account's fills are: as listed, or those of the portfolio named `prefix` and its number."""
 
@@ -100,9 +53,10 @@ class AccountRule:
         found: dict[int, str] = {}
         for entry in listed:
             account, _, portfolio = entry.partition("=")
-            if not account.strip().isdigit() or not portfolio.strip():
+            number = account.strip()
+            if not (number.isascii() and number.isdigit() and portfolio.strip()):
                 raise SettingError("risk.accounts", f"{entry!r} is not ACCOUNT=PORTFOLIO")
-            found[int(account)] = portfolio.strip()
+            found[int(number)] = portfolio.strip()
         return cls(found, prefix)
 
     def portfolio(self, account: int) -> str:
@@ -129,12 +83,7 @@ class Positions:
         if offset < self._next_offsets.get(partition, 0):
             return set()
         self._next_offsets[partition] = offset + 1
-        fills = executed.fills if isinstance(executed, Executions) else executed
-        if isinstance(executed, Executions) and executed.numbered and executed.reports:
-            following = executed.first_report + executed.reports
-            if following <= self._next_reports.get(partition, 0):
-                return set()
-            self._next_reports[partition] = following
+        fills = self._new(executed, partition) if isinstance(executed, Executions) else executed
         changed = set()
         for fill in fills:
             name = self.rule.portfolio(fill.account)
@@ -145,6 +94,14 @@ class Positions:
         for name in changed:
             self._quantities.pop(name, None)
         return changed
+
+    def _new(self, executed: Executions, partition: int) -> Iterable[Fill]:
+        """Without the fills of reports that are in already."""
+        if not executed.numbered:
+            return executed.fills
+        known = self._next_reports.get(partition, 0)
+        self._next_reports[partition] = max(known, executed.first_report + executed.reports)
+        return executed.fills_from(known)
 
     def of(self, portfolio: str) -> list[tuple[int, str, Position]]:
         """Account, symbol and position, sorted; those that are closed too, for what they have earned."""

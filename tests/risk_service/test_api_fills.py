@@ -13,7 +13,7 @@ from worlds import SPOT, option, osi, portfolio, spot_position
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
-from risk_service.positions import Fill
+from risk_service.executions import Fill
 from service_kit.grpc_server import GrpcSettings
 
 PUT = osi("IDX", "P", 90.0)

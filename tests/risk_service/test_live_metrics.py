@@ -12,10 +12,11 @@ from protos.risk.v1 import risk_pb2 as risk
 from risk_service.desk_books import DeskBooks
 from risk_service.desk_premiums import DeskPremiums
 from risk_service.desk_risk import DeskRisk
+from risk_service.executions import Fill
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_risk import ScenarioSource
 from risk_service.portfolios import check
-from risk_service.positions import AccountRule, Fill, Positions
+from risk_service.positions import AccountRule, Positions
 from risk_service.vol_marks import VolMarks
 
 LISTED, CLOSED = option(90.0, False, 10.0), osi("IDX", "C", 110.0)

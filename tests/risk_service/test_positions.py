@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -10,14 +11,13 @@ from worlds import ROWS_OF_DESK, portfolio
 
 from protos import packing
 from protos.orders.v1 import orders_pb2 as orders
+from risk_service.executions import Fill, decode_fills
 from risk_service.portfolios import check
 from risk_service.positions import (
     FILLED,
     AccountRule,
-    Fill,
     Position,
     Positions,
-    decode_fills,
     with_fills,
 )
 from service_kit.errors import SettingError
@@ -52,6 +52,45 @@ def test_what_is_no_batch_is_refused():
         decode_fills(executions([(1, 0, 7, 8, 0, 1, 1)], tick_size=(0.01,)))
     with pytest.raises(ValueError, match="symbol_index"):
         decode_fills(executions([(1, 5, 7, 8, 0, 1, 1)]))
+
+
+@pytest.mark.parametrize(
+    ("row", "tick", "why"),
+    [
+        ((0, 7, 8, 0, 1, 1), math.nan, r"tick_size\[1\] must be positive"),
+        ((0, 7, 8, 0, 1, 1), math.inf, r"tick_size\[1\] must be positive and at most"),
+        ((0, 7, 8, 0, 1, 1), 0.0, r"tick_size\[1\] must be positive"),
+        ((0, 7, 8, 0, 1, 1), -0.01, r"tick_size\[1\] must be positive"),
+        ((0, 7, 8, 7, 1, 1), 0.5, r"side\[1\] is neither buy nor sell"),
+        ((0, 7, 8, 1, 1, 0), 0.5, r"quantity\[1\] must be positive"),
+        ((0, 7, 8, 1, 1, 10**13), 0.5, r"quantity\[1\] must be positive and at most 1e\+12"),
+    ],
+)
+def test_a_fill_that_would_spoil_the_account_for_good_is_refused(row, tick, why):
+    sound = (orders.REPORT_KIND_TRADE, 0, 7, 8, 0, 10_050, 3)
+    with pytest.raises(ValueError, match=why):
+        decode_fills(executions([sound, (orders.REPORT_KIND_TRADE, *row)], tick_size=(0.01, tick)))
+
+
+def test_reports_that_overlap_count_once(seed):
+    """Records as a venue may write them that has lost its place: each begins anywhere before the last end."""
+    random = np.random.default_rng(seed)
+    trades = [
+        (orders.REPORT_KIND_TRADE if kind else orders.REPORT_KIND_CANCELLED, 0, 7, 8, side, 10_000, quantity)
+        for kind, side, quantity in zip(
+            random.integers(0, 2, 60), random.integers(0, 2, 60), random.integers(1, 9, 60), strict=True
+        )
+    ]
+    positions, at, offset = Positions(AccountRule.of(["7=desk"])), 0, 0
+    while at < len(trades):
+        first = int(random.integers(0, at + 1))
+        end = int(random.integers(first + 1, min(first + 15, len(trades)) + 1))
+        batch = orders.ExecutionBatch.FromString(executions(trades[first:end]))
+        batch.first_report, batch.origin.offset = first, 1
+        positions.apply(decode_fills(batch.SerializeToString()), 0, offset)
+        at, offset = max(at, end), offset + 1
+    held = sum((1 - 2 * row[4]) * row[6] for row in trades if row[0] == orders.REPORT_KIND_TRADE)
+    assert positions.quantities("desk").get("IDX", 0.0) == held
 
 
 def test_position_and_earnings_are_those_of_the_whole_history(seed):
@@ -131,7 +170,7 @@ def test_positions_of_fills_alone_are_a_group_of_their_own():
 def test_an_account_without_a_portfolio_changes_none():
     positions = Positions(AccountRule.of(["7=desk"]))
     assert positions.apply([Fill(9, "IDX", 1.0, 1.0)], 0, 0) == set()
-    for wrong in ("7", "x=desk", "7="):
+    for wrong in ("7", "x=desk", "7=", "²=desk"):
         with pytest.raises(SettingError, match="ACCOUNT=PORTFOLIO"):
             AccountRule.of([wrong])
 

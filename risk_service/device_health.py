@@ -1,68 +1,47 @@
-"""How the NVIDIA devices are, from the driver's own library (NVML): memory, load, temperature, faults (Xid).
+"""How the NVIDIA devices are: memory, load, temperature, faults (Xid), and whether the driver still answers.
 
-A driver in trouble may never answer. So it is asked by a thread of its own that nobody waits for: everybody
-else reads what it said last, and how long ago. NVML is no part of CUDA; asking it touches no context.
+A process of its own asks the driver (`device_probe`), a thread reads what it says, and nobody waits for
+either: everybody else sees the last reading, and how old it is.
 """
 
 from __future__ import annotations
 
-import math
+import contextlib
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from importlib import import_module
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 
-INTERVAL_S = 2.0
+from risk_service.device_reading import Device, Reading, State
+
+__all__ = ["Device", "DeviceCollector", "DeviceWatch", "Reading", "State"]
+
 # A driver that has said nothing for so long is in trouble.
 SILENT_AFTER_S = 10.0
-LIBRARY = "pynvml"
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """One device at one moment. What the driver does not tell is NaN; memory is then 0 of 0."""
-
-    name: str
-    memory_used_bytes: int
-    memory_total_bytes: int
-    utilisation: float  # 0 to 1
-    temperature_celsius: float
-    last_xid: int  # 0: no fault since this service began to watch
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What the driver said last; `words` says why there is nothing where there is nothing."""
-
-    devices: tuple[Device, ...]
-    words: str
-
-
-class Nvml(Protocol):
-    """The library, as far as names go; it carries no types."""
-
-    def __getattr__(self, name: str) -> Any: ...
-
-
-def _library() -> Nvml:
-    library: Nvml = import_module(LIBRARY)
-    return library
+# A driver that refuses is asked again after this: it may have been loaded anew meanwhile.
+RETRY_S = 30.0
+REAP_S = 1.0
+UNASKED = Reading((), "the driver has not been asked yet", State.UNASKED)
+COMMAND = (sys.executable, "-P", "-m", "risk_service.device_probe")
 
 
 @dataclass(slots=True, eq=False)
 class DeviceWatch:
-    """Asks the driver every few seconds in a thread that nobody waits for."""
+    """What the process that asks the driver says, and when it said it."""
 
-    load: Callable[[], Nvml] = _library
-    interval_s: float = INTERVAL_S
+    command: tuple[str, ...] = COMMAND
+    environment: Mapping[str, str] | None = None  # of that process; None: this one's
+    retry_s: float = RETRY_S
     clock: Callable[[], float] = time.monotonic
-    _reading: Reading = Reading((), "the driver has not been asked yet")
-    _read_at: float = field(default=-math.inf)
+    _reading: Reading = UNASKED
+    _read_at: float = 0.0
+    _last_xid: dict[int, int] = field(default_factory=dict)
+    _process: subprocess.Popen[str] | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _read_once: threading.Event = field(default_factory=threading.Event)
 
@@ -73,8 +52,10 @@ class DeviceWatch:
         return self
 
     def close(self) -> None:
-        """Asks no more. Waits for nothing: the driver may hold the thread for ever."""
+        """Asks no more. Waits for nothing: a driver that hangs may hold its process beyond a kill."""
         self._stop.set()
+        if self._process is not None:
+            self._process.kill()
 
     def wait_first(self, timeout_s: float) -> bool:
         """Waits until the driver has answered once, well or not."""
@@ -82,111 +63,73 @@ class DeviceWatch:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the driver answered."""
-        return self.clock() - self._read_at
+        """Seconds since the last word of the driver; 0 where there is none."""
+        return 0.0 if self._reading.state is State.NO_DRIVER else self.clock() - self._read_at
+
+    @property
+    def well(self) -> bool | None:
+        """Whether every device is there and the driver answers; None where there is nothing to watch."""
+        reading = self.latest()
+        if reading.state in (State.NO_DRIVER, State.UNASKED):
+            return None
+        return reading.state is State.ANSWERS and not any(one.lost for one in reading.devices)
 
     def latest(self) -> Reading:
         """What the driver said last, with the words for a driver that does not answer any more."""
         reading, silent = self._reading, self.silent_s
-        if silent > SILENT_AFTER_S and not self._stop.is_set():
-            return Reading(reading.devices, f"the driver has not answered for {silent:.0f} s")
+        asked = reading.state is State.ANSWERS or (reading.state is State.UNASKED and self._read_at > 0.0)
+        if asked and silent > SILENT_AFTER_S and not self._stop.is_set():
+            words = f"the driver has not answered for {silent:.0f} s"
+            return Reading(reading.devices, words, State.SILENT)
         return reading
 
     def _run(self) -> None:
-        try:
-            nvml = self.load()
-        except ImportError:
-            self._say(Reading((), "the NVML library for Python (nvidia-ml-py) is not installed"))
-            return
-        try:
-            nvml.nvmlInit()
-        except nvml.NVMLError as fault:
-            # Without a driver there is nothing to ask again: one that is installed later needs a restart.
-            self._say(Reading((), f"no NVIDIA driver: {fault}"))
-            return
-        try:
-            asked = _Asked.of(nvml)
-            while not self._stop.is_set():
-                self._say(asked.read())
-                asked.wait(self.interval_s, self._stop)
-        except nvml.NVMLError as fault:
-            self._say(Reading((), f"the driver refuses to answer: {fault}"))
-        finally:
-            nvml.nvmlShutdown()
+        while not self._stop.is_set():
+            try:
+                ended = self._listen()
+            except OSError as fault:
+                ended = f"the process that asks the NVIDIA driver cannot be started: {fault.strerror}"
+            if self._stop.is_set() or self._reading.state is State.NO_DRIVER:
+                return
+            if self._reading.state is not State.REFUSES:
+                self._say(Reading(self._reading.devices, ended, State.REFUSES))
+            self._stop.wait(self.retry_s)
+
+    def _listen(self) -> str:
+        """Until the process ends; says how it did."""
+        process = subprocess.Popen(
+            self.command,
+            env=None if self.environment is None else dict(self.environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Ctrl-C in the terminal is for the service; this one ends with its standard input.
+            start_new_session=True,
+        )
+        self._process = process
+        if self._stop.is_set():
+            process.kill()
+        if process.stdout is not None:
+            for line in process.stdout:
+                self._say(Reading.of_line(line))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(REAP_S)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        return f"the process that asks the NVIDIA driver ended with status {process.returncode}"
 
     def _say(self, reading: Reading) -> None:
-        self._reading, self._read_at = reading, self.clock()
-        if not reading.devices:
-            # Nobody asks any more, so nobody is late.
-            self._read_at = math.inf
+        for place, one in enumerate(reading.devices):
+            if one.last_xid:
+                self._last_xid[place] = one.last_xid
+        # A process that was started anew has forgotten the faults that the last one saw.
+        devices = tuple(
+            replace(one, last_xid=self._last_xid.get(place, 0)) for place, one in enumerate(reading.devices)
+        )
+        self._read_at = self.clock()
+        self._reading = replace(reading, devices=devices)
         self._read_once.set()
-
-
-@dataclass(slots=True)
-class _Asked:
-    """The library with its devices, in the thread that asks."""
-
-    nvml: Nvml
-    handles: list[Any]
-    events: Any | None
-    last_xid: dict[int, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, nvml: Nvml) -> _Asked:
-        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-        try:
-            events = nvml.nvmlEventSetCreate()
-            for handle in handles:
-                nvml.nvmlDeviceRegisterEvents(handle, nvml.nvmlEventTypeXidCriticalError, events)
-        except nvml.NVMLError:
-            # Windows and some virtual devices tell of no events.
-            events = None
-        return cls(nvml, handles, events)
-
-    def read(self) -> Reading:
-        """All devices, now."""
-        devices = tuple(self._device(place, handle) for place, handle in enumerate(self.handles))
-        return Reading(devices, "" if devices else "the NVIDIA driver knows of no device")
-
-    def wait(self, seconds: float, stop: threading.Event) -> None:
-        """Until the next reading is due, or a device reports a fault."""
-        if self.events is None:
-            stop.wait(seconds)
-            return
-        try:
-            event = self.nvml.nvmlEventSetWait_v2(self.events, int(seconds * 1e3))
-        except self.nvml.NVMLError_Timeout:
-            return
-        for place, handle in enumerate(self.handles):
-            if self._uuid(handle) == self._uuid(event.device):
-                self.last_xid[place] = int(event.eventData)
-
-    def _uuid(self, handle: Any) -> Any:
-        return self._or(self.nvml.nvmlDeviceGetUUID, handle, None)
-
-    def _device(self, place: int, handle: Any) -> Device:
-        nvml = self.nvml
-        memory = self._or(nvml.nvmlDeviceGetMemoryInfo, handle, None)
-        rates = self._or(nvml.nvmlDeviceGetUtilizationRates, handle, None)
-        celsius = self._or(
-            lambda one: nvml.nvmlDeviceGetTemperature(one, nvml.NVML_TEMPERATURE_GPU), handle, math.nan
-        )
-        name = self._or(nvml.nvmlDeviceGetName, handle, f"device {place}")
-        return Device(
-            name=name.decode() if isinstance(name, bytes) else str(name),
-            memory_used_bytes=0 if memory is None else int(memory.used),
-            memory_total_bytes=0 if memory is None else int(memory.total),
-            utilisation=math.nan if rates is None else rates.gpu / 100.0,
-            temperature_celsius=float(celsius),
-            last_xid=self.last_xid.get(place, 0),
-        )
-
-    def _or(self, ask: Callable[[Any], Any], handle: Any, otherwise: Any) -> Any:
-        """What the driver tells, or the other where it does not tell this (a MIG slice has no load)."""
-        try:
-            return ask(handle)
-        except self.nvml.NVMLError_NotSupported:
-            return otherwise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,14 +144,24 @@ class DeviceCollector:
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """One family per quantity, one sample per device."""
-        devices = self.watch.latest().devices
+        reading = self.watch.latest()
         for name, words, value in _FAMILIES:
-            yield _family(name, words, ((str(i), one.name, value(one)) for i, one in enumerate(devices)))
+            rows = ((str(i), one.name, value(one)) for i, one in enumerate(reading.devices))
+            yield _family(name, words, rows)
         answers = GaugeMetricFamily(
             "gpu_risk_device_driver_answers", "1 while the NVIDIA driver answers, 0 where there is none."
         )
-        answers.add_metric([], float(bool(devices) and self.watch.silent_s <= SILENT_AFTER_S))
+        answers.add_metric([], float(reading.state is State.ANSWERS))
         yield answers
+        states = GaugeMetricFamily(
+            "gpu_risk_device_driver_state", "1 for how it stands with the driver.", labels=["state"]
+        )
+        for state in State:
+            states.add_metric([state.value], float(reading.state is state))
+        yield states
+        silent = GaugeMetricFamily("gpu_risk_device_reading_age_seconds", "Since the driver's last word.")
+        silent.add_metric([], self.watch.silent_s)
+        yield silent
 
 
 _FAMILIES: tuple[tuple[str, str, Callable[[Device], float]], ...] = (
@@ -217,11 +170,12 @@ _FAMILIES: tuple[tuple[str, str, Callable[[Device], float]], ...] = (
     ("gpu_risk_device_utilisation_ratio", "Part of the time a kernel ran.", lambda one: one.utilisation),
     ("gpu_risk_device_temperature_celsius", "Temperature.", lambda one: one.temperature_celsius),
     ("gpu_risk_device_last_xid", "Newest fault reported by the driver; 0: none.", lambda one: one.last_xid),
+    ("gpu_risk_device_lost", "1 while the driver has lost the device.", lambda one: bool(one.lost)),
 )
 
 
 def _family(name: str, words: str, rows: Iterable[tuple[str, str, float]]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, words, labels=["device", "name"])
     for place, device, value in rows:
-        family.add_metric([place, device], value)
+        family.add_metric([place, device], float(value))
     return family

@@ -60,9 +60,7 @@ def test_a_refused_record_is_an_error():
 
 def test_a_record_that_can_never_be_delivered_is_refused_before_it_is_sent(settings):
     appender = Appender(dataclasses.replace(settings, record_bytes_max=1_024))
-    with pytest.raises(
-        RecordTooLarge, match=r"1,025 bytes for .* exceeds kafka.record_bytes_max"
-    ):
+    with pytest.raises(RecordTooLarge, match=r"1,025 bytes for .* exceeds kafka.record_bytes_max"):
         appender.append(topics.ORDERS_INCOMING, "AAA", bytes(1_025))
     assert appender.append(topics.ORDERS_INCOMING, "AAA", bytes(1_024))[1] == 0
     appender.close()

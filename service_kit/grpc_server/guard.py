@@ -25,11 +25,12 @@ from grpc.aio import EOF  # type: ignore[attr-defined]
 from service_kit import errors
 from service_kit.errors import CallError
 from service_kit.grpc_server.call import CURRENT, CallContext
+from service_kit.grpc_server.call_log import CallLog, request_id
 from service_kit.grpc_server.identity import ANYBODY, Identities
 from service_kit.grpc_server.quota import RETRY_WHEN_BUSY_S, Account, Quotas
 from service_kit.grpc_server.settings import GrpcSettings
 from service_kit.grpc_server.status import WireStatus, internal_status, wire_status
-from service_kit.telemetry.logs import logger
+from service_kit.telemetry.logs import ABOUT, logger
 from service_kit.telemetry.metrics import GrpcMetrics
 from service_kit.telemetry.traces import NO_SPAN, Span, Traces
 
@@ -71,9 +72,11 @@ class Guard:
         self.open: set[_Open] = set()
         self.stopping = False
         self._log = logger("grpc")
+        self._calls = CallLog(settings.slow_call_s)
 
     def wrap(self, method: str, handler: Any, *, public: bool = False) -> Any:
         """The grpc handler with the chain around it; `public` leaves out identity and quota (health)."""
+        self._metrics.serve(method)
         streams_in, streams_out = handler.request_streaming, handler.response_streaming
         shape = f"{'stream' if streams_in else 'unary'}_{'stream' if streams_out else 'unary'}"
         behaviour, route = getattr(handler, shape), _Route(method, public, streams_in, streams_out)
@@ -100,9 +103,11 @@ class Guard:
         read: Callable[[Any], Any],
         context: Any,
     ) -> Any:
-        started, code, opened = time.perf_counter(), "OK", None
+        started, code, opened, principal = time.perf_counter(), "OK", None, ANYBODY
         try:
-            opened = self._admit(route, context)
+            if not route.public:
+                principal = self._identities.principal(context)
+            opened = self._admit(route, principal, context)
             try:
                 async with opened.timeout:
                     request = read(context) if route.streams_in else await read(context)
@@ -131,26 +136,39 @@ class Guard:
             code = status.code.name
             await context.abort(status.code, status.text, status.trailing)
         finally:
-            self._metrics.ended(route.method, code, time.perf_counter() - started)
+            self._ended(route, principal, code, time.perf_counter() - started, opened, context)
 
-    def _admit(self, route: _Route, context: Any) -> _Open:
+    def _ended(
+        self, route: _Route, principal: str, code: str, seconds: float, opened: _Open | None, context: Any
+    ) -> None:
+        self._metrics.ended(route.method, code, seconds)
+        if code != "OK":
+            self._metrics.refused(principal, code)
+        endless = route.streams_out and not route.streams_in
+        if self._calls.wants(code, seconds, endless):
+            request = opened.call.request_id if opened else request_id(context.invocation_metadata())
+            self._calls.ended(route.method, principal, code, seconds, request, endless=endless)
+
+    def _admit(self, route: _Route, principal: str, context: Any) -> _Open:
         """Let a call in, or raise the CallError that tells why not. Nothing here waits."""
         now = asyncio.get_running_loop().time()
-        principal, account = ANYBODY, None
+        account = None
         if route.public:
             # Without identity there is no account; a flood of health watches must not fill the server.
             if sum(one.account is None for one in self.open) >= PUBLIC_CALLS_MAX:
                 raise errors.QuotaExceeded("too many open calls of this kind", RETRY_WHEN_BUSY_S)
             seconds = context.time_remaining() or self._settings.max_stream_deadline_s
         else:
-            principal = self._identities.principal(context)
             if self.stopping:
                 raise errors.Unavailable("the server is stopping", RETRY_AFTER_STOP_S)
             seconds = self._deadline(context.time_remaining(), route.streams_out)
             account = self.quotas.enter(principal, now)
         endless = route.streams_out and not route.streams_in
-        call = CallContext(route.method, principal, now + seconds, endless=endless)
+        call = CallContext(
+            route.method, principal, now + seconds, endless=endless, metadata=context.invocation_metadata
+        )
         CURRENT.set(call)
+        ABOUT.set(call)
         opened = _Open(call, account, asyncio.timeout_at(call.ends_at))
         self.open.add(opened)
         return opened

@@ -51,6 +51,7 @@ class GrpcSettings:
     default_stream_deadline_s: float = limited(3600.0, at_least=0.001)  # calls that answer with a stream
     max_stream_deadline_s: float = limited(86_400.0, at_least=0.001)
 
+    slow_call_s: float = limited(1.0, at_least=0.001)  # a call of this length is worth a line in the log
     drain_s: float = limited(1.0, at_least=0, at_most=3600)
     # The server pings silent clients, and takes pings of theirs no oftener than `client_ping_s`; a client
     # that pings more often gets GOAWAY, so a client's own keepalive must be at least that.

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 import structlog
 
 # Values under these names are hidden whoever logs them.
 HIDDEN = ("authorization", "password", "secret", "token", "private_key", "sasl")
+
+
+class About(Protocol):
+    """What is being done, and so belongs on every line that is logged meanwhile."""
+
+    def log_fields(self) -> Mapping[str, str]:
+        """Name and value of each field."""
+
+
+ABOUT: ContextVar[About | None] = ContextVar("gpu_risk_about", default=None)
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,15 @@ def hide_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> M
     return event
 
 
+def tell_about(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add what is known of the call that is served; what the line says itself stays."""
+    about = ABOUT.get()
+    if about is not None:
+        for key, value in about.log_fields().items():
+            event.setdefault(key, value)
+    return event
+
+
 def _of_use(record: logging.LogRecord) -> bool:
     # grpc.aio's words for a caller that left while it was being answered: the caller's right, and counted.
     return not str(record.msg).startswith("ExecuteBatchError raised in core by servicer method")
@@ -40,8 +60,16 @@ def start_logs(settings: LogSettings, service: str, stream: TextIO | None = None
     out = sys.stderr if stream is None else stream
     console = settings.form == "console" or (settings.form == "auto" and out.isatty())
     level = getattr(logging, settings.level.upper())
+
+    def name_service(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        # Not by a context variable: a thread begins with none.
+        event.setdefault("service", service)
+        return event
+
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        tell_about,
+        name_service,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         hide_secrets,
@@ -56,7 +84,6 @@ def start_logs(settings: LogSettings, service: str, stream: TextIO | None = None
         logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.bind_contextvars(service=service)
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -28,6 +28,16 @@ LATENCY_BUCKETS_S = (
 )  # fmt: skip
 
 
+# A counter that is not there yet has no increase when it comes: an alert misses the first fault of a kind.
+# So what alerts go by is there from the beginning.
+ALERTED_CODES = ("INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED")
+# Ends of a call that are no refusal: answered, left by its caller, or a fault of ours.
+NOT_REFUSED = frozenset({"OK", "CANCELLED", "INTERNAL", "UNKNOWN", "DATA_LOSS"})
+# Callers that are named in the metrics; more would make Prometheus keep a series for each.
+PRINCIPALS_NAMED = 50
+OTHERS = "(others)"
+
+
 @dataclass(frozen=True)
 class MetricsSettings:
     """Where the metrics are served (`GPU_RISK_METRICS_…`)."""
@@ -94,9 +104,32 @@ class GrpcMetrics:
             registry=registry,
             buckets=LATENCY_BUCKETS_S,
         )
+        self._refused = Counter(
+            "gpu_risk_grpc_refused",
+            "Calls refused, by caller and reason.",
+            ("principal", "code"),
+            registry=registry,
+        )
+        self._principals: set[str] = set()
         self.open = Gauge("gpu_risk_grpc_open_calls", "Calls open now.", registry=registry)
         self._counters: dict[tuple[str, str], Counter] = {}
         self._timers: dict[str, Histogram] = {}
+
+    def serve(self, method: str) -> None:
+        """Show from now on that no call of this method has failed yet."""
+        for code in ALERTED_CODES:
+            self._calls.labels(method, code)
+
+    def refused(self, principal: str, code: str) -> None:
+        """Count a call that ended badly, if by that it was refused; only the first principals have a name."""
+        if code in NOT_REFUSED:
+            return
+        if principal not in self._principals:
+            if len(self._principals) >= PRINCIPALS_NAMED:
+                principal = OTHERS
+            else:
+                self._principals.add(principal)
+        self._refused.labels(principal, code).inc()
 
     def ended(self, method: str, code: str, seconds: float) -> None:
         """Count one call that ended; `method` is one that the server serves, so the label set is bounded."""

@@ -4,8 +4,8 @@
     python -m benchmarks.live_risk --real [SECONDS]  # on one real broker, into live_risk_real.json
 
 20 underlyings of 100 contracts each, 10 portfolios of 1,000 options, 500 historical scenarios, 2,000 ticks a
-second, one to a record; one in twenty is an option's quote. Sender, service and reader are processes of their
-own, the embedded broker is in the reader's; the processor time of each stands in the result. A tick's time
+second, one to a record; one in twenty is an option's quote. Sender, broker, service (with its helpers) and
+reader are processes of their own; the processor time of each stands in the result. A tick's time
 runs from its sending to the publishing of the first number whose snapshot holds it, for every portfolio;
 ticks that share a number each count.
 """
@@ -127,24 +127,24 @@ def service(folder: Path, settings: KafkaSettings) -> Iterator[subprocess.Popen[
 
 
 @contextmanager
-def brokers(*, real: bool) -> Iterator[KafkaSettings]:
-    """One broker with our topics."""
+def brokers(*, real: bool) -> Iterator[tuple[KafkaSettings, psutil.Process | None]]:
+    """One broker with our topics, and its process where it is the embedded one."""
     if not real:
         with EmbeddedBroker() as embedded:
-            yield embedded.settings()
+            yield embedded.settings(), psutil.Process(embedded.pid)
         return
     kafka = find_kafka(1)
     try:
         settings = KafkaSettings(bootstrap=kafka.bootstrap)
         ensure_topics(settings)
-        yield settings
+        yield settings, None
     finally:
         kafka.close()
 
 
 def run(seconds: float, *, american: bool, real: bool = False) -> dict[str, Any]:
     """One run; milliseconds of every tick and portfolio."""
-    with tempfile.TemporaryDirectory() as name, brokers(real=real) as settings:
+    with tempfile.TemporaryDirectory() as name, brokers(real=real) as (settings, broker):
         folder, opened = Path(name), time.time_ns()
         write_history(folder / "history.csv")
         with Producer(settings) as producer:
@@ -168,18 +168,21 @@ def run(seconds: float, *, american: bool, real: bool = False) -> dict[str, Any]
                 stdin=subprocess.PIPE,
                 text=True,
             )
-            messages, cores = _read(reader, sender, folder / "serve.err", psutil.Process(served.pid))
+            processes = {"service": psutil.Process(served.pid), "reader": psutil.Process()}
+            if broker is not None:
+                processes["broker"] = broker
+            messages, cores = _read(reader, sender, folder / "serve.err", processes)
         sent = np.load(folder / "sent.npz")
         cores["sender"] = round(float(sent["worked"] / sent["took"]), 2)
         return _judge(messages, sent, american=american) | {"cores_used": cores}
 
 
 def _read(
-    reader: Consumer[bytes], sender: subprocess.Popen[str], errors: Path, served: psutil.Process
+    reader: Consumer[bytes], sender: subprocess.Popen[str], errors: Path, processes: dict[str, psutil.Process]
 ) -> tuple[list[tuple[int, bytes]], dict[str, float]]:
     """Waits for a number of every book at the open market, lets the ticks go, and reads until they end.
 
-    Beside what was read: how many cores the service, and the reader with its broker, have used meanwhile.
+    Beside what was read: how many cores each process has used meanwhile.
     """
     opened: dict[str, risk.RiskMetrics] = {}
     deadline = time.monotonic() + START_WITHIN_S
@@ -196,21 +199,20 @@ def _read(
     sender.stdin.write("go\n")
     sender.stdin.flush()
     found: list[tuple[int, bytes]] = []
-    began, before = time.perf_counter(), (_worked(served), _worked(psutil.Process()))
+    began = time.perf_counter()
+    before = {name: _worked(one) for name, one in processes.items()}
     while sender.poll() is None:
         found += [(time.time_ns(), message.value) for message in reader.poll(500, 0.05)]
     took = time.perf_counter() - began
-    after = (_worked(served), _worked(psutil.Process()))
-    used = [round((end - start) / took, 2) for start, end in zip(before, after, strict=True)]
-    return found + [(time.time_ns(), message.value) for message in reader.poll(500, 0.5)], {
-        "service": used[0],
-        "reader": used[1],
-    }
+    used = {name: round((_worked(one) - before[name]) / took, 2) for name, one in processes.items()}
+    return found + [(time.time_ns(), message.value) for message in reader.poll(500, 0.5)], used
 
 
 def _worked(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+    """Processor time of a process and of the processes that it has started, except what those have."""
+    own = process.cpu_times()
+    helpers = [] if process.pid == os.getpid() else process.children()
+    return float(own.user + own.system) + sum(_worked(one) for one in helpers)
 
 
 def _open(books: dict[str, risk.RiskMetrics]) -> bool:

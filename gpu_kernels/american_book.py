@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gpu_kernels.errors import InvalidInput
 from gpu_kernels.portfolio import Portfolio
@@ -86,6 +87,7 @@ class AmericanBook:
         self._plain = engine.module("revaluation")
         self._engine = engine
         self.elapsed = float(scenarios.elapsed[0])
+        self._book = portfolio
         american = np.flatnonzero(portfolio.american)
         self._rows = portfolio.rows(american).ungrouped()
         columns, ranges, counts = self._ranges(self._rows, scenarios, nodes)
@@ -146,6 +148,30 @@ class AmericanBook:
             self._check_within(scenarios)
             out[self.interpolated] = self._pnl(scenarios)
         return out
+
+    def premium_pnl(self, scenarios: Scenarios) -> Floats:
+        """What the right of early exercise adds to the P&L of every position, (P, S)."""
+        plain = self._plain.position_pnl(self._engine, self._book.europeans(), scenarios)
+        return np.asarray(self.position_pnl(scenarios) - plain)
+
+    def moved(self, spots: ArrayLike, vols: ArrayLike) -> AmericanBook:
+        """The same interpolants from other spots (U,) and vols (P,) of today, at the same times to expiry.
+
+        Good for scenarios that lead from there to where those of the making led to.
+        """
+        other = copy(self)
+        other._book = self._book.with_spots(spots).with_vols(np.asarray(vols, np.float64))
+        other._rows = other._book.rows(self.interpolated).ungrouped()
+        other._rest = other._book.rows(self._rest_rows).ungrouped()
+        other._today = self._engine.price(options_of(other._rows)).price
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gone = np.log(other._rows.spot) - np.log(self._rows.spot)
+        sign = np.where(self._rows.is_call, -1.0, 1.0)
+        other._tensor = self._tensor._replace(frame=self._tensor.frame + sign * gone, spot=other._rows.spot)
+        other._return_low, other._return_high = self._return_low.copy(), self._return_high.copy()
+        other._return_low[self._rows.underlying] = self._return_low[self._rows.underlying] - gone
+        other._return_high[self._rows.underlying] = self._return_high[self._rows.underlying] - gone
+        return other
 
     def _ranges(
         self, rows: Portfolio, scenarios: Scenarios, nodes: tuple[int, int, int]

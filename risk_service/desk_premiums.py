@@ -1,10 +1,15 @@
-"""The early exercise premiums of a desk: one table per underlying, made anew before the market leaves it."""
+"""The early exercise premiums of a desk: one table per underlying, made anew before the market leaves it.
+
+Tables are made elsewhere (`table_process`). Where there is none that fits, at the start or after a jump, wide
+interpolants are read meanwhile: nobody waits for a table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,26 +17,34 @@ from numpy.typing import NDArray
 import gpu_kernels as gk
 from gpu_kernels.premium_tables import PremiumTable, build_premium_table
 from risk_service.desk import Block
+from risk_service.premium_inputs import PremiumInputs
+from risk_service.wide_premiums import WidePremiums
 
 Floats = NDArray[np.float64]
 
-# A table is made anew in the background once the market has gone this part of its range, or once it is so
-# old; beyond its range, or when older than the second, nothing is read from it: the loop waits for a new one.
+# A table is made anew once the market has gone this part of its range, or once it is so old. Beyond its
+# range, or when older than the second, nothing is read from it.
 REFRESH_STRAIN = 0.5
 REFRESH_AGE_NS = 300_000_000_000
 AGE_NS_MAX = 1_800_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class PremiumInputs:
-    """The American contracts of a block, `rows` counted from its start, at one moment of the market."""
+class TableLost(Exception):
+    """A table that was asked for will not come; another may."""
 
+
+class MakeTable(Protocol):
+    """Whoever makes tables elsewhere; urgent ones first."""
+
+    def __call__(self, options: gk.Options, scenarios: gk.Scenarios, *, urgent: bool) -> Future[PremiumTable]:
+        """The table of American options (C,) on one underlying under scenarios (S, 1)."""
+
+
+class _Coming(NamedTuple):
+    """A table that is being made, and what it will fit."""
+
+    table: Future[PremiumTable]
     rows: NDArray[np.int64]
-    options: Callable[[], gk.Options]
-    spot: float
-    vol: Floats
-    rate: float
-    dividend_yield: float
     time_ns: int
 
 
@@ -78,29 +91,41 @@ class _Held:
 
 @dataclass(slots=True)
 class DeskPremiums:
-    """Tables by underlying. Used by one thread; only the making of a table may be another's work."""
+    """Tables by underlying, and wide interpolants where a table is still being made. Used by one thread."""
 
     engine: gk.Engine  # one that can make tables: the cpu's
-    background: Executor | None = None  # None: whoever needs a table makes it
+    tables: MakeTable | None = None  # elsewhere, in its own time; None: whoever needs a table makes it
     built: int = 0
-    waited: int = 0  # how many of them somebody had to wait for
+    _wide: WidePremiums = field(init=False)
     _held: dict[int, _Held] = field(default_factory=dict)
-    _coming: dict[int, Future[_Held]] = field(default_factory=dict)
+    _coming: dict[int, _Coming] = field(default_factory=dict)
+    _read_wide: set[int] = field(default_factory=set)  # slots without a table that fits
+
+    def __post_init__(self) -> None:
+        self._wide = WidePremiums(self.engine)
 
     def keep(self, slots: set[int]) -> None:
         """Drops the tables of underlyings that nobody holds now; the others' weights may have changed."""
         self._held = {slot: held for slot, held in self._held.items() if slot in slots}
         for held in self._held.values():
             held.weights = None
+        self._wide.keep(slots)
+        self._read_wide &= slots
 
     def today(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> Floats:
-        """Premiums of value and Greeks, (rows, 9); makes a table where there is none that fits."""
+        """Premiums of value and Greeks, (rows, 9)."""
         held = self._fitting(slot, now, scenarios)
+        if held is None:
+            self._read_wide.add(slot)
+            return self._wide.today(slot, now, scenarios)
+        self._read_wide.discard(slot)
         held.see(now.vol)
         return (held.table.spot_weights(now.spot) @ held.today).reshape(len(now.rows), -1)
 
     def in_scenarios(self, block: Block, now: PremiumInputs) -> Floats:
         """What the premiums change by, summed over contracts, per cell and scenario; after `today`."""
+        if block.slot in self._read_wide:
+            return self._wide.in_scenarios(block, now)
         held = self._held[block.slot]
         held.hold(block.weights[:, held.rows] if held.weights is None else held.weights)
         if held.changes is None:
@@ -109,41 +134,45 @@ class DeskPremiums:
         return (along @ held.changes.reshape(len(along), -1)).reshape(held.changes.shape[1:])
 
     def error(self, slots: Collection[int]) -> float:
-        """Largest measured error of the tables of these underlyings, as a part of the spot."""
+        """Largest measured error of the premiums of these underlyings, as a part of the spot."""
         held = self._held
-        return max((held[slot].table.error for slot in slots if slot in held), default=0.0) if held else 0.0
+        tables = (held[slot].table.error for slot in slots if slot in held and slot not in self._read_wide)
+        return max(max(tables, default=0.0), self._wide.error(self._read_wide.intersection(slots)))
 
     def oldest_ns(self, slots: Collection[int]) -> int | None:
-        """Moment of the oldest of these tables; None where there is none."""
+        """Moment of the oldest of the tables and interpolants in use; None where there is none."""
         held = self._held
-        return min((held[slot].time_ns for slot in slots if slot in held), default=None) if held else None
+        times = [held[slot].time_ns for slot in slots if slot in held and slot not in self._read_wide]
+        wide = self._wide.oldest_ns(self._read_wide.intersection(slots))
+        return min(times if wide is None else [*times, wide], default=None)
 
-    def _fitting(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> _Held:
+    def _fitting(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> _Held | None:
+        """A table that can be read; None while one is made elsewhere."""
         coming = self._coming.get(slot)
-        if coming is not None and coming.done():
-            self._take(slot)
+        if coming is not None and coming.table.done():
+            self._take(slot, coming)
         held = self._held.get(slot)
         strain = held.strain(now) if held is not None and held.fits(now) else np.inf
-        if strain > 1.0 and slot in self._coming:
-            held = self._take(slot)
-            strain = held.strain(now) if held.fits(now) else np.inf
-        if held is None or strain > 1.0:
-            self.waited += 1
-            held = self._held[slot] = _made(self.engine, now, scenarios())
-            self.built += 1
-        elif self.background is not None and slot not in self._coming and _worn(held, strain, now):
-            self._coming[slot] = self.background.submit(_made, self.engine, now, scenarios())
-        return held
+        if self.tables is None:
+            if strain > 1.0:
+                table = build_premium_table(self.engine, now.options(), scenarios())
+                held = self._held[slot] = _Held(table, now.rows, now.time_ns)
+                self.built += 1
+            return held
+        if slot not in self._coming and (held is None or _worn(held, strain, now)):
+            made = self.tables(now.options(), scenarios(), urgent=strain > 1.0)
+            self._coming[slot] = _Coming(made, now.rows, now.time_ns)
+        return held if strain <= 1.0 else None
 
-    def _take(self, slot: int) -> _Held:
-        held = self._held[slot] = self._coming.pop(slot).result()
+    def _take(self, slot: int, coming: _Coming) -> None:
+        del self._coming[slot]
+        try:
+            table = coming.table.result()
+        except TableLost:
+            return  # it is asked for again
+        self._held[slot] = _Held(table, coming.rows, coming.time_ns)
         self.built += 1
-        return held
 
 
 def _worn(held: _Held, strain: float, now: PremiumInputs) -> bool:
     return strain > REFRESH_STRAIN or abs(now.time_ns - held.time_ns) > REFRESH_AGE_NS
-
-
-def _made(engine: gk.Engine, now: PremiumInputs, scenarios: gk.Scenarios) -> _Held:
-    return _Held(build_premium_table(engine, now.options(), scenarios), now.rows, now.time_ns)

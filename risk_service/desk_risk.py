@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 import gpu_kernels as gk
 from gpu_kernels.shared_book import ScenarioTable, cell_pnl, cell_points
 from risk_service.desk import Block, Desk
-from risk_service.desk_premiums import DeskPremiums, PremiumInputs
 from risk_service.desk_values import DeskValues, spans
-from risk_service.live_risk import STRESSES, ScenarioSource, stress_scenarios
+from risk_service.live_risk import ScenarioSource, stress_scenarios
 from risk_service.market_state import MarketState
+from risk_service.premium_inputs import PremiumInputs, Premiums
 from risk_service.valuation import Book, Fault
 from risk_service.vol_marks import VolMarks
 
@@ -48,12 +48,14 @@ class DeskRisk:
 
     engine: gk.Engine
     scenarios: ScenarioSource
-    premiums: DeskPremiums
+    premiums: Premiums
+    with_stresses: bool = True  # beside the historical scenarios
     desk: Desk = field(default_factory=lambda: Desk.of(()))
     _spots: Floats = field(default_factory=lambda: np.zeros(0))
     _points: Floats = field(default_factory=lambda: np.zeros((0, 10)))  # value, gross value, Greeks
     _pnl: Floats = field(default_factory=lambda: np.zeros((0, 0)))  # per cell: historical, then stresses
     _priced: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    _days: int = 0  # historical scenarios, before the stresses
     _scenarios: gk.Scenarios | None = None  # a column per block: the historical ones, then the stresses
     _table: ScenarioTable | None = None  # the same, for the kernel
     _place: dict[str, int] = field(default_factory=dict)  # of each block, by its underlying
@@ -67,8 +69,12 @@ class DeskRisk:
         self._place = {block.name: place for place, block in enumerate(self.desk.blocks)}
         own = [self.scenarios.historical((block.name,)) for block in self.desk.blocks]
         days = max((len(one) for one in own if one is not None), default=0)
-        parts = [_side_by_side(own, days), stress_scenarios(max(1, len(own)))]
-        self._scenarios = gk.Scenarios.stacked([one for one in parts if one is not None])
+        historical = _side_by_side(own, days)
+        parts = [] if historical is None else [historical]
+        if self.with_stresses or historical is None:
+            parts.append(stress_scenarios(max(1, len(own))))
+        self._days = days
+        self._scenarios = gk.Scenarios.stacked(parts)
         self._table = ScenarioTable.of(self._scenarios)
         self._spots = np.full(self.desk.cells, np.nan)
         self._points = np.zeros((self.desk.cells, 10))
@@ -98,7 +104,7 @@ class DeskRisk:
         book, cells = self.desk.books[number], self.desk.cells_of(number)
         points = self._points[cells]
         total = self._pnl[cells].sum(axis=0)
-        days = self._pnl.shape[1] - len(STRESSES)
+        days = self._days
         _, count, why = self.scenarios.of(book.held.underlyings)
         slots = self._american[number]
         if number not in self._faults:

@@ -11,8 +11,8 @@ import gpu_kernels as gk
 from gpu_kernels.premium_tables import POINT_FIELDS
 from gpu_kernels.shared_book import SharedInputs, SharedPoints
 from risk_service.desk import Desk
-from risk_service.desk_premiums import PremiumInputs
 from risk_service.market_state import MarketState
+from risk_service.premium_inputs import PremiumInputs
 from risk_service.vol_marks import Contracts, VolMarks, years_between
 
 Floats = NDArray[np.float64]

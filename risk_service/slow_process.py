@@ -7,12 +7,8 @@ wait for it. Here a thread only carries snapshots and numbers.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -20,6 +16,7 @@ from typing import Any, NamedTuple
 
 import gpu_kernels as gk
 from protos.risk.v1.risk_pb2 import TailRisk
+from risk_service.child_process import Child, child, settle
 from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import LiveSnapshot, SnapshotDesk
 from risk_service.market_state import MarketState
@@ -29,9 +26,7 @@ from risk_service.vol_marks import VolMarks
 from service_kit.errors import QuotaExceeded, Unavailable
 from service_kit.lifecycle import Stop
 
-NICENESS = 10  # of the process
-LOOK_S = 0.1  # how soon a stop is noticed
-STOP_WITHIN_S = 1.0
+PATIENCE_S = 2.0  # with a round that idle cores alone do not get done
 
 
 class _Question(NamedTuple):
@@ -60,15 +55,17 @@ class SlowProcess:
     def run(self, stop: Stop) -> None:
         """Until told to stop, or the live market is not followed any more; a child that dies is replaced."""
         while not stop.is_set():
-            with self._child() as connection:
+            history, days = self.source.history, self.source.days
+            with child(_serve, self.engine, history, days, self.level, name="monte carlo") as made:
+                self.pid = made.pid
                 try:
-                    self._carry(connection, stop)
+                    self._carry(made, stop)
                     return
                 except (EOFError, OSError):
                     LOG.warning("the process of Monte Carlo died; another one is started")
             stop.wait(EVERY_S)
 
-    def _carry(self, connection: Connection, stop: Stop) -> None:
+    def _carry(self, made: Child, stop: Stop) -> None:
         known: list[Book] = []
         while not stop.is_set():
             began = time.monotonic()
@@ -82,12 +79,11 @@ class SlowProcess:
                 continue
             books = [book for _, book in sorted(snapshot.books.items())]
             same = len(books) == len(known) and all(a is b for a, b in zip(books, known, strict=True))
-            connection.send(_Question(snapshot.market, snapshot.marks, None if same else books))
+            made.connection.send(_Question(snapshot.market, snapshot.marks, None if same else books))
             known = books
-            while not connection.poll(LOOK_S):
-                if stop.is_set():
-                    return
-            found: Sequence[_Found] = connection.recv()
+            if not made.answered(stop, PATIENCE_S):
+                return
+            found: Sequence[_Found] = made.connection.recv()
             self.latest = {
                 book.held.name: SlowNumbers(
                     book, TailRisk.FromString(one.tail), one.component_es, one.time_ns
@@ -96,39 +92,10 @@ class SlowProcess:
             }
             stop.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
 
-    @contextlib.contextmanager
-    def _child(self) -> Iterator[Connection]:
-        # CUDA, gRPC and our threads do not survive a fork.
-        spawn = multiprocessing.get_context("spawn")
-        ours, theirs = spawn.Pipe()
-        child: Any = spawn.Process(
-            target=_serve,
-            args=(theirs, self.engine, self.source.history, self.source.days, self.level),
-            name="monte carlo",
-            daemon=True,
-        )
-        child.start()
-        # Held here it would keep us from seeing the child's death.
-        theirs.close()
-        self.pid = child.pid
-        try:
-            yield ours
-        finally:
-            self.pid = None
-            ours.close()
-            child.terminate()
-            child.join(STOP_WITHIN_S)
-            if child.is_alive():
-                child.kill()
-                child.join(STOP_WITHIN_S)
-
 
 def _serve(connection: Connection, engine: str, history: Any, days: int, level: float) -> None:
     """The child's whole life; it ends when the service lets go of the pipe, or dies."""
-    # Ctrl-C reaches the whole process group; the service decides when we end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "win32":
-        os.nice(NICENESS)
+    settle()
     risk = SlowRisk.of(gk.engine(engine), ScenarioSource(history, days), level)
     books: list[Book] = []
     while True:

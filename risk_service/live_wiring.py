@@ -1,0 +1,171 @@
+"""Makes the live loop with its Kafka clients, and what runs beside it: tables, Monte Carlo, the breaker."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import gpu_kernels as gk
+from protos import topics
+from protos.risk.v1.risk_pb2 import RiskAlert
+from risk_service import market_events, price_history
+from risk_service.board import RiskBoard
+from risk_service.breaker import BreakerRule, PortfolioBreaker, WatchedAlerts, logged_alerts
+from risk_service.desk_books import DeskBooks
+from risk_service.desk_premiums import DeskPremiums
+from risk_service.desk_risk import DeskRisk
+from risk_service.executions import decode_fills
+from risk_service.live_loop import LiveLoop, decode_portfolio
+from risk_service.live_metrics import MetricsWriter
+from risk_service.live_risk import ScenarioSource
+from risk_service.live_snapshot import SnapshotDesk
+from risk_service.market_file import MarketFile
+from risk_service.market_state import MarketState
+from risk_service.portfolios import PortfolioStore
+from risk_service.positions import AccountRule, Positions
+from risk_service.service_metrics import ServiceMetrics
+from risk_service.settings import RiskServiceSettings
+from risk_service.slow_process import SlowProcess
+from risk_service.slow_risk import SlowRisk
+from risk_service.table_process import TableProcess
+from risk_service.worker.fallback import LastingEngine
+from service_kit.closing import Resources
+from service_kit.kafka.appender import Appender
+from service_kit.kafka.consumer import Consumer
+from service_kit.kafka.control_log import ControlLog
+from service_kit.kafka.metrics import KafkaMetrics
+from service_kit.kafka.producer import Producer
+from service_kit.kafka.records import BEGINNING, Partition
+from service_kit.lifecycle import Stop
+
+COMMAND_S = 10.0  # for every partition of the venue to answer a command; then it is written again
+GROUP = "risk-service"  # names the reader in metrics; every instance reads all partitions by itself
+
+
+def live_loop(
+    settings: RiskServiceSettings,
+    engine: gk.Engine,
+    producer: Producer,
+    metrics: ServiceMetrics,
+    kafka_metrics: KafkaMetrics,
+    history: price_history.PriceHistory | None,
+    tables: TableProcess,
+) -> LiveLoop:
+    """The loop with its readers, from the beginning of every log or from where the market's file ends."""
+    risk = settings.risk
+    market = Consumer(
+        settings.kafka,
+        [topics.MARKET_DATA_NORMALIZED],
+        GROUP,
+        market_events.decode,
+        producer,
+        metrics=kafka_metrics,
+    )
+    portfolios = Consumer(
+        settings.kafka, [topics.RISK_PORTFOLIOS], GROUP, decode_portfolio, producer, metrics=kafka_metrics
+    )
+    # From the beginning, or from where the file ends: the state is a function of the log.
+    kept = None if risk.market_file is None else MarketFile(risk.market_file, risk.market_file_every_s)
+    restored = None if kept is None else kept.restore()
+    state, begins = (MarketState(), {}) if restored is None else restored
+    whole = _whole(topics.MARKET_DATA_NORMALIZED)
+    market.assign({one: begins.get(one.partition, start) for one, start in whole.items()})
+    portfolios.assign(_whole(topics.RISK_PORTFOLIOS))
+    fills = Consumer(
+        settings.kafka, [topics.ORDERS_EXECUTED], GROUP, decode_fills, producer, metrics=kafka_metrics
+    )
+    fills.assign(_whole(topics.ORDERS_EXECUTED))
+    # Tables are made on the CPU whatever engine serves: only it has the interpolants.
+    premiums = DeskPremiums(gk.engine("cpu"), tables.make)
+    return LiveLoop(
+        market_consumer=market,
+        portfolio_consumer=portfolios,
+        producer=producer,
+        fill_consumer=fills,
+        positions=Positions(AccountRule.of(risk.accounts, risk.account_prefix)),
+        store=PortfolioStore(),
+        board=RiskBoard(risk.watchers_max),
+        desk_books=DeskBooks(DeskRisk(engine, ScenarioSource(history, risk.history_days_max), premiums)),
+        writer=MetricsWriter(engine, risk.es_level),
+        alerts=WatchedAlerts(round(risk.stale_after_s * 1e9)),
+        metrics=metrics,
+        desk=SnapshotDesk(risk.snapshots_waiting_max),
+        poll_records_max=risk.poll_records_max,
+        poll_wait_s=risk.poll_wait_s,
+        market=state,
+        market_file=kept,
+    )
+
+
+def start_breaker(
+    settings: RiskServiceSettings, loop: LiveLoop, appender: Appender, stop: Stop, resources: Resources
+) -> None:
+    """Has the portfolios with a capital watched."""
+    rule = BreakerRule.of(settings.risk.capital, settings.risk.breaker_loss)
+    if not rule.losses or not isinstance(loop.alerts, WatchedAlerts):
+        return
+    commands = ControlLog(settings.kafka, appender)
+    loop.alerts.breaker = breaker = PortfolioBreaker(
+        rule=rule,
+        accounts=loop.positions.rule,
+        send=lambda batches: commands.send(batches, COMMAND_S),
+        publish=lambda alert: _log_alert(appender, alert),
+        standing=lambda: logged_alerts(settings.kafka),
+    )
+
+    def run() -> None:
+        try:
+            breaker.run(stop)
+        except Exception as failure:  # noqa: BLE001 - the thread's edge; the process ends with it
+            loop.failure = failure
+            stop.set("the breaker failed")
+
+    thread = threading.Thread(target=run, name="breaker")
+    thread.start()
+    resources.add("breaker", thread.join)
+
+
+def _log_alert(appender: Appender, alert: RiskAlert) -> None:
+    appender.append(topics.RISK_ALERTS, alert.portfolio, alert.SerializeToString())
+
+
+def _whole(name: str) -> dict[Partition, int]:
+    topic = next(topic for topic in topics.TOPICS if topic.name == name)
+    return {Partition(name, number): BEGINNING for number in range(topic.partitions)}
+
+
+def start_slow(
+    loop: LiveLoop, engine: gk.Engine, source: ScenarioSource, level: float, stop: Stop
+) -> Callable[[], None]:
+    """Monte Carlo beside the loop: in a process of its own, or asking the engine's."""
+    run: Callable[[], None]
+    if isinstance(engine, LastingEngine):
+        risk = SlowRisk.of(engine, source, level)
+        loop.slow, run = risk, partial(risk.run, loop.desk, stop)
+    else:
+        apart = SlowProcess(loop.desk, engine.name, source, level)
+        loop.slow, run = apart, partial(apart.run, stop)
+    thread = threading.Thread(target=run, name="monte carlo")
+    thread.start()
+    return thread.join
+
+
+def start_tables(tables: TableProcess, stop: Stop) -> Callable[[], None]:
+    """The process that makes tables, started early: it takes seconds until it can."""
+    thread = threading.Thread(target=tables.run, args=(stop,), name="premium tables")
+    thread.start()
+
+    def close() -> None:
+        # What comes after may have failed before anybody was told to stop.
+        stop.set("the service ends")
+        thread.join()
+
+    return close
+
+
+def start(loop: LiveLoop, stop: Stop) -> threading.Thread:
+    """The loop in its thread."""
+    thread = threading.Thread(target=loop.run_until_failure, args=(stop,), name="live loop")
+    thread.start()
+    return thread

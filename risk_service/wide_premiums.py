@@ -1,0 +1,142 @@
+"""Early exercise premiums from wide interpolants: made in a fraction of a table's time, read in more of it.
+
+An interpolant covers every scenario from any spot and vol within a wide range of today's. Reading one costs
+an evaluation per contract and scenario, where a table (`desk_premiums`) costs a product. So these are for
+Monte Carlo, which looks once a second and has eight times the scenarios, and for the live loop while it has
+no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gpu_kernels as gk
+from gpu_kernels.american_book import AmericanBook
+from gpu_kernels.premium_tables import POINT_FIELDS
+from risk_service.desk import Block
+from risk_service.premium_inputs import PremiumInputs
+
+Floats = NDArray[np.float64]
+
+# How far log spot and each vol may go from where they were when the interpolants were made.
+SPOT_REACH = 0.05
+VOL_REACH = 0.05
+# A contract whose interpolant has a larger error, as a part of the spot, is priced in full in every scenario.
+TOLERANCE = 2e-4
+AGE_NS_MAX = 600_000_000_000
+
+
+class _Horizon(NamedTuple):
+    columns: NDArray[np.intp]  # of the scenarios
+    scenarios: gk.Scenarios
+    book: AmericanBook
+
+
+@dataclass(frozen=True, slots=True)
+class _Wide:
+    """Interpolants of a block's contracts, one set for each horizon of the scenarios."""
+
+    rows: NDArray[np.int64]
+    spot: float
+    vol: Floats
+    rate: float
+    dividend_yield: float
+    time_ns: int
+    count: int  # scenarios
+    horizons: tuple[_Horizon, ...]
+
+    @classmethod
+    def of(cls, engine: gk.Engine, now: PremiumInputs, scenarios: gk.Scenarios) -> _Wide:
+        book = gk.Portfolio(options=now.options(), quantity=np.ones(len(now.rows)))
+        horizons = []
+        for horizon in np.unique(scenarios.elapsed):
+            columns = np.flatnonzero(scenarios.elapsed == horizon)
+            part = scenarios.select(columns)
+            horizons.append(
+                _Horizon(columns, part, AmericanBook(engine, book, _around(part), tolerance=TOLERANCE))
+            )
+        return cls(
+            *(now.rows, now.spot, now.vol, now.rate, now.dividend_yield, now.time_ns),
+            *(len(scenarios), tuple(horizons)),
+        )
+
+    @property
+    def error(self) -> float:
+        """Of one premium, as a part of the spot."""
+        return max((one.book.error for one in self.horizons), default=0.0)
+
+    def covers(self, now: PremiumInputs) -> bool:
+        """Whether these contracts can be read at this moment of the market."""
+        return (
+            np.array_equal(self.rows, now.rows)
+            and abs(now.time_ns - self.time_ns) <= AGE_NS_MAX
+            and (self.rate, self.dividend_yield) == (now.rate, now.dividend_yield)
+            and now.spot > 0.0
+            and abs(np.log(now.spot / self.spot)) <= SPOT_REACH
+            and bool((np.abs(now.vol - self.vol) <= VOL_REACH).all())
+        )
+
+    def changes(self, now: PremiumInputs, weights: Floats) -> Floats:
+        """Sums over contracts of what the premiums change by, (cells, scenarios)."""
+        out = np.empty((len(weights), self.count))
+        for columns, scenarios, book in self.horizons:
+            out[:, columns] = weights @ book.moved([now.spot], now.vol).premium_pnl(scenarios)
+        return out
+
+
+@dataclass(slots=True)
+class WidePremiums:
+    """Interpolants by underlying, made when they are needed."""
+
+    engine: gk.Engine  # one that has interpolants: the cpu's
+    built: int = 0
+    _held: dict[int, _Wide] = field(default_factory=dict)
+
+    def keep(self, slots: set[int]) -> None:
+        """Drops what is held of underlyings that nobody holds now."""
+        self._held = {slot: held for slot, held in self._held.items() if slot in slots}
+
+    def today(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> Floats:
+        """Premiums of value and Greeks, (rows, 9), worked out in full."""
+        held = self._held.get(slot)
+        if held is None or not held.covers(now):
+            self._held[slot] = _Wide.of(self.engine, now, scenarios())
+            self.built += 1
+        options = now.options()
+        american, european = self.engine.greeks(options), self.engine.greeks(_europeans(options))
+        columns = [getattr(american, name) - getattr(european, name) for name in POINT_FIELDS]
+        return np.stack(columns, axis=-1)
+
+    def in_scenarios(self, block: Block, now: PremiumInputs) -> Floats:
+        """What they change by, summed over contracts, per cell and scenario; after `today`."""
+        return self._held[block.slot].changes(now, block.weights[:, now.rows])
+
+    def error(self, slots: Collection[int]) -> float:
+        """Largest measured error of a premium of these underlyings, as a part of the spot."""
+        return max((self._held[slot].error for slot in slots if slot in self._held), default=0.0)
+
+    def oldest_ns(self, slots: Collection[int]) -> int | None:
+        """Moment of the oldest interpolant of these underlyings; None where there is none."""
+        return min((self._held[slot].time_ns for slot in slots if slot in self._held), default=None)
+
+
+def _around(scenarios: gk.Scenarios) -> gk.Scenarios:
+    """The ends of what may be asked for: the scenarios from anywhere within reach."""
+    low, high = scenarios.spot_return.min(axis=0), scenarios.spot_return.max(axis=0)
+    least, most = scenarios.vol_change.min(axis=0), scenarios.vol_change.max(axis=0)
+    return gk.Scenarios(
+        spot_return=np.stack((low - SPOT_REACH, high + SPOT_REACH)),
+        vol_change=np.stack((least - VOL_REACH, most + VOL_REACH)),
+        elapsed=float(scenarios.elapsed[0]),
+    )
+
+
+def _europeans(options: gk.Options) -> gk.Options:
+    names = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_call")
+    columns: dict[str, Any] = {name: np.asarray(options.column(name)) for name in names}
+    return gk.Options(**columns)

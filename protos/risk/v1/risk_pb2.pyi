@@ -180,6 +180,8 @@ class OptionColumns(_message.Message):
     DIVIDEND_YIELD_FIELD_NUMBER: _builtins.int
     IS_CALL_FIELD_NUMBER: _builtins.int
     AMERICAN_FIELD_NUMBER: _builtins.int
+    DIVIDENDS_FIELD_NUMBER: _builtins.int
+    DIVIDEND_SCHEDULE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def spot(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
@@ -206,6 +208,16 @@ class OptionColumns(_message.Message):
     def american(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
         """none: all European"""
 
+    @_builtins.property
+    def dividends(self) -> Global___DividendColumns:
+        """Cash dividends: the spot without those until expiry, discounted at rate less yield, is log-normal with the
+        option's vol (the escrowed model).
+        """
+
+    @_builtins.property
+    def dividend_schedule(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """which schedule the row's dividends are; none: schedule 0"""
+
     def __init__(
         self,
         *,
@@ -217,14 +229,52 @@ class OptionColumns(_message.Message):
         dividend_yield: _abc.Iterable[_builtins.float] | None = ...,
         is_call: _abc.Iterable[_builtins.bool] | None = ...,
         american: _abc.Iterable[_builtins.bool] | None = ...,
+        dividends: Global___DividendColumns | None = ...,
+        dividend_schedule: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dividends", b"dividends"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["american", b"american", "dividend_yield", b"dividend_yield", "expiry", b"expiry", "is_call", b"is_call", "rate", b"rate", "spot", b"spot", "strike", b"strike", "vol", b"vol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["american", b"american", "dividend_schedule", b"dividend_schedule", "dividend_yield", b"dividend_yield", "dividends", b"dividends", "expiry", b"expiry", "is_call", b"is_call", "rate", b"rate", "spot", b"spot", "strike", b"strike", "vol", b"vol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OptionColumns: _TypeAlias = OptionColumns  # noqa: Y015
+
+@_typing.final
+class DividendColumns(_message.Message):
+    """One row per dividend, in any order. A schedule that no row names has no dividends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    EX_DATE_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def schedule(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """none: all of schedule 0"""
+
+    @_builtins.property
+    def ex_date(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """years from today; those not after today, or not before expiry, do not count"""
+
+    @_builtins.property
+    def amount(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """currency, not negative"""
+
+    def __init__(
+        self,
+        *,
+        schedule: _abc.Iterable[_builtins.int] | None = ...,
+        ex_date: _abc.Iterable[_builtins.float] | None = ...,
+        amount: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "ex_date", b"ex_date", "schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DividendColumns: _TypeAlias = DividendColumns  # noqa: Y015
 
 @_typing.final
 class PriceRequest(_message.Message):
@@ -508,6 +558,7 @@ class Portfolio(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    DIVIDENDS_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     version: _builtins.int
     """set by the service, one more at each change"""
@@ -523,6 +574,10 @@ class Portfolio(_message.Message):
     def positions(self) -> Global___Positions: ...
     @_builtins.property
     def limits(self) -> Global___Limits: ...
+    @_builtins.property
+    def dividends(self) -> Global___PortfolioDividends:
+        """cash dividends of its underlyings"""
+
     def __init__(
         self,
         *,
@@ -533,14 +588,49 @@ class Portfolio(_message.Message):
         limits: Global___Limits | None = ...,
         version: _builtins.int = ...,
         owner: _builtins.str = ...,
+        dividends: Global___PortfolioDividends | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "positions", b"positions"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dividends", b"dividends", "limits", b"limits", "positions", b"positions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "limits", b"limits", "owner", b"owner", "portfolio", b"portfolio", "positions", b"positions", "underlyings", b"underlyings", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dividends", b"dividends", "groups", b"groups", "limits", b"limits", "owner", b"owner", "portfolio", b"portfolio", "positions", b"positions", "underlyings", b"underlyings", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Portfolio: _TypeAlias = Portfolio  # noqa: Y015
+
+@_typing.final
+class PortfolioDividends(_message.Message):
+    """One row per dividend, in any order: every option on the underlying is valued with it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNDERLYING_INDEX_FIELD_NUMBER: _builtins.int
+    EX_TIME_NS_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def underlying_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """into Portfolio.underlyings"""
+
+    @_builtins.property
+    def ex_time_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def amount(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """currency per unit of the underlying, not negative"""
+
+    def __init__(
+        self,
+        *,
+        underlying_index: _abc.Iterable[_builtins.int] | None = ...,
+        ex_time_ns: _abc.Iterable[_builtins.int] | None = ...,
+        amount: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "ex_time_ns", b"ex_time_ns", "underlying_index", b"underlying_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PortfolioDividends: _TypeAlias = PortfolioDividends  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):

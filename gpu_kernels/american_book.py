@@ -88,7 +88,7 @@ class AmericanBook:
         self._engine = engine
         self.elapsed = float(scenarios.elapsed[0])
         self._book = portfolio
-        american = np.flatnonzero(portfolio.american)
+        american = np.flatnonzero(portfolio.american & ~portfolio.paying)
         self._rows = portfolio.rows(american).ungrouped()
         columns, ranges, counts = self._ranges(self._rows, scenarios, nodes)
         self._today = engine.price(options_of(self._rows)).price

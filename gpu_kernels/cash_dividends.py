@@ -13,17 +13,21 @@ stays at 0 ("liquidator"), or is not paid at all ("survivor"). A continuous yiel
 from a finite-difference grid (`formulas.cash_dividends`), extrapolated from two resolutions; `error` is the
 distance of the extrapolated price from the finer grid: an estimate, mostly too large, and no bound. Ex-dates
 at or after expiry, or not after today, are ignored.
+
+Options that carry their dividends, `gk.Options(dividends=...)`, and books of them are valued in another
+model, the escrowed one (`engines.escrowed`), which has a closed form for European options. The vol is another
+there: that of the spot less its dividends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_kernels.dividend_schedules import CashDividends
 from gpu_kernels.engines.choose import engine as named_engine
 from gpu_kernels.engines.engine import Columns, Engine
 from gpu_kernels.errors import InvalidInput
@@ -43,57 +47,14 @@ from gpu_kernels.status import Status
 
 Floats = NDArray[np.float64]
 
+__all__ = ["CashDividendResult", "CashDividends", "greeks", "price"]
+
 POLICIES = {"liquidator": LIQUIDATOR, "survivor": SURVIVOR}
 POINTS = 400
 STEPS = 200
 LEAST_POINTS, MOST_POINTS = 40, 20_000
 # Below this total volatility, relative to the grid's own resolution, the grid shows nothing.
 LEAST_TOTAL_VOL = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class CashDividends:
-    """Ex-dates (years from today, ascending) and amounts of option i at offsets[i]:offsets[i + 1]."""
-
-    times: Floats
-    amounts: Floats
-    offsets: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        for name, kind in (("times", np.float64), ("amounts", np.float64), ("offsets", np.int64)):
-            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=kind))
-        if self.times.ndim != 1 or self.times.shape != self.amounts.shape:
-            raise InvalidInput("amounts", f"shape {self.amounts.shape}, but times have {self.times.shape}")
-        edges = self.offsets
-        if edges.ndim != 1 or edges.size == 0 or edges[0] != 0 or edges[-1] != self.times.size:
-            raise InvalidInput("offsets", "expected to start at 0 and to end at the number of dividends")
-        if (np.diff(edges) < 0).any():
-            raise InvalidInput("offsets", "must not fall", int(np.flatnonzero(np.diff(edges) < 0)[0]) + 1)
-        bad = ~np.isfinite(self.times)
-        if bad.any():
-            raise InvalidInput("times", "not finite", int(np.flatnonzero(bad)[0]))
-        bad = ~(np.isfinite(self.amounts) & (self.amounts >= 0.0))
-        if bad.any():
-            raise InvalidInput("amounts", "expected finite and at least 0", int(np.flatnonzero(bad)[0]))
-        falls = np.flatnonzero(np.diff(self.times) < 0.0) + 1
-        falls = falls[~np.isin(falls, edges)]
-        if falls.size:
-            raise InvalidInput("times", "must ascend within an option", int(falls[0]))
-
-    @classmethod
-    def per_option(cls, dividends: Iterable[Iterable[tuple[float, float]]]) -> CashDividends:
-        """From one list of (years from today, amount) per option."""
-        lists = [list(one) for one in dividends]
-        pairs = np.array([pair for one in lists for pair in one], dtype=np.float64).reshape(-1, 2)
-        return cls(pairs[:, 0], pairs[:, 1], np.cumsum([0, *(len(one) for one in lists)]))
-
-    @classmethod
-    def same(cls, dividends: Iterable[tuple[float, float]], options: int) -> CashDividends:
-        """The same (years from today, amount) for each of a number of options."""
-        return cls.per_option([list(dividends)] * options)
-
-    def __len__(self) -> int:
-        return self.offsets.size - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +135,8 @@ def _prepared(
         )
     if not 4 <= steps <= MOST_POINTS:
         raise InvalidInput("steps", f"expected 4 to {MOST_POINTS}, got {steps}")
+    if options.dividends is not None:
+        raise InvalidInput("options.dividends", "are given; here dividends are an argument of their own")
     if len(dividends) != options.size:
         raise InvalidInput("dividends", f"for {len(dividends)} options, but there are {options.size}")
     backend = named_engine(engine) if isinstance(engine, str) else engine
@@ -206,16 +169,9 @@ def _certain(
     return values, 0.5 * np.minimum(spread, 1.0) * part.spot * np.exp(np.abs(part.rate) * part.expiry)
 
 
-def _chosen(dividends: CashDividends, expiry: Floats, rows: Any) -> Schedule:
+def _chosen(dividends: CashDividends, expiry: Floats, rows: NDArray[np.intp]) -> Schedule:
     """The dividends of these rows that are paid between today and expiry."""
-    counts = np.diff(dividends.offsets)
-    owner = np.repeat(np.arange(counts.size), counts)
-    place = np.full(counts.size, -1)
-    place[rows] = np.arange(rows.size)
-    keep = (place[owner] >= 0) & (dividends.times > 0.0) & (dividends.times < expiry[owner])
-    kept = np.bincount(place[owner[keep]], minlength=rows.size) if rows.size else np.zeros(0, dtype=np.int64)
-    offsets = np.concatenate(([0], np.cumsum(kept))).astype(np.int64)
-    return Schedule(dividends.times[keep], dividends.amounts[keep], offsets)
+    return dividends.rows(rows, expiry.size).within(expiry[rows])
 
 
 def _finish(options: Options, value: Any, error: Any, status: Any) -> None:

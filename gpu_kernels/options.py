@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpu_kernels.dividend_schedules import CashDividends
 from gpu_kernels.errors import InvalidInput
 
 NUMERIC_FIELDS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
@@ -20,11 +21,16 @@ class Options:
     Every field is kept as a float64 (or bool) array of either the full shape or one element; `shape` is the
     broadcast shape and `size` its number of rows. Arrays that already live on a CUDA device stay there.
     Values are not judged here: a NaN or a negative spot is a bad row, and gets its status when priced.
+
+    `dividends` are cash dividends, one schedule per row or one for all (`CashDividends`). The options are
+    then valued in the escrowed model: what is left of the spot when the dividends until expiry, discounted at
+    rate less yield, are taken out of it is log-normal with this vol.
     """
 
     __slots__ = (
         "american",
         "dividend_yield",
+        "dividends",
         "expiry",
         "is_call",
         "rate",
@@ -43,6 +49,7 @@ class Options:
     dividend_yield: Any
     is_call: Any
     american: Any
+    dividends: CashDividends | None
     shape: tuple[int, ...]
     size: int
 
@@ -57,6 +64,7 @@ class Options:
         dividend_yield: Any = 0.0,
         is_call: Any = True,
         american: Any = False,
+        dividends: CashDividends | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "spot", _numbers("spot", spot))
@@ -78,6 +86,7 @@ class Options:
             array = getattr(self, name)
             if array.shape != shape and array.size != 1:
                 put(self, name, _spread(array, shape))
+        put(self, "dividends", dividends if dividends is None else _schedules(dividends, self.size))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Options is read-only: {name}")
@@ -90,7 +99,10 @@ class Options:
 
     def rows(self, index: Any) -> Options:
         """The options of some rows (integer or boolean index into the flattened rows), one dimension."""
-        return Options(**{name: self.column(name)[index] for name in (*NUMERIC_FIELDS, *FLAG_FIELDS)})
+        fields = {name: self.column(name)[index] for name in (*NUMERIC_FIELDS, *FLAG_FIELDS)}
+        if self.dividends is not None:
+            fields["dividends"] = self.dividends.rows(index, self.size)
+        return Options(**fields)
 
     def column(self, name: str) -> Any:
         """One field as a flat array of `size` elements; a one-element field comes as a broadcast view."""
@@ -101,11 +113,30 @@ class Options:
 
     def replace(self, **changes: Any) -> Options:
         """A copy with some fields changed."""
-        fields = {name: getattr(self, name) for name in (*NUMERIC_FIELDS, *FLAG_FIELDS)}
+        fields = {name: getattr(self, name) for name in (*NUMERIC_FIELDS, *FLAG_FIELDS, "dividends")}
         unknown = changes.keys() - fields.keys()
         if unknown:
             raise InvalidInput(min(unknown), "no such field of Options")
-        return Options(**(fields | changes))
+        if self.dividends is None or "dividends" in changes:
+            return Options(**(fields | changes))
+        plain = Options(**(fields | changes | {"dividends": None}))
+        return plain.replace(dividends=self._spread_dividends(plain.shape))
+
+    def _spread_dividends(self, shape: tuple[int, ...]) -> CashDividends | None:
+        """The dividends for these options spread to another shape."""
+        held = self.dividends
+        if held is None or shape == self.shape or len(held) == 1:
+            return held
+        place = np.arange(self.size).reshape(self.shape)
+        return held.rows(np.broadcast_to(place, shape).reshape(-1), self.size)
+
+
+def _schedules(dividends: Any, size: int) -> CashDividends:
+    if not isinstance(dividends, CashDividends):
+        raise InvalidInput("dividends", f"expected CashDividends, got {type(dividends).__name__}")
+    if len(dividends) not in (1, size):
+        raise InvalidInput("dividends", f"for {len(dividends)} options, but there are {size}")
+    return dividends
 
 
 def numbers(field: str, value: Any) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpu_kernels.dividend_schedules import CashDividends
 from gpu_kernels.errors import InvalidInput
 from gpu_kernels.options import Options
 
@@ -111,7 +112,11 @@ class Portfolio:
     ``underlying`` counts the columns of the scenarios; ``group`` is a number 0..G-1 per row (desk, book or
     strategy). ``linear`` is a LinearPositions or a mapping of its columns (underlying, quantity, multiplier,
     spot and, when ``group`` is given, group). The columns are copies and cannot be changed afterwards.
+    ``dividends`` are those of the options that carry some before their expiry, None where none does.
     """
+
+    dividends: CashDividends | None
+    paying: NDArray[np.bool_]  # option rows with dividends before their expiry
 
     def __init__(
         self,
@@ -145,6 +150,17 @@ class Portfolio:
         self.dividend_yield = real_column(given["dividend_yield"], "dividend_yield", count)
         self.is_call = _flags(given, "is_call", count)
         self.american = _flags(given, "american", count)
+        self._take_dividends(None if options is None else options.dividends)
+
+    def _take_dividends(self, dividends: CashDividends | None) -> None:
+        """Keeps a schedule for each row, and which rows have dividends that count."""
+        count = len(self.quantity)
+        if dividends is not None:
+            self.paying = np.diff(dividends.within(self.expiry).offsets) > 0
+            if self.paying.any():
+                self.dividends = dividends.rows(slice(None), count)
+                return
+        self.dividends, self.paying = None, np.zeros(count, np.bool_)
 
     def _groups(self, group: ArrayLike | None, count: int) -> Integers | None:
         """One group number per row, options first, then linear positions."""
@@ -184,6 +200,11 @@ class Portfolio:
     def _columns(self) -> list[NDArray[np.generic]]:
         held = [*vars(self).values(), *vars(self.linear).values()]
         return [column for column in held if isinstance(column, np.ndarray)]
+
+    @property
+    def apart(self) -> NDArray[np.bool_]:
+        """Option rows for which Black-Scholes at the spot will not do: American, or with dividends."""
+        return self.american if self.dividends is None else self.american | self.paying
 
     @property
     def options(self) -> int:
@@ -235,6 +256,10 @@ class Portfolio:
         """The same positions without the right of early exercise."""
         return self._changed(american=np.zeros(self.options, dtype=bool))
 
+    def without_dividends(self) -> Portfolio:
+        """The same positions on stocks that pay nothing."""
+        return self._changed(dividends=None, paying=np.zeros(self.options, np.bool_))
+
     def _changed(self, **columns: object) -> Portfolio:
         other = object.__new__(Portfolio)
         other.__dict__.update(self.__dict__)
@@ -251,6 +276,9 @@ class Portfolio:
         part.__dict__.update(self.__dict__)
         for name in _OPTION_COLUMNS:
             setattr(part, name, getattr(self, name)[options])
+        if self.dividends is not None:
+            some = bool(part.paying.any())
+            part.dividends = self.dividends.rows(options, self.options) if some else None
         part.group = None if self.group is None else self.group[numbers]
         part.carry = self.carry[linear]
         part.linear = LinearPositions(
@@ -266,7 +294,7 @@ class Portfolio:
 
 _OPTION_COLUMNS = (
     *("quantity", "multiplier", "underlying", "spot", "strike", "expiry", "vol"),
-    *("rate", "dividend_yield", "is_call", "american"),
+    *("rate", "dividend_yield", "is_call", "american", "paying"),
 )
 
 

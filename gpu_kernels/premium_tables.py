@@ -10,6 +10,7 @@ beside it together with the bound of the interpolants from which the table is ma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -233,10 +234,13 @@ def _today(engine: Engine, book: Portfolio, nodes: Floats) -> Floats:
 def _options(book: Portfolio, spot: Floats, vol: Floats, *, american: bool) -> Options:
     """The book's options at other spots and vols, of any leading shape."""
     shape = np.broadcast_shapes(spot.shape, vol.shape)
-    columns = {
+    columns: dict[str, Any] = {
         name: np.ascontiguousarray(np.broadcast_to(getattr(book, name), shape))
         for name in ("strike", "expiry", "rate", "dividend_yield", "is_call")
     }
+    if book.dividends is not None:
+        place = np.broadcast_to(np.arange(book.options), shape).reshape(-1)
+        columns["dividends"] = book.dividends.rows(place, book.options)
     return Options(
         spot=np.ascontiguousarray(np.broadcast_to(spot, shape)),
         vol=np.ascontiguousarray(np.broadcast_to(vol, shape)),

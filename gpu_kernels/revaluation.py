@@ -75,14 +75,14 @@ def revalue_with(
     scenarios: Scenarios,
     by: str | None,
     out: Any,
-    american: PositionKernel | None = None,
+    apart: PositionKernel | None = None,
 ) -> Floats:
     """P&L (S,), or (G, S) by group, from an engine's ``kernel`` for options.
 
-    With ``american`` that kernel gets European rows only, and this one the American rows, block by block.
+    With ``apart`` that kernel gets European rows without dividends only, and this one the others, in blocks.
     """
-    if american is not None and portfolio.american.any():
-        kernel = partial(_with_american, kernel, american)
+    if apart is not None and portfolio.apart.any():
+        kernel = partial(_with_apart, kernel, apart)
     check(portfolio, scenarios)
     groups = _group_count(portfolio, by)
     answer = _buffer(out, (len(scenarios),) if by is None else (groups, len(scenarios)))
@@ -104,11 +104,11 @@ def position_pnl_with(
     kernel: PositionKernel,
     portfolio: Portfolio,
     scenarios: Scenarios,
-    american: PositionKernel | None = None,
+    apart: PositionKernel | None = None,
 ) -> Floats:
     """P&L of every position (options, then linear) in every scenario, (P, S), from its kernels."""
-    if american is not None and portfolio.american.any():
-        kernel = partial(_rows_with_american, kernel, american)
+    if apart is not None and portfolio.apart.any():
+        kernel = partial(_rows_with_apart, kernel, apart)
     check(portfolio, scenarios)
     if len(portfolio) * len(scenarios) > POSITION_PNL_MAX:
         raise InvalidInput(
@@ -131,21 +131,21 @@ def position_pnl_with(
     return answer
 
 
-def _with_american(
-    european: GroupKernel, american: PositionKernel, portfolio: Portfolio, shocks: Shocks, out: Floats
+def _with_apart(
+    european: GroupKernel, apart: PositionKernel, portfolio: Portfolio, shocks: Shocks, out: Floats
 ) -> None:
-    """European rows by one kernel, American rows by the other; only the book decides the order of sums."""
-    plain = np.flatnonzero(~portfolio.american)
+    """Plain rows by one kernel, the others by the other; only the book decides the order of sums."""
+    plain = np.flatnonzero(~portfolio.apart)
     part = portfolio.rows(plain)
     european(part, shocks.of_rows(plain), out)
-    rows = np.flatnonzero(portfolio.american)
+    rows = np.flatnonzero(portfolio.apart)
     held = AMERICAN_NUMBERS // max(1, shocks.scenarios) // AMERICAN_SUM * AMERICAN_SUM
     step = max(AMERICAN_SUM, min(AMERICAN_BLOCK, held))
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
         pnl = np.empty((len(block), shocks.scenarios))
-        american(portfolio.rows(block), shocks.of_rows(block), pnl)
-        _refuse_nan(pnl, block)
+        apart(portfolio.rows(block), shocks.of_rows(block), pnl)
+        _refuse_nan(portfolio, pnl, block)
         group = np.zeros(len(block), np.int64) if portfolio.group is None else portfolio.group[block]
         for first in range(0, len(block), AMERICAN_SUM):
             sixteen = slice(first, first + AMERICAN_SUM)
@@ -154,31 +154,28 @@ def _with_american(
                 out[number] += some[own == number].sum(axis=0)
 
 
-def _rows_with_american(
-    european: PositionKernel, american: PositionKernel, portfolio: Portfolio, shocks: Shocks, out: Floats
+def _rows_with_apart(
+    european: PositionKernel, apart: PositionKernel, portfolio: Portfolio, shocks: Shocks, out: Floats
 ) -> None:
-    plain = np.flatnonzero(~portfolio.american)
+    plain = np.flatnonzero(~portfolio.apart)
     piece = np.empty((len(plain), shocks.scenarios))
     european(portfolio.rows(plain), shocks.of_rows(plain), piece)
     out[plain] = piece
-    rows = np.flatnonzero(portfolio.american)
+    rows = np.flatnonzero(portfolio.apart)
     for start in range(0, len(rows), AMERICAN_BLOCK):
         block = rows[start : start + AMERICAN_BLOCK]
         pnl = np.empty((len(block), shocks.scenarios))
-        american(portfolio.rows(block), shocks.of_rows(block), pnl)
-        _refuse_nan(pnl, block)
+        apart(portfolio.rows(block), shocks.of_rows(block), pnl)
+        _refuse_nan(portfolio, pnl, block)
         out[block] = pnl
 
 
-def _refuse_nan(pnl: Floats, rows: Integers) -> None:
+def _refuse_nan(portfolio: Portfolio, pnl: Floats, rows: Integers) -> None:
     bad = np.argwhere(np.isnan(pnl))
     if len(bad):
         row, scenario = (int(i) for i in bad[0])
-        raise InvalidInput(
-            "options",
-            f"the American option has no price in scenario {scenario}: it has two exercise boundaries",
-            int(rows[row]),
-        )
+        why = "dividends and a wild vol" if portfolio.paying[rows[row]] else "two exercise boundaries"
+        raise InvalidInput("options", f"has no price in scenario {scenario}: it has {why}", int(rows[row]))
 
 
 def position_pnl(engine: Engine, portfolio: Portfolio, scenarios: Scenarios) -> Floats:

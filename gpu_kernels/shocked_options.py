@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_kernels.dividend_schedules import CashDividends
 from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.revaluation import Shocks
@@ -44,17 +45,30 @@ def options_of(portfolio: Portfolio, rows: slice = EVERY_ROW) -> Options:
         dividend_yield=portfolio.dividend_yield[rows],
         is_call=portfolio.is_call[rows],
         american=portfolio.american[rows],
+        dividends=_dividends_of(portfolio, rows),
     )
 
 
+def _dividends_of(portfolio: Portfolio, rows: slice) -> CashDividends | None:
+    held = portfolio.dividends
+    return None if held is None else held.rows(rows, portfolio.options)
+
+
 def shocked_options(portfolio: Portfolio, shocks: Shocks, rows: slice = EVERY_ROW) -> Options:
-    """The options of some rows under every scenario, shape (rows, S)."""
+    """The options of some rows under every scenario, shape (rows, S).
+
+    Dividends keep their amounts; those paid within the horizon are gone.
+    """
     column = portfolio.underlying[rows]
     shape = (len(column), shocks.scenarios)
 
     def wide(values: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(np.broadcast_to(values[:, None], shape))
 
+    dividends = _dividends_of(portfolio, rows)
+    if dividends is not None:
+        every = np.repeat(np.arange(len(column)), shocks.scenarios)
+        dividends = dividends.after(shocks.elapsed).rows(every, len(column))
     rate_change = np.zeros(shocks.scenarios) if shocks.rate_change is None else shocks.rate_change
     return Options(
         spot=portfolio.spot[rows, None] * np.exp(shocks.spot_return[column]),
@@ -65,6 +79,7 @@ def shocked_options(portfolio: Portfolio, shocks: Shocks, rows: slice = EVERY_RO
         dividend_yield=wide(portfolio.dividend_yield[rows]),
         is_call=wide(portfolio.is_call[rows]),
         american=wide(portfolio.american[rows]),
+        dividends=dividends,
     )
 
 

@@ -7,10 +7,12 @@ from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from gpu_kernels.engines import escrowed
+from gpu_kernels.engines.columns import Columns as Columns
 from gpu_kernels.errors import EngineUnavailable, InvalidInput
 from gpu_kernels.options import FLAG_FIELDS, NUMERIC_FIELDS, Options, numbers
 from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult, Result, check_apart, checked_out
@@ -24,26 +26,6 @@ AMERICAN_METHODS = ("accurate", "fast")
 FIELDS = (*NUMERIC_FIELDS, *FLAG_FIELDS)
 
 ResultT = TypeVar("ResultT", bound=Result)
-
-
-class Columns(NamedTuple):
-    """Flat columns of options as a backend takes them: n rows, or one element that holds for every row."""
-
-    spot: Any
-    strike: Any
-    expiry: Any
-    vol: Any
-    rate: Any
-    dividend_yield: Any
-    is_call: Any
-
-    def slice(self, start: int, stop: int) -> Columns:
-        """The rows start..stop; one-element columns stay as they are."""
-        return Columns(*(column if column.size == 1 else column[start:stop] for column in self))
-
-    def full(self, size: int) -> Columns:
-        """The same columns with every one-element field spread over `size` rows."""
-        return Columns(*(c if c.size == size else np.broadcast_to(c, (size,)).copy() for c in self))
 
 
 class Engine:
@@ -70,6 +52,8 @@ class Engine:
         """Value of each option, in the currency of its spot and strike."""
         _check_method(american_method)
         result = self._result(PriceResult, options, out)
+        if options.dividends is not None:
+            return escrowed.price(self, options, american_method, result)
         american = _american_rows(options)
         if american is not True:
             self._in_chunks(self._european, self._european.price, _columns(options), (), result)
@@ -88,6 +72,8 @@ class Engine:
         """Value and eight partial derivatives of each option, in one pass."""
         _check_method(american_method)
         result = self._result(GreeksResult, options, out)
+        if options.dividends is not None:
+            return escrowed.greeks(self, options, american_method, result)
         american = _american_rows(options)
         if american is not True:
             self._in_chunks(self._european, self._european.greeks, _columns(options), (), result)
@@ -112,6 +98,8 @@ class Engine:
             prices = prices if prices.size == 1 else np.broadcast_to(prices, options.shape).copy()
         result = self._result(ImpliedVolResult, options, out, prices)
         prices = prices.reshape(-1)
+        if options.dividends is not None:
+            return escrowed.implied_vol(self, options, prices, american_method, result)
         american = _american_rows(options)
         if american is not True:
             module = self._implied_vol

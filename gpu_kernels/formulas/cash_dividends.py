@@ -7,6 +7,10 @@ model; dividends are paid by the spot itself). A grid is `points` steps in y, ce
 from each ex-date, early exercise by operator splitting (Ikonen and Toivanen 2004), cubic interpolation at
 ex-dates. The error falls with the square of both steps, so two grids, one twice as fine, give an extrapolated
 value and an estimate of its error.
+
+The grid serves the escrowed model too: S is then what is left of the spot without the dividends to come. The
+value does not jump at ex-dates; what exercise pays does, for the holder gets S and what these dividends are
+worth at that moment (`still_to_come`).
 """
 
 from __future__ import annotations
@@ -19,7 +23,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-LIQUIDATOR, SURVIVOR = 0, 1
+# What becomes of a dividend larger than the spot; or the escrowed model, in which that does not happen.
+LIQUIDATOR, SURVIVOR, ESCROWED = 0, 1, 2
+# Nodes in the middle of a grid from which value, delta, gamma and their changes are read.
+MIDDLE = 5
 
 # Half the width of the grid in standard deviations of log S.
 DEVIATIONS = 6.0
@@ -45,9 +52,9 @@ class GridGreeks(NamedTuple):
     charm: Floats
 
 
-# Values at the five middle nodes of each row's grid, (n, 5):
-# solve(columns, american, schedule, policy, spacing, points, steps)
-Solver = Callable[[Any, Any, Schedule, int, Floats, int, int], Floats]
+# Values at the `keep` middle nodes of each row's grid, (n, keep); keep is MIDDLE where it is not given:
+# solve(columns, american, schedule, policy, spacing, points, steps, keep)
+Solver = Callable[..., Floats]
 
 
 def no_dividends(rows: int) -> Schedule:
@@ -70,8 +77,17 @@ def grid_spacing(columns: Any, schedule: Schedule, points: int) -> Floats:
     return np.asarray(2.0 * half / points)
 
 
-def read_grid(columns: Any, spacing: Floats, values: Floats, american: Any) -> GridGreeks:
-    """Derivatives at the middle of the grid.
+def still_to_come(columns: Any, schedule: Schedule) -> Floats:
+    """What each row's dividends are worth today, discounted at rate less yield."""
+    sizes = np.diff(schedule.offsets)
+    owner = np.repeat(np.arange(sizes.size), sizes)
+    carry = (columns.rate - columns.dividend_yield)[owner]
+    worth = schedule.amounts * np.exp(-carry * schedule.times)
+    return np.asarray(np.bincount(owner, weights=worth, minlength=sizes.size), np.float64)
+
+
+def read_grid(columns: Any, spacing: Floats, values: Floats, american: Any, ahead: Any = 0.0) -> GridGreeks:
+    """Derivatives at the middle of the grid; exercise gets `ahead` besides the spot of the grid.
 
     Theta and charm by the pricing equation, 0 where exercise is best.
     """
@@ -86,8 +102,8 @@ def read_grid(columns: Any, spacing: Floats, values: Floats, american: Any) -> G
     carry, half = rate - dividend_yield, 0.5 * vol * vol
     theta = rate * mid - carry * spot * delta - half * spot**2 * gamma
     charm = rate * delta - carry * (delta + spot * gamma) - half * spot * (2.0 * gamma + spot * speed)
-    payoff = np.where(is_call, spot - strike, strike - spot)
-    stopped = american & (mid <= payoff * (1.0 + 1e-12)) & (payoff > 0.0)
+    payoff = np.where(is_call, spot + ahead - strike, strike - spot - ahead)
+    stopped = american & (mid <= payoff + 1e-12 * (payoff + 1e3 * ahead)) & (payoff > 0.0)
     return GridGreeks(mid, delta, gamma, np.where(stopped, 0.0, theta), np.where(stopped, 0.0, charm))
 
 
@@ -107,14 +123,14 @@ def extrapolated(grid: Grid, columns: Any, american: Any, spacing: Floats) -> tu
     The estimate is the whole distance from the finer grid to the extrapolated value: an upper estimate.
     """
     solve, schedule, policy, points, steps = grid
-    fine = read_grid(
-        columns, spacing, solve(columns, american, schedule, policy, spacing, points, steps), american
-    )
+    ahead = still_to_come(columns, schedule) if policy == ESCROWED else 0.0
+    narrow = solve(columns, american, schedule, policy, spacing, points, steps)
+    fine = read_grid(columns, spacing, narrow, american, ahead)
     wide = solve(columns, american, schedule, policy, 2.0 * spacing, points // 2, steps // 2)
-    coarse = read_grid(columns, 2.0 * spacing, wide, american)
+    coarse = read_grid(columns, 2.0 * spacing, wide, american, ahead)
     better = [f + (f - c) / 3.0 for f, c in zip(fine, coarse, strict=True)]
     sign = np.where(columns.is_call, 1.0, -1.0)
-    payoff = np.maximum(sign * (columns.spot - columns.strike), 0.0)
+    payoff = np.maximum(sign * (columns.spot + ahead - columns.strike), 0.0)
     better[0] = np.maximum(better[0], np.where(american, payoff, 0.0))
     return GridGreeks(*better), np.abs(fine.price - coarse.price) / 3.0
 
@@ -128,7 +144,8 @@ def nine_values(grid: Grid, columns: Any, american: Any) -> tuple[tuple[Floats, 
 
     Vega, rho, vanna and volga are central differences of whole solutions on the same grid.
     """
-    spacing = grid_spacing(columns, grid.schedule, grid.points)
+    paid = grid.schedule if grid.policy != ESCROWED else no_dividends(columns.spot.size)
+    spacing = grid_spacing(columns, paid, grid.points)
     here, error = extrapolated(grid, columns, american, spacing)
     step = VOL_STEP * columns.vol
     up, _ = extrapolated(grid, columns._replace(vol=columns.vol + step), american, spacing)

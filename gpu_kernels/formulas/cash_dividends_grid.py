@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_kernels.formulas.cash_dividends import EULER_STEPS, LEAST_STEPS, Schedule
+from gpu_kernels.formulas.cash_dividends import ESCROWED, EULER_STEPS, LEAST_STEPS, Schedule
 
 Floats = NDArray[np.float64]
 
@@ -26,17 +26,34 @@ class Steps(NamedTuple):
     fresh: Floats  # 1 where what early exercise adds is forgotten first: at expiry and at ex-dates
     amount: Floats  # paid after the step, seen backwards; NO_EVENT if it is no ex-date
     left: Floats  # years from then to expiry
+    # In the escrowed model: what the dividends to come are worth at the end of the step, without `amount`.
+    ahead: Floats
 
 
-def stepped(expiry: Floats, schedule: Schedule, steps: int) -> Steps:
+def stepped(columns: Any, schedule: Schedule, steps: int, policy: int) -> Steps:
     """The steps of every row, from its expiry back to today."""
+    expiry = columns.expiry
     lists = [_steps_of(expiry[i], *_events(schedule, i), steps) for i in range(expiry.size)]
+    if policy == ESCROWED:
+        carry = columns.rate - columns.dividend_yield
+        lists = [_with_ahead(one, carry[i]) for i, one in enumerate(lists)]
     length = max((len(one) for one in lists), default=1)
-    table = np.zeros((5, length, expiry.size))
+    table = np.zeros((len(Steps._fields), length, expiry.size))
     table[1], table[3] = 1.0, NO_EVENT
     for i, one in enumerate(lists):
-        table[:, : len(one), i] = np.array(one).T
+        rows = np.array(one).T
+        table[: len(rows), : len(one), i] = rows
     return Steps(*table)
+
+
+def _with_ahead(steps: list[tuple[float, ...]], carry: float) -> list[tuple[float, ...]]:
+    """The same steps, each with what the dividends to come are worth at its end."""
+    ahead, found = 0.0, []
+    for one in steps:
+        ahead *= np.exp(-carry * one[0])
+        found.append((*one, ahead))
+        ahead += max(one[3], 0.0)
+    return found
 
 
 def _events(schedule: Schedule, row: int) -> tuple[Floats, Floats]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_kernels.engines.engine import Columns
+from gpu_kernels.engines.columns import Columns
 from gpu_kernels.formulas.cash_dividends import LIQUIDATOR, Schedule
 
 Floats = NDArray[np.float64]

@@ -13,22 +13,36 @@ from numpy.typing import NDArray
 from gpu_kernels.engines.cpu.american_solver import compiled
 from gpu_kernels.engines.cpu.compile import kernel
 from gpu_kernels.engines.cpu.threads import workers
-from gpu_kernels.formulas.cash_dividends import EULER_STEPS, LEAST_STEPS, LIQUIDATOR, Schedule
+from gpu_kernels.formulas.cash_dividends import (
+    ESCROWED,
+    EULER_STEPS,
+    LEAST_STEPS,
+    LIQUIDATOR,
+    MIDDLE,
+    Schedule,
+)
 
 BLOCK_ROWS = 8
 
 
 def solve(
-    columns: Any, american: Any, schedule: Schedule, policy: int, spacing: Any, points: int, steps: int
+    columns: Any,
+    american: Any,
+    schedule: Schedule,
+    policy: int,
+    spacing: Any,
+    points: int,
+    steps: int,
+    keep: int = MIDDLE,
 ) -> NDArray[np.float64]:
-    """Values at the five middle nodes of each row's grid, (n, 5); columns are full length."""
-    out = np.empty((spacing.size, 5))
+    """Values at the middle nodes of each row's grid, (n, keep); columns are full length."""
+    out = np.empty((spacing.size, keep))
 
     def work(start: int, stop: int) -> None:
         part = tuple(column[start:stop] for column in columns)
         offsets = schedule.offsets[start : stop + 1]
         solve_rows(
-            part, american[start:stop], schedule.times, schedule.amounts, offsets, policy == LIQUIDATOR,
+            part, american[start:stop], schedule.times, schedule.amounts, offsets, policy,
             spacing[start:stop], points, steps, out[start:stop],
         )  # fmt: skip
 
@@ -37,7 +51,7 @@ def solve(
 
 
 @kernel
-def solve_rows(columns, american, times, amounts, offsets, liquidator, spacing, points, steps, out):  # type: ignore[no-untyped-def]
+def solve_rows(columns, american, times, amounts, offsets, policy, spacing, points, steps, out):  # type: ignore[no-untyped-def]
     """Each row's grid from expiry back to today."""
     spots, strikes, expiries, vols, rates, yields, calls = columns
     nodes = points + 1
@@ -57,6 +71,8 @@ def solve_rows(columns, american, times, amounts, offsets, liquidator, spacing, 
             value[j] = payoff[j]
         smooth_kink(spot, strikes[i], sign, dy, value)
         later = expiry
+        # In the escrowed model: what the dividends to come are worth, at `later`.
+        ahead = 0.0
         first, last = offsets[i], offsets[i + 1]
         for event in range(last, first - 1, -1):
             if event == last:
@@ -68,42 +84,35 @@ def solve_rows(columns, american, times, amounts, offsets, liquidator, spacing, 
             else:
                 if times[event] >= expiry or times[event] <= 0.0:
                     continue
-                pay_dividend(
-                    spot,
-                    amounts[event],
-                    rate,
-                    later,
-                    expiry,
-                    strikes[i],
-                    sign,
-                    american[i],
-                    liquidator,
-                    value,
-                    work,
-                )
+                if policy == ESCROWED:
+                    ahead += amounts[event]
+                    exercise(spot, ahead, strikes[i], sign, payoff)
+                else:
+                    pay_dividend(
+                        spot, amounts[event], rate, later, expiry, strikes[i], sign, american[i],
+                        policy == LIQUIDATOR, value, work,
+                    )  # fmt: skip
                 if american[i]:
                     for j in range(nodes):
                         value[j] = max(value[j], payoff[j])
                 earlier = times[event - 1] if event > first else 0.0
                 earlier = max(earlier, 0.0)
             count = max(LEAST_STEPS, int(np.ceil(steps * (later - earlier) / expiry)))
-            march(
-                value,
-                payoff,
-                push,
-                work,
-                spot,
-                vols[i],
-                rate,
-                yields[i],
-                dy,
-                (later - earlier) / count,
-                count,
-                american[i],
-            )
+            ahead = march(
+                value, payoff, push, work, spot, vols[i], rate, yields[i], dy, (later - earlier) / count,
+                count, american[i], ahead, strikes[i], sign,
+            )  # fmt: skip
             later = earlier
-        for j in range(5):
-            out[i, j] = value[middle - 2 + j]
+        low = middle - out.shape[1] // 2
+        for j in range(out.shape[1]):
+            out[i, j] = value[low + j]
+
+
+@compiled
+def exercise(spot, ahead, strike, sign, payoff):  # type: ignore[no-untyped-def]
+    """What exercise pays when the holder gets so much besides the spot of the grid."""
+    for j in range(spot.shape[0]):
+        payoff[j] = max(sign * (spot[j] + ahead - strike), 0.0)
 
 
 @compiled
@@ -122,19 +131,33 @@ def smooth_kink(spot, strike, sign, dy, value):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def march(value, payoff, push, work, spot, vol, rate, dividend_yield, dy, dt, count, american):  # type: ignore[no-untyped-def]
-    """`count` steps of dt back in time; the first two are taken as four half steps of implicit Euler."""
+def march(  # type: ignore[no-untyped-def]
+    value, payoff, push, work, spot, vol, rate, dividend_yield, dy, dt, count, american, ahead, strike, sign
+):
+    """`count` steps of dt back in time; the first two are taken as four half steps of implicit Euler.
+
+    Gives what the dividends to come, worth `ahead` at the later end, are worth at the earlier.
+    """
     a = 0.5 * vol * vol / (dy * dy)
     b = (rate - dividend_yield - 0.5 * vol * vol) / (2.0 * dy)
     push[:] = 0.0
     early = min(EULER_STEPS, 2 * count)
+    half = np.exp(-(rate - dividend_yield) * 0.5 * dt)
+    whole = np.exp(-(rate - dividend_yield) * dt)
     factor(a, b, rate, 0.5 * dt, 1.0, spot, work)
     for _ in range(early):
+        if ahead > 0.0:
+            ahead *= half
+            exercise(spot, ahead, strike, sign, payoff)
         step(value, payoff, push, work, a, b, rate, 0.5 * dt, 1.0, spot, american)
     if 2 * count > early:
         factor(a, b, rate, dt, 0.5, spot, work)
         for _ in range(count - early // 2):
+            if ahead > 0.0:
+                ahead *= whole
+                exercise(spot, ahead, strike, sign, payoff)
             step(value, payoff, push, work, a, b, rate, dt, 0.5, spot, american)
+    return ahead
 
 
 @compiled

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_kernels.dividend_revaluation import apart_pnl
 from gpu_kernels.engines.cpu import ops
 from gpu_kernels.engines.cpu.american_revaluation import american_pnl
 from gpu_kernels.engines.cpu.columns import plain
@@ -81,14 +82,14 @@ class Market(NamedTuple):
 
 def revalue(engine: Engine, portfolio: Portfolio, scenarios: Scenarios, by: str | None, out: Any) -> Floats:
     """P&L per scenario (S,), or per group and scenario (G, S)."""
-    american = partial(american_pnl, engine)
-    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out, american)
+    apart = partial(apart_pnl, engine, partial(american_pnl, engine))
+    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out, apart)
 
 
 def position_pnl(engine: Engine, portfolio: Portfolio, scenarios: Scenarios) -> Floats:
     """P&L per position and scenario (P, S)."""
-    american = partial(american_pnl, engine)
-    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios, american)
+    apart = partial(apart_pnl, engine, partial(american_pnl, engine))
+    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios, apart)
 
 
 def _group_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpu_kernels.engines.cuda import ops
 from gpu_kernels.engines.cuda.compile import COUNT, FLAGS, FLOATS, FLOATS_OUT, kernel, quotient, where
-from gpu_kernels.formulas.cash_dividends import LIQUIDATOR, Schedule
+from gpu_kernels.formulas.cash_dividends import ESCROWED, LIQUIDATOR, MIDDLE, Schedule
 from gpu_kernels.formulas.cash_dividends_grid import NO_EVENT, grid_nodes, stepped
 
 # Five arrays of nodes x rows are kept on the device while a chunk is worked on.
@@ -30,12 +30,19 @@ _payoff, _at_expiry, _generator, _gone, _cubic = grid_nodes(ops)
 
 
 def solve(
-    columns: Any, american: Any, schedule: Schedule, policy: int, spacing: Any, points: int, steps: int
+    columns: Any,
+    american: Any,
+    schedule: Schedule,
+    policy: int,
+    spacing: Any,
+    points: int,
+    steps: int,
+    keep: int = MIDDLE,
 ) -> NDArray[np.float64]:
-    """Values at the five middle nodes of each row's grid, (n, 5); columns are full length."""
+    """Values at the middle nodes of each row's grid, (n, keep); columns are full length."""
     size, nodes = spacing.size, points + 1
-    out = np.empty((size, 5))
-    plan = stepped(columns.expiry, schedule, steps)
+    out = np.empty((size, keep))
+    plan = stepped(columns, schedule, steps, policy)
     chunk = max(SCRATCH_BYTES // (8 * SCRATCH_ARRAYS * nodes), THREADS)
     spot, strike, _, vol, rate, dividend_yield, is_call = columns
     for start in range(0, size, chunk):
@@ -45,19 +52,20 @@ def solve(
         inputs = [cupy.asarray(np.ascontiguousarray(array[rows])) for array in given]
         inputs += [cupy.asarray(np.ascontiguousarray(array[:, rows]).reshape(-1)) for array in plan]
         scratch = [cupy.empty(nodes * count, np.float64) for _ in range(SCRATCH_ARRAYS)]
-        found = cupy.empty(5 * count, np.float64)
-        counts = tuple(map(np.int64, (count, nodes, plan.time.shape[0], policy == LIQUIDATOR)))
+        found = cupy.empty(keep * count, np.float64)
+        first = points // 2 - keep // 2
+        rules = (policy == LIQUIDATOR, policy == ESCROWED, first, keep)
+        counts = tuple(map(np.int64, (count, nodes, plan.time.shape[0], *rules)))
         cash_dividend_rows.launch(-(-count // THREADS), (*counts, *inputs, *scratch, found))
-        out[rows] = np.asarray(found.get()).reshape(5, count).T
+        out[rows] = np.asarray(found.get()).reshape(keep, count).T
     return out
 
 
-@kernel(
-    COUNT, COUNT, COUNT, COUNT, *[FLOATS] * 5, FLAGS, FLAGS, *[FLOATS] * 6, *[FLOATS_OUT] * 6, threads=THREADS
-)
+@kernel(*[COUNT] * 7, *[FLOATS] * 5, FLAGS, FLAGS, *[FLOATS] * 7, *[FLOATS_OUT] * 6, threads=THREADS)
 def cash_dividend_rows(  # type: ignore[no-untyped-def]
-    size, nodes, steps, liquidator,
-    spots, strikes, vols, rates, yields, calls, americans, spacings, time, implicit, fresh, amounts, left,
+    size, nodes, steps, liquidator, escrowed, first, keep,
+    spots, strikes, vols, rates, yields, calls, americans, spacings,
+    time, implicit, fresh, amounts, left, ahead,
     spot, value, push, inverse, upper, out,
 ):  # fmt: skip
     for row in range(jit.grid(1), size, jit.gridsize(1)):
@@ -125,13 +133,18 @@ def cash_dividend_rows(  # type: ignore[no-untyped-def]
                     for j in range(1, last_node):
                         at = j * size + row
                         free = value[at] - h * push[at]
-                        kept = maximum(free, _payoff(spot[at], strike, call))
+                        kept = maximum(free, _payoff(spot[at] + ahead[step], strike, call))
                         push[at] = (kept - free) / h
                         value[at] = kept
                 value[row] = value[size + row] - near * (value[2 * size + row] - value[size + row])
                 value[top] = value[top - size] + far * (value[top - size] - value[top - 2 * size])
             amount = amounts[step]
-            if amount > NO_EVENT:
+            if (amount > NO_EVENT) & (escrowed != 0) & american:
+                for j in range(nodes):
+                    at = j * size + row
+                    exercised = _payoff(spot[at] + ahead[step] + amount, strike, call)
+                    value[at] = maximum(value[at], exercised)
+            if (amount > NO_EVENT) & (escrowed == 0):
                 gone = _gone(strike, rate, left[step], call, american)
                 # What early exercise adds is forgotten at an ex-date: its place holds the values before.
                 for j in range(nodes):
@@ -151,5 +164,5 @@ def cash_dividend_rows(  # type: ignore[no-untyped-def]
                     moved = where((target <= 0.0) & (liquidator == 0), push[at], moved)
                     exercised = _payoff(spot[at], strike, call)
                     value[at] = where(american, maximum(moved, exercised), moved)
-        for k in range(5):
-            out[k * size + row] = value[(middle - 2 + k) * size + row]
+        for k in range(keep):
+            out[k * size + row] = value[(first + k) * size + row]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpu_kernels.engines.xla import ops
 from gpu_kernels.engines.xla.compile import Program, bucket, coarse_bucket, padded
-from gpu_kernels.formulas.cash_dividends import LIQUIDATOR, Schedule
+from gpu_kernels.formulas.cash_dividends import ESCROWED, LIQUIDATOR, MIDDLE, Schedule
 from gpu_kernels.formulas.cash_dividends_grid import NO_EVENT, Steps, grid_nodes, stepped
 
 # Arrays of nodes x rows take 3 MB each at the usual resolution.
@@ -21,12 +21,19 @@ _payoff, _at_expiry, _generator, _gone, _cubic = grid_nodes(ops)
 
 
 def solve(
-    columns: Any, american: Any, schedule: Schedule, policy: int, spacing: Any, points: int, steps: int
+    columns: Any,
+    american: Any,
+    schedule: Schedule,
+    policy: int,
+    spacing: Any,
+    points: int,
+    steps: int,
+    keep: int = MIDDLE,
 ) -> NDArray[np.float64]:
-    """Values at the five middle nodes of each row's grid, (n, 5); columns are full length."""
+    """Values at the middle nodes of each row's grid, (n, keep); columns are full length."""
     size = spacing.size
-    out = np.empty((size, 5))
-    plan = stepped(columns.expiry, schedule, steps)
+    out = np.empty((size, keep))
+    plan = stepped(columns, schedule, steps, policy)
     for start in range(0, size, CHUNK_ROWS):
         rows = slice(start, min(start + CHUNK_ROWS, size))
         width = coarse_bucket(rows.stop - start)
@@ -34,7 +41,8 @@ def solve(
             padded(column[rows], rows.stop - start, width) for column in (*columns, american, spacing)
         )
         part = _widened(Steps(*(array[:, rows] for array in plan)), width)
-        values = SOLVE(points, np.bool_(policy == LIQUIDATOR), row, tuple(part))
+        rules = np.array([policy == LIQUIDATOR, policy == ESCROWED])
+        values = SOLVE(points, keep, rules, row, tuple(part))
         out[rows] = np.asarray(values)[: rows.stop - start]
     return out
 
@@ -43,11 +51,12 @@ def _widened(plan: Steps, width: int) -> Steps:
     """The plan for `width` rows and one of a few numbers of steps; what is added does nothing."""
     length, rows = plan.time.shape
     added = ((0, bucket(length) - length), (0, width - rows))
-    still = (0.0, 1.0, 0.0, NO_EVENT, 0.0)
+    still = (0.0, 1.0, 0.0, NO_EVENT, 0.0, 0.0)
     return Steps(*(np.pad(a, added, constant_values=v) for a, v in zip(plan, still, strict=True)))
 
 
-def _solved(points: int, liquidator: Any, row: tuple[Any, ...], plan: tuple[Any, ...]) -> Any:
+def _solved(points: int, keep: int, rules: Any, row: tuple[Any, ...], plan: tuple[Any, ...]) -> Any:
+    liquidator, escrowed = rules
     spot0, strike, _, vol, rate, dividend_yield, is_call, american, spacing = (one[:, None] for one in row)
     middle = points // 2
     spot = spot0 * ops.exp((jnp.arange(points + 1) - middle) * spacing)
@@ -61,22 +70,26 @@ def _solved(points: int, liquidator: Any, row: tuple[Any, ...], plan: tuple[Any,
     ends = (left, right)
 
     def one_step(state: tuple[Any, Any], now: tuple[Any, ...]) -> tuple[tuple[Any, Any], None]:
-        time, implicit, fresh, amount, remaining = (one[:, None] for one in now)
+        time, implicit, fresh, amount, remaining, ahead = (one[:, None] for one in now)
         value, push = state
         push = jnp.where(fresh > 0.5, 0.0, push)
-        value, push = _step(value, push, time, implicit, bands, ends, payoff, american)
+        pays = _payoff(spot + ahead, strike, is_call)
+        value, push = _step(value, push, time, implicit, bands, ends, pays, american)
 
         def paid(before: Any) -> Any:
             gone = _gone(strike, rate, remaining, is_call, american)
-            after = _after(before, spot, spacing, amount, gone, liquidator)
-            after = jnp.where(american, jnp.maximum(after, payoff), after)
+            moved = _after(before, spot, spacing, amount, gone, liquidator)
+            after = jnp.where(escrowed, before, moved)
+            beside = jnp.where(escrowed, ahead + amount, 0.0)
+            after = jnp.where(american, jnp.maximum(after, _payoff(spot + beside, strike, is_call)), after)
             return jnp.where(amount > NO_EVENT, after, before)
 
         value = jax.lax.cond(jnp.any(amount > NO_EVENT), paid, lambda before: before, value)
         return (value, push), None
 
     (value, _), _ = jax.lax.scan(one_step, (value, jnp.zeros_like(value)), plan)
-    return value[:, middle - 2 : middle + 3]
+    first = middle - keep // 2
+    return value[:, first : first + keep]
 
 
 def _step(
@@ -120,4 +133,4 @@ def _after(value: Any, spot: Any, spacing: Any, amount: Any, gone: Any, liquidat
     return jnp.where(liquidator | (target > 0.0), moved, value)
 
 
-SOLVE = Program(_solved, static=(0,))
+SOLVE = Program(_solved, static=(0, 1))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_kernels.dividend_revaluation import apart_pnl
 from gpu_kernels.engines.engine import Engine
 from gpu_kernels.engines.xla import ops
 from gpu_kernels.engines.xla.compile import Program, bucket, float64
@@ -86,14 +87,14 @@ class Moves(NamedTuple):
 
 def revalue(engine: Engine, portfolio: Portfolio, scenarios: Scenarios, by: str | None, out: Any) -> Floats:
     """P&L per scenario (S,), or per group and scenario (G, S)."""
-    american = partial(repriced_pnl, engine)
-    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out, american)
+    apart = partial(apart_pnl, engine, partial(repriced_pnl, engine))
+    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out, apart)
 
 
 def position_pnl(engine: Engine, portfolio: Portfolio, scenarios: Scenarios) -> Floats:
     """P&L per position and scenario (P, S)."""
-    american = partial(repriced_pnl, engine)
-    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios, american)
+    apart = partial(apart_pnl, engine, partial(repriced_pnl, engine))
+    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios, apart)
 
 
 def _group_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:

@@ -6,6 +6,7 @@ are 730 KB, and fresh memory for them costs more than the kernel. The server sen
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar, cast
@@ -21,6 +22,7 @@ MessageT = TypeVar("MessageT", bound=Message)
 _LENGTH_DELIMITED = 2
 # Statuses are enum numbers: below this one is one byte on the wire, its own.
 _ONE_BYTE_VARINT = 0x80
+_NO_ONE_BYTE = "a status is no enum number of one byte"
 
 
 class ColumnBytes(Generic[MessageT]):
@@ -33,6 +35,11 @@ class ColumnBytes(Generic[MessageT]):
             raise TypeError(f"{kind.DESCRIPTOR.full_name}: {wrong} are no columns of doubles")
         self._columns = [_tag(fields[name]) for name in columns]
         self._status, self._provenance = _tag(fields["status"]), _tag(fields["provenance"])
+        # One row has every byte at a known place: written at once it costs a quarter of as many parts.
+        self._row_heads = [tag + _varint(8) for tag in self._columns]
+        self._row_status = self._status + _varint(1)
+        doubles = "".join(f"{len(head)}sd" for head in self._row_heads)
+        self._row = struct.Struct(f"<{doubles}{len(self._row_status)}sB")
 
     @property
     def row_bytes(self) -> int:
@@ -42,10 +49,12 @@ class ColumnBytes(Generic[MessageT]):
     def written(self, result: Result, provenance: Message) -> MessageT:
         """The message of a kernel's result, as bytes in the place of the message."""
         *columns, statuses = result.columns()
+        if statuses.size == 1:
+            return cast(MessageT, self._one_row(columns, statuses) + self._came(provenance))
         status = np.ascontiguousarray(statuses, np.uint8)
         rows = status.size
         if rows and int(status.max()) >= _ONE_BYTE_VARINT:
-            raise ValueError("a status is no enum number of one byte")
+            raise ValueError(_NO_ONE_BYTE)
         length = _varint(8 * rows)
         parts: list[Any] = []
         for tag, values in zip(self._columns, columns, strict=True):
@@ -53,9 +62,21 @@ class ColumnBytes(Generic[MessageT]):
             if column.size != rows:
                 raise ValueError(f"a column has {column.size} rows, status {rows}")
             parts += (tag, length, column.data)
-        came = provenance.SerializeToString()
-        parts += (self._status, _varint(rows), status.data, self._provenance, _varint(len(came)), came)
+        parts += (self._status, _varint(rows), status.data, self._came(provenance))
         return cast(MessageT, b"".join(parts))
+
+    def _one_row(self, columns: Sequence[Any], status: Any) -> bytes:
+        code = status.item()
+        if code >= _ONE_BYTE_VARINT:
+            raise ValueError(_NO_ONE_BYTE)
+        values: list[Any] = []
+        for head, column in zip(self._row_heads, columns, strict=True):
+            values += (head, column.item())
+        return self._row.pack(*values, self._row_status, code)
+
+    def _came(self, provenance: Message) -> bytes:
+        came = provenance.SerializeToString()
+        return self._provenance + _varint(len(came)) + came
 
 
 def _tag(field: Any) -> bytes:

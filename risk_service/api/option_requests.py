@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from operator import attrgetter
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,34 +21,41 @@ _TYPES: dict[str, type[np.generic]] = {
     "american": np.bool_,
 }
 _COLUMNS = tuple(_TYPES)
+# All columns of a message in one step: asked for one by one they cost more than a small request's kernel.
+_given = attrgetter(*_COLUMNS)
 # What an answer weighs besides its rows: provenance, tags and lengths.
 ANSWER_BYTES_BESIDE = 4_096
-_ROWS_FREE = frozenset((0, 1))  # lengths that a column may have whatever the others have
 _NEEDED = ("spot", "strike", "expiry")
-_DEFAULTS = {"rate": 0.0, "dividend_yield": 0.0, "is_call": True, "american": False}
+_DEFAULTS: dict[str, Any] = {
+    "vol": math.nan,
+    "rate": 0.0,
+    "dividend_yield": 0.0,
+    "is_call": True,
+    "american": False,
+}
+_METHODS: dict[int, Literal["accurate", "fast"]] = {
+    wire.AMERICAN_METHOD_ACCURATE: "accurate",
+    wire.AMERICAN_METHOD_FAST: "fast",
+}
 
 
 def read_options(columns: wire.OptionColumns, rows_max: int, *, with_vol: bool) -> gk.Options:
     """The options of a request, each column of length 1 or n; raises naming the column."""
-    given = {name: getattr(columns, name) for name in _COLUMNS}
-    sizes = {name: len(values) for name, values in given.items()}
-    rows = max(sizes.values())
-    if not (0 < rows <= rows_max and _ROWS_FREE.union((rows,)).issuperset(sizes.values())):
+    given = _given(columns)
+    sizes = tuple(map(len, given))
+    rows = max(sizes)
+    if not (0 < rows <= rows_max and {0, 1, rows}.issuperset(sizes)):
         _refuse_rows(columns, rows_max)
-    fields: dict[str, Any] = {}
-    for name, values in given.items():
-        if sizes[name] == 1:
+    fields = _DEFAULTS.copy()
+    for name, values, size in zip(_COLUMNS, given, sizes, strict=True):
+        if size == 1:
             fields[name] = values[0]
-        elif sizes[name]:
+        elif size:
             fields[name] = np.asarray(values, _TYPES[name])
-        elif name in _DEFAULTS:
-            fields[name] = _DEFAULTS[name]
-        elif name in _NEEDED or with_vol:
+        elif name in _NEEDED or (with_vol and name == "vol"):
             raise InvalidRequest(f"options.{name}", "is missing")
-        else:
-            fields[name] = np.nan
     # One full-length column makes the answer have all rows even where the others are single values.
-    if sizes["spot"] == 1:
+    if sizes[0] == 1:
         fields["spot"] = np.full(rows, fields["spot"])
     return gk.Options(**fields)
 
@@ -72,11 +81,12 @@ def expect_answer_fits(rows: int, row_bytes: int, message_bytes_max: int) -> Non
         )
 
 
-def american_method(number: int) -> Any:
+def american_method(number: int) -> Literal["accurate", "fast"]:
     """The name of the method for American rows."""
-    if number not in wire.AmericanMethod.values():
+    name = _METHODS.get(number)
+    if name is None:
         raise InvalidRequest("american_method", f"{number} is no method")
-    return "fast" if number == wire.AMERICAN_METHOD_FAST else "accurate"
+    return name
 
 
 def _refuse_rows(columns: wire.OptionColumns, rows_max: int) -> None:

@@ -50,6 +50,10 @@ class AlertBook:
         self._standing[name] = wrong
         return [_alert(metrics, what, what in wrong) for what in sorted(wrong ^ standing)]
 
+    def standing(self, kind: AlertKind.ValueType) -> int:
+        """How many alerts of a kind stand, over all portfolios; any thread may ask."""
+        return sum(what.kind == kind for wrong in tuple(self._standing.values()) for what in wrong)
+
     def forget(self, portfolio: str) -> None:
         """Drops what stands for a portfolio that is no more."""
         self._standing.pop(portfolio, None)

@@ -104,6 +104,22 @@ class LiveLoop:
     _heard_at: float | None = None
     _silence_due: float = 0.0
     _catch_up: CatchUp | None = None
+    turned_at: float = field(default_factory=time.monotonic)  # when the last round was over
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that the logs held at the start is taken in; no number is told before."""
+        return self._catch_up is not None and self._catch_up.is_done
+
+    @property
+    def portfolios(self) -> int:
+        """Portfolios whose books are held."""
+        return len(self.desk_books.books)
+
+    @property
+    def unmeasured(self) -> int:
+        """Portfolios whose newest number is none: they were not measured, or not yet."""
+        return sum(name not in self._last for name in tuple(self.desk_books.books))
 
     def run_until_failure(self, stop: Stop) -> None:
         """Until told to stop. A failure is kept for the process to end with, and stops the service."""
@@ -121,7 +137,7 @@ class LiveLoop:
         messages = self._arrived()
         for message in messages:
             self._apply(message)
-        self.metrics.ticks.inc(self._ticks)
+        self.metrics.took(self._ticks)
         self._ticks = 0
         self._take_fills()
         self._take_portfolios()
@@ -144,6 +160,7 @@ class LiveLoop:
         if now >= self._lag_due:
             self._lag_due = now + LAG_EVERY_S
             self.market_consumer.lag()  # sets the metric
+        self.turned_at = time.monotonic()
 
     def _arrived(self) -> list[Message[MarketEvents | Tick]]:
         """What the market says next; nothing once the wait is over, or as soon as a call asks for us."""
@@ -174,7 +191,7 @@ class LiveLoop:
     def _alert(self, metrics: RiskMetrics, hysteresis: float) -> None:
         for alert in self.alerts.update(metrics, hysteresis):
             self.producer.send(topics.RISK_ALERTS, alert.portfolio, alert.SerializeToString())
-            self.metrics.alerts.labels(alert.portfolio).inc()
+            self.metrics.count_alert(alert)
 
     def _snapshot(self) -> LiveSnapshot:
         market, marks = self.market.copy(), self._marks.copy()
@@ -263,7 +280,7 @@ class LiveLoop:
             span.inject(headers)
             self.producer.send(topics.RISK_METRICS, metrics.portfolio, metrics.SerializeToString(), headers)
         self._alert(metrics, hysteresis)
-        self.metrics.published.inc()
+        self.metrics.told()
         self._time(metrics)
 
     def _time(self, metrics: RiskMetrics) -> None:

@@ -40,6 +40,7 @@ class GrpcServer:
 
     `async with GrpcServer(settings, services=[(add_fn, servicer, full_name)]) as server:` serves at
     `server.port` until the block ends. `translate` turns a service's own exceptions into CallErrors.
+    Health says SERVING from the start, or with `serving=False` not before `set_serving` does.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class GrpcServer:
         registry: CollectorRegistry | None = None,
         traces: Traces | None = None,
         translate: Translate | None = None,
+        serving: bool = True,
     ) -> None:
-        self.settings = settings
+        self.settings, self._serving = settings, serving
         self._services = [Service(*one) for one in services]
         self._credentials = _credentials(settings)
         metrics = GrpcMetrics(registry if registry is not None else CollectorRegistry())
@@ -67,9 +69,10 @@ class GrpcServer:
         self._server = grpc.aio.server(
             options=_options(self.settings), maximum_concurrent_rpcs=_hard_limit(self)
         )
+        await self.set_serving("", self._serving)
         for service in self._services:
             self._add(service, public=False)
-            await self._health.set(service.full_name, SERVING)
+            await self.set_serving(service.full_name, self._serving)
         self._add(Service(health_pb2_grpc.add_HealthServicer_to_server, self._health, HEALTH), public=True)
         if self.settings.reflection:
             names = (*(one.full_name for one in self._services), HEALTH, reflection.SERVICE_NAME)
@@ -82,7 +85,7 @@ class GrpcServer:
         return self
 
     async def set_serving(self, full_name: str, serving: bool) -> None:
-        """Say in health whether a service can do its work now (its broker is there, its state is loaded)."""
+        """Say in health whether a service can do its work now; the empty name is the process as a whole."""
         await self._health.set(full_name, SERVING if serving else NOT_SERVING)
 
     async def stop(self) -> None:

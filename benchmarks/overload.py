@@ -3,8 +3,8 @@
     python -m benchmarks.overload
 
 Half of the calls are Monte Carlo ES of a whole book, half are Greeks of American options. Work is counted in
-seconds: an answer counts as much as one of its kind takes when it is alone, so that answering the cheaper kind
-alone would not look like goodput.
+seconds: an answer counts as much as one of its kind takes alone, so that answering the cheaper kind only
+would not look like goodput.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The desk's Python client of risk_service."""
 
-from risk_client.answers import Columns, ExpectedShortfall, Hedge, RowStatus, StressTest
+from risk_client.answers import Columns, ExpectedShortfall, Hedge, RowStatus, StressTest, WhatIf
 from risk_client.async_client import AsyncRiskClient
 from risk_client.book_client import BookClient
 from risk_client.client import RiskClient
@@ -20,6 +20,7 @@ from risk_client.errors import (
     Unavailable,
     Violation,
 )
+from risk_client.scenario_tables import scenarios_of
 from risk_client.scenarios import historical, monte_carlo, shocks, vol_shock_surface
 
 __all__ = [
@@ -44,8 +45,10 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Violation",
+    "WhatIf",
     "historical",
     "monte_carlo",
+    "scenarios_of",
     "shocks",
     "tls",
     "vol_shock_surface",

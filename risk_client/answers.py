@@ -46,7 +46,11 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedShortfall:
-    """Tail risk, one entry per level, losses positive; components are at the first level."""
+    """Tail risk, one entry per level, losses positive; components are at the first level.
+
+    The last four are tables of the caller's kind, where a table was asked with; `positions` is the caller's
+    own with the column expected_shortfall, `by_scenario` needs a table of scenarios and `with_pnl`.
+    """
 
     tail: tuple[wire.TailRisk, ...]
     component_by_position: Floats  # empty where not asked for
@@ -58,6 +62,10 @@ class ExpectedShortfall:
     filled: tuple[str, ...] = ()  # held through fills alone: positions after the portfolio's own
     over_liquidity_horizons: float | None = None  # ES at the first level, where asked for
     stressed: wire.StressedPeriod | None = None
+    by_level: Any = None
+    by_group: Any = None
+    by_scenario: Any = None
+    positions: Any = None
 
     @classmethod
     def of(cls, answer: wire.ExpectedShortfallResponse) -> ExpectedShortfall:
@@ -80,7 +88,11 @@ class ExpectedShortfall:
 
 @dataclass(frozen=True, slots=True)
 class StressTest:
-    """P&L per scenario (S,), and by group (G, S) and position (P, S) where asked for."""
+    """P&L per scenario (S,), and by group (G, S) and position (P, S) where asked for.
+
+    The last two are tables of the caller's kind, where a table was asked with: a row for each scenario, and
+    the caller's positions with a column `pnl.NAME` for each.
+    """
 
     names: tuple[str, ...]
     pnl: Floats
@@ -92,6 +104,8 @@ class StressTest:
     warnings: tuple[str, ...] = ()  # what is not in the numbers, and why
     filled: tuple[str, ...] = ()  # held through fills alone: positions after the portfolio's own
     reverse: wire.ReverseStressAnswer | None = None
+    by_scenario: Any = None
+    positions: Any = None
 
     @classmethod
     def of(cls, answer: wire.StressTestResponse) -> StressTest:
@@ -112,6 +126,31 @@ class StressTest:
 
 
 @dataclass(frozen=True, slots=True)
+class WhatIf:
+    """Tail risk of a portfolio before and after a trade; losses positive."""
+
+    before: wire.TailRisk
+    after: wire.TailRisk
+    marginal: float  # derivative of the expected shortfall towards the trade
+    incremental: float  # after minus before
+    portfolio_version: int
+    provenance: wire.Provenance
+    table: Any = None  # of the caller's kind, where the trade was a table: before and after in rows
+
+    @classmethod
+    def of(cls, answer: wire.WhatIfResponse) -> WhatIf:
+        """Reads a response."""
+        return cls(
+            before=answer.before,
+            after=answer.after,
+            marginal=answer.marginal,
+            incremental=answer.incremental,
+            portfolio_version=answer.portfolio_version,
+            provenance=answer.provenance,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Hedge:
     """Trades per instrument in its own units, their cost, and `measure` before and after."""
 
@@ -125,6 +164,7 @@ class Hedge:
     provenance: wire.Provenance
     warnings: tuple[str, ...] = ()  # what is not in the numbers, and why
     band: Floats | None = None  # of a delta hedge: half-width within which delta is left alone
+    trades: Any = None  # a table of the caller's kind, where a table was asked with
 
     @classmethod
     def of(cls, answer: wire.HedgeResponse) -> Hedge:

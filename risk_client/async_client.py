@@ -5,38 +5,26 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
 
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
-from risk_client import requests
 from risk_client.connection import CHUNK_ROWS, DEADLINE_S, Token, bearer, open_channel
 from risk_client.errors import from_rpc
-from risk_client.jobs import Job, as_method
+from risk_client.jobs import Job
+from risk_client.methods import RiskMethods
 from risk_client.watching import Watch
 
-Given = ParamSpec("Given")
 Result = TypeVar("Result")
 AsyncToken = Token | Callable[[], Awaitable[str]]
 
 
-def _method(
-    describe: Callable[Given, Job[Result]],
-) -> Callable[Concatenate[AsyncRiskClient, Given], Coroutine[Any, Any, Result]]:
-    """A job as a method that is awaited."""
-
-    async def call(self: AsyncRiskClient, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
-        return await self._run(describe(*args, **kwargs))
-
-    return as_method(describe, call)
-
-
-class AsyncRiskClient:
+class AsyncRiskClient(RiskMethods):
     """A connection to risk_service for one event loop, made in it; close it, or use it in an `async with`.
 
     Everything is as in `RiskClient`; the function that gives tokens may be a coroutine.
@@ -58,19 +46,6 @@ class AsyncRiskClient:
         self._token = token
         self._deadline_s = deadline_s
         self._chunk_rows = chunk_rows
-
-    price = _method(requests.price)
-    greeks = _method(requests.greeks)
-    implied_volatility = _method(requests.implied_volatility)
-    put_portfolio = _method(requests.put_portfolio)
-    get_portfolio = _method(requests.get_portfolio)
-    list_portfolios = _method(requests.list_portfolios)
-    delete_portfolio = _method(requests.delete_portfolio)
-    expected_shortfall = _method(requests.expected_shortfall)
-    stress_test = _method(requests.stress_test)
-    what_if = _method(requests.what_if)
-    hedge = _method(requests.hedge)
-    list_engines = _method(requests.list_engines)
 
     async def watch_risk(
         self,
@@ -111,8 +86,9 @@ class AsyncRiskClient:
     ) -> None:
         await self.close()
 
-    async def _run(self, job: Job[Result]) -> Result:
+    async def _run(self, describe: Callable[[], Job[Result]]) -> Result:
         """Sends a job's messages, as many at once as it allows, and reads the answers in their order."""
+        job = describe()
         seconds = self._deadline_s if job.deadline_s is None else job.deadline_s
         together = job.together(self._chunk_rows)
         under_way: deque[asyncio.Task[Any]] = deque()
@@ -122,9 +98,9 @@ class AsyncRiskClient:
                     await self._take_all(job, request, seconds)
                     continue
                 if together == 1:
-                    job.take(await self._answer(job.rpc, request, seconds))
+                    job.take(await self._answer(job, request, seconds))
                     continue
-                under_way.append(asyncio.create_task(self._answer(job.rpc, request, seconds)))
+                under_way.append(asyncio.create_task(self._answer(job, request, seconds)))
                 if len(under_way) == together:
                     job.take(await under_way.popleft())
             while under_way:
@@ -136,12 +112,13 @@ class AsyncRiskClient:
             await asyncio.gather(*under_way, return_exceptions=True)
         return job.result()
 
-    async def _answer(self, rpc: str, request: Any, seconds: float) -> Any:
+    async def _answer(self, job: Job[Any], request: Any, seconds: float) -> Any:
+        method = getattr(self._stub, job.rpc)
         metadata = await self._metadata()
         try:
-            return await getattr(self._stub, rpc)(request, timeout=seconds, metadata=metadata)
+            return await method(request, timeout=seconds, metadata=metadata)
         except grpc.RpcError as error:
-            raise from_rpc(error) from None
+            raise job.told(from_rpc(error)) from None
 
     async def _take_all(self, job: Job[Any], request: Any, seconds: float) -> None:
         """Takes what comes; whoever is told of progress may raise, and the service then stops computing."""
@@ -151,7 +128,7 @@ class AsyncRiskClient:
             async for answer in stream:
                 job.take(answer)
         except grpc.RpcError as error:
-            raise from_rpc(error) from None
+            raise job.told(from_rpc(error)) from None
         finally:
             stream.cancel()
 

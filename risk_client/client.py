@@ -6,32 +6,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
-from risk_client import requests
 from risk_client.connection import CHUNK_ROWS, DEADLINE_S, Token, bearer, open_channel
 from risk_client.errors import from_rpc
-from risk_client.jobs import Job, as_method
+from risk_client.jobs import Job
+from risk_client.methods import RiskMethods
 from risk_client.watching import Watch
 
-Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
-def _method(describe: Callable[Given, Job[Result]]) -> Callable[Concatenate[RiskClient, Given], Result]:
-    """A job as a method that waits for its result."""
-
-    def call(self: RiskClient, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
-        return self._run(describe(*args, **kwargs))
-
-    return as_method(describe, call)
-
-
-class RiskClient:
+class RiskClient(RiskMethods):
     """A connection to risk_service. Safe to share between threads; close it, or use it in a `with`.
 
     `credentials` come from `risk_client.tls`; `token` is a bearer token, or a function that gives a fresh one
@@ -55,19 +45,6 @@ class RiskClient:
         self._token = token
         self._deadline_s = deadline_s
         self._chunk_rows = chunk_rows
-
-    price = _method(requests.price)
-    greeks = _method(requests.greeks)
-    implied_volatility = _method(requests.implied_volatility)
-    put_portfolio = _method(requests.put_portfolio)
-    get_portfolio = _method(requests.get_portfolio)
-    list_portfolios = _method(requests.list_portfolios)
-    delete_portfolio = _method(requests.delete_portfolio)
-    expected_shortfall = _method(requests.expected_shortfall)
-    stress_test = _method(requests.stress_test)
-    what_if = _method(requests.what_if)
-    hedge = _method(requests.hedge)
-    list_engines = _method(requests.list_engines)
 
     def watch_risk(
         self,
@@ -107,14 +84,15 @@ class RiskClient:
     ) -> None:
         self.close()
 
-    def _run(self, job: Job[Result]) -> Result:
+    def _run(self, describe: Callable[[], Job[Result]]) -> Result:
         """Sends a job's messages, as many at once as it allows, and reads the answers in their order."""
-        method = getattr(self._stub, job.rpc)
+        job = describe()
         seconds = self._deadline_s if job.deadline_s is None else job.deadline_s
         together = job.together(self._chunk_rows)
         under_way: deque[Any] = deque()
         try:
             for request in job.requests(self._chunk_rows):
+                method = getattr(self._stub, job.rpc)
                 if job.streams:
                     self._take_all(job, method(request, timeout=seconds, metadata=bearer(self._token)))
                     continue
@@ -127,7 +105,7 @@ class RiskClient:
             while under_way:
                 job.take(under_way.popleft().result())
         except grpc.RpcError as error:
-            raise from_rpc(error) from None
+            raise job.told(from_rpc(error)) from None
         finally:
             for call in under_way:
                 call.cancel()

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Generic, TypeVar
 
-from risk_client.errors import ServiceFault
+from protos.risk.v1 import risk_pb2 as wire
+from risk_client.errors import AlreadyChanged, InvalidRequest, RiskClientError, ServiceFault
+from risk_client.given import in_callers_words
 
 Result = TypeVar("Result")
 Progress = Callable[[float], object]  # is told the fraction that is done, from 0 to 1
@@ -46,6 +48,10 @@ class Job(ABC, Generic[Result]):
         """Whether a message is answered by several, of which each is taken."""
         return False
 
+    def told(self, error: RiskClientError) -> RiskClientError:
+        """A failure in the caller's own words."""
+        return error
+
 
 class Ask(Job[Result]):
     """One message, one answer; with `progress` the RPC that says meanwhile how far it is."""
@@ -57,8 +63,10 @@ class Ask(Job[Result]):
         read: Callable[[Any], Result],
         deadline_s: float | None = None,
         progress: Progress | None = None,
+        of_table: bool = False,
     ) -> None:
         self.rpc = rpc if progress is None else f"{rpc}WithProgress"
+        self._of_table = of_table
         self.deadline_s = deadline_s
         self._request = request
         self._read = read
@@ -88,6 +96,65 @@ class Ask(Job[Result]):
         if self._answer is None:
             raise ServiceFault(f"{self.rpc} ended without a result")
         return self._read(self._answer)
+
+    def told(self, error: RiskClientError) -> RiskClientError:
+        """A refusal of a caller's table names the table's columns."""
+        return in_callers_words(error) if self._of_table and isinstance(error, InvalidRequest) else error
+
+
+class AboutStored(Job[Result]):
+    """A question that names the underlyings of a stored portfolio by number: those are asked for first."""
+
+    def __init__(
+        self, name: str, ask: Callable[[wire.Portfolio], Job[Result]], deadline_s: float | None = None
+    ) -> None:
+        self.deadline_s = deadline_s
+        self._name = name
+        self._ask = ask
+        self._stored: wire.Portfolio | None = None
+        self._question: Job[Result] | None = None
+
+    @property
+    def rpc(self) -> str:  # type: ignore[override]
+        """Of the message that is due."""
+        return "GetPortfolio" if self._question is None else self._question.rpc
+
+    @property
+    def streams(self) -> bool:
+        """As the question, once it is asked."""
+        return self._question is not None and self._question.streams
+
+    def requests(self, chunk_rows: int) -> Iterator[Any]:
+        """The look at the portfolio, then the question."""
+        yield wire.GetPortfolioRequest(portfolio=self._name)
+        if self._stored is None:
+            raise ServiceFault("GetPortfolio ended without a result")
+        self._question = self._ask(self._stored)
+        yield from self._question.requests(chunk_rows)
+
+    def take(self, answer: Any) -> None:
+        """Keeps the portfolio; the rest is the question's."""
+        if self._question is None:
+            self._stored = answer
+        else:
+            self._question.take(answer)
+
+    def result(self) -> Result:
+        """What the question's answer is, unless the portfolio was another by then."""
+        if self._question is None or self._stored is None:
+            raise ServiceFault("GetPortfolio ended without a result")
+        found = self._question.result()
+        version = getattr(found, "portfolio_version", self._stored.version)
+        if version != self._stored.version:
+            raise AlreadyChanged(
+                f"{self._name!r} was put anew while it was asked about (version {self._stored.version}, "
+                f"then {version}): ask again"
+            )
+        return found
+
+    def told(self, error: RiskClientError) -> RiskClientError:
+        """As the question."""
+        return error if self._question is None else self._question.told(error)
 
 
 class Pages(Job[list[Any]]):

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import packing
+from protos import osi, packing
 from protos.risk.v1 import risk_pb2 as wire
-from risk_client import osi
 from risk_client.columns import Texts, columns_of
 from risk_client.faults import Fault, Faults, TableFaults
 from risk_client.positions import COLUMNS, FUTURE, KINDS, OPTION, SPOT, Positions, read_positions

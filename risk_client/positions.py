@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risk_client import osi
+from protos import osi
 from risk_client.columns import Column, Flags, Floats, Texts, numbers, texts
 from risk_client.faults import Fault, Faults, TableFaults, needs
 

@@ -120,11 +120,21 @@ def columns_like(kind: Kind, index: Any, answer: Mapping[str, NDArray[Any]]) -> 
     return {name: library.array(values) for name, values in answer.items()}
 
 
+def new_table(kind: Kind, columns: Mapping[str, Any]) -> Any:
+    """Columns as a table of a library; a dictionary of arrays for numpy."""
+    if kind == "numpy":
+        return {name: np.asarray(values) for name, values in columns.items()}
+    library = sys.modules["pyarrow" if kind == "arrow" else kind]
+    return library.table(dict(columns)) if kind == "arrow" else library.DataFrame(dict(columns))
+
+
 def with_columns(frame: Any, kind: Kind, answer: Mapping[str, NDArray[Any]], provenance: Message) -> Any:
     """The table with the columns of an answer behind its own, rows and index as they were.
 
     Where the numbers come from is in `attrs["provenance"]` (pandas) or the schema's metadata (arrow).
     """
+    if kind == "numpy":
+        return {**frame, **answer}
     if kind == "polars":
         series = sys.modules["polars"].Series
         return frame.with_columns([series(name, values) for name, values in answer.items()])

@@ -13,13 +13,13 @@ from book_service.adapters.errors import AdapterError
 from book_service.adapters.feed_plan import FILES, SourcePlan
 from book_service.adapters.feed_run import Publisher, SourceCounts, follow_socket, replay_files
 from market_sim.settings import MarketSimSettings
-from protos import topics
+from protos import osi, topics
 from risk_cli.answers import Form, plain_table, show
 from risk_cli.feed.sources_file import FeedPlan
 from risk_cli.feed.venue import VenueFeed
 from risk_cli.refusals import BadInput, CannotDo
 from risk_cli.settings import loaded
-from risk_client import RiskClientError, osi
+from risk_client import RiskClientError
 from service_kit.errors import ServiceKitError
 from service_kit.kafka.admin import check_broker
 from service_kit.kafka.producer import Producer

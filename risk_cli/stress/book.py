@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
+from protos import osi
 from risk_cli.stress.market_file import Market, Quote
 from risk_cli.stress.portfolio_file import Desk
-from risk_client import osi
 from risk_client.positions import OPTION
 
 Floats = NDArray[np.float64]

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpu_kernels as gk
+from protos import osi
 from risk_cli.refusals import BadInput
 from risk_cli.stress.portfolio_file import read_portfolio
 from risk_cli.stress.scenario_file import read_scenarios
-from risk_client import osi
 
 HEAD = PORTFOLIO.splitlines()[0]
 

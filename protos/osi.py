@@ -10,6 +10,7 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
+CLOSE_UTC_S = 20 * 3_600  # of a day: contracts expire at the close
 CONTRACT_SIZE = 100.0  # shares, or times the index, per listed option
 _FORM = re.compile(r"([A-Z][A-Z0-9.^/]{0,5}) *(\d{6})([CP])(\d{8})", re.ASCII)
 _LIKE = re.compile(r".*\d{6}[CPcp]\d*|\S+ +\d.*|.* ")
@@ -131,3 +132,8 @@ def symbol_of(root: str, expiry: date, is_call: bool, strike: float) -> str:
 def is_american(root: str) -> bool:
     """How options of this root are exercised where nobody says: cash-settled indices only at expiry."""
     return root not in INDEX_OF_ROOT
+
+
+def expiry_time_ns(day: date) -> int:
+    """When contracts of that day expire: nanoseconds since 1970, UTC."""
+    return ((day - date(1970, 1, 1)).days * 86_400 + CLOSE_UTC_S) * 1_000_000_000

@@ -63,10 +63,11 @@ class AlertBook:
         for usage in metrics.limits:
             what, over = _What(ALERT_KIND_LIMIT_BREACHED, usage.name), usage.breached
             if what in standing:
+                # What is no number ends nothing.
                 over = not usage.used <= usage.limit * (1.0 - hysteresis)
             if over:
                 wrong.add(what)
-            if math.isnan(usage.used):
+            if math.isnan(usage.used) or math.isnan(usage.limit):
                 wrong.add(_What(ALERT_KIND_LIMIT_BREACHED, UNMEASURED + usage.name))
         ages = metrics.greeks.age_ns
         if ages and max(ages) > self.stale_after_ns:
@@ -110,7 +111,7 @@ def _text(metrics: RiskMetrics, what: _What) -> str:
         usage = _usage(metrics, what)
         if usage is None:
             return f"{what.name.removeprefix(UNMEASURED)} is no limit of the portfolio any more"
-        if what.name.startswith(UNMEASURED) and math.isnan(usage.used):
+        if what.name.startswith(UNMEASURED) and (math.isnan(usage.used) or math.isnan(usage.limit)):
             return f"{usage.name} cannot be measured, its limit is {usage.limit:,.0f}"
         return f"{usage.name} {usage.used:,.0f} of {usage.limit:,.0f}"
     if what.kind == ALERT_KIND_STALE_DATA:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 import gpu_kernels as gk
 from gpu_kernels.shared_book import ScenarioTable, cell_pnl, cell_points
 from risk_service.desk import Block, Desk
-from risk_service.desk_values import DeskValues, spans
+from risk_service.desk_values import NO_QUOTE, DeskValues, spans
 from risk_service.live_risk import ScenarioSource, stress_scenarios
 from risk_service.market_state import MarketState
 from risk_service.premium_inputs import PremiumInputs, Premiums
-from risk_service.valuation import Book, Fault
+from risk_service.valuation import Book, Fault, left_out_faults
 from risk_service.vol_marks import VolMarks
 
 Floats = NDArray[np.float64]
@@ -39,6 +39,7 @@ class BookNumbers:
     why_no_history: str
     faults: tuple[Fault, ...]
     premium_error: float  # as a part of the spot
+    oldest_quote_ns: int | None  # of those that the vols come from; None: no option has one
     premium_time_ns: int | None  # of the oldest table behind the numbers; None: no American positions
 
 
@@ -56,11 +57,14 @@ class DeskRisk:
     _pnl: Floats = field(default_factory=lambda: np.zeros((0, 0)))  # per cell: historical, then stresses
     _priced: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     _days: int = 0  # historical scenarios, before the stresses
+    _quoted_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # per strike
+    _strikes: list[NDArray[np.int64]] = field(default_factory=list)  # per book
     _scenarios: gk.Scenarios | None = None  # a column per block: the historical ones, then the stresses
     _table: ScenarioTable | None = None  # the same, for the kernel
     _place: dict[str, int] = field(default_factory=dict)  # of each block, by its underlying
     _american: list[frozenset[int]] = field(default_factory=list)  # per book, slots with American options
     _faults: dict[int, tuple[Fault, ...]] = field(default_factory=dict)
+    _time_ns: int = 0  # of the last measurement
 
     def hold(self, books: list[Book]) -> None:
         """Takes these books in place of those held; every underlying must then be measured."""
@@ -83,6 +87,8 @@ class DeskRisk:
         self._american = [
             frozenset(book.contracts.underlying[book.contracts.american].tolist()) for book in books
         ]
+        self._quoted_ns = np.full(len(self.desk.strikes), NO_QUOTE)
+        self._strikes = [np.unique(self.desk.strike_of[rows]) for rows in self.desk.contract_of_row]
         self._faults.clear()
 
     def measure(self, market: MarketState, marks: VolMarks, names: set[str]) -> None:
@@ -91,6 +97,7 @@ class DeskRisk:
         if not places or self._table is None:
             return
         values = DeskValues.of(self.engine, market, marks, self.desk, np.array(places, np.int64))
+        self._time_ns = market.valuation_time_ns
         self._note_priced(values)
         american = self._premiums_today(values)
         desk = self.desk
@@ -107,6 +114,7 @@ class DeskRisk:
         days = self._days
         _, count, why = self.scenarios.of(book.held.underlyings)
         slots = self._american[number]
+        oldest = int(self._quoted_ns[self._strikes[number]].min(initial=NO_QUOTE))
         if number not in self._faults:
             self._faults[number] = self._left_out(number)
         return BookNumbers(
@@ -119,6 +127,7 @@ class DeskRisk:
             why_no_history=why,
             faults=self._faults[number],
             premium_error=self.premiums.error(slots),
+            oldest_quote_ns=None if oldest == NO_QUOTE else oldest,
             premium_time_ns=self.premiums.oldest_ns(slots),
         )
 
@@ -163,14 +172,15 @@ class DeskRisk:
             self._priced[values.contracts] = values.priced
             self._faults.clear()
         self._spots[at] = spots
+        self._quoted_ns[desk.shared.rows(values.chosen)] = values.quoted_ns
 
     def _left_out(self, number: int) -> tuple[Fault, ...]:
         book = self.desk.books[number]
         options = book.option_rows[~self._priced[self.desk.contract_of_row[number]]]
         spots = self._spots[self.desk.cells_of(number)]
         linear = book.linear_rows[~np.isfinite(spots[book.held.underlying_index[book.linear_rows]])]
-        rows = np.sort(np.concatenate((options, linear))).tolist()
-        return tuple(Fault(row, book.held.symbols[row], gk.Status.NO_MARKET_DATA) for row in rows)
+        rows = np.sort(np.concatenate((options, linear)))
+        return left_out_faults(book, rows, book.option_rows[book.contracts.last_ex_ns > self._time_ns])
 
 
 def _side_by_side(own: list[gk.Scenarios | None], days: int) -> gk.Scenarios | None:

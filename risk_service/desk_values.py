@@ -18,7 +18,8 @@ from risk_service.vol_marks import Contracts, VolMarks, years_between
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_TERMS = ("underlying", "call", "put", "expiry_time_ns", "strike", "american")
+NO_QUOTE = np.iinfo(np.int64).max
+_TERMS = ("underlying", "call", "put", "expiry_time_ns", "strike", "american", "last_ex_ns")
 _OPTION_COLUMNS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_call")
 
 
@@ -37,6 +38,7 @@ class DeskValues:
     american_flags: NDArray[np.bool_]
     fields: Floats  # (contracts, 9) in the order of POINT_FIELDS
     shared: SharedInputs
+    quoted_ns: Integers  # per strike: moment of the quote that tells its vol; NO_QUOTE where none does
     time_ns: int
 
     @classmethod
@@ -52,7 +54,10 @@ class DeskValues:
         )
         every = len(chosen) == len(desk.blocks)
         strikes = desk.strikes if every else _some(desk.strikes, desk.shared.rows(chosen))
-        vols = marks.marks(engine, market, strikes)
+        vols, told_by = marks.marked(engine, market, strikes)
+        # Options with dividends to come are left out of live numbers, and named.
+        vols = np.where(strikes.last_ex_ns > market.valuation_time_ns, np.nan, vols)
+        quoted_ns = np.where(np.isfinite(vols), market.quote_times_ns(told_by), NO_QUOTE)
         time_ns = market.valuation_time_ns
         years = years_between(time_ns, strikes.expiry_time_ns)
         contracts = slice(None) if every else spans(desk.points.first, chosen)
@@ -84,7 +89,8 @@ class DeskValues:
         shared = SharedInputs(chosen, spots, rates, yields, years, vols)
         american = desk.contracts.american[contracts]
         return cls(
-            chosen, first, contracts, spots, rates, yields, priced, options, american, fields, shared, time_ns
+            *(chosen, first, contracts, spots, rates, yields, priced, options, american, fields, shared),
+            *(quoted_ns, time_ns),
         )
 
     def part(self, place: int) -> slice:

@@ -22,7 +22,7 @@ from protos.risk.v1.risk_pb2 import (
 )
 from risk_service.desk_risk import BookNumbers
 from risk_service.historical_tail import HistoricalTail
-from risk_service.live_risk import GREEKS, STRESSES, limit_usage, tail_message
+from risk_service.live_risk import GREEKS, STRESSES, limit_usage, oldest_ns, tail_message
 from risk_service.market_state import MarketState
 from risk_service.positions import Positions
 from risk_service.slow_risk import SlowNumbers
@@ -102,7 +102,7 @@ class MetricsWriter:
         slow: SlowNumbers | None = None,
     ) -> RiskMetrics:
         """The message, but for the time of sending."""
-        ages = market.clocks.source_time_ns - market.times_ns(book.underlying_slots)
+        ages = market.ages_ns(book.underlying_slots)
         metrics = RiskMetrics.FromString(self._fixed_part(book).with_columns(numbers, ages))
         metrics.value, metrics.gross_value = numbers.value, numbers.gross_value
         metrics.scenarios = len(numbers.historical_pnl) + len(STRESSES)
@@ -112,7 +112,8 @@ class MetricsWriter:
                 RowFault(row=one.row, symbol=one.symbol, status=RowStatus.ValueType(one.status))
                 for one in numbers.faults
             )
-        self._add_provenance(metrics, market, ages, _method(market, numbers))
+        age_ns = oldest_ns(market, ages, numbers.oldest_quote_ns)
+        self._add_provenance(metrics, market, age_ns, _method(market, numbers))
         metrics.limits.extend(limit_usage(book, metrics))
         # What was worked out for another version of the book, or before its last fill, is not this one's.
         if slow is not None and slow.book is book:
@@ -140,7 +141,7 @@ class MetricsWriter:
                 )
             ],
         )
-        self._add_provenance(metrics, market, np.zeros(0, np.int64), METHOD)
+        self._add_provenance(metrics, market, 0, METHOD)
         return metrics
 
     def _fixed_part(self, book: Book) -> _Fixed:
@@ -165,15 +166,13 @@ class MetricsWriter:
             )
         return tail_message(self._tails.of(numbers.historical_pnl))
 
-    def _add_provenance(
-        self, metrics: RiskMetrics, market: MarketState, ages: NDArray[np.int64], method: str
-    ) -> None:
+    def _add_provenance(self, metrics: RiskMetrics, market: MarketState, age_ns: int, method: str) -> None:
         provenance = metrics.provenance
         # A device's engine may have been replaced by another since the last number.
         provenance.engine, provenance.device = self.engine.name, self.engine.device
         provenance.method = method
         provenance.market_snapshot_id = market.snapshot_id()
-        provenance.data_age_ns = int(ages.max(initial=0))
+        provenance.data_age_ns = age_ns
         why = self.degraded_reason or degraded_reason(self.engine)
         provenance.degraded, provenance.degraded_reason = bool(why), why
         timing = metrics.timing

@@ -125,10 +125,10 @@ class RiskCalculator:
                 normalized_time_ns=market.clocks.normalized_time_ns,
             ),
         )
-        ages = market.clocks.source_time_ns - market.times_ns(book.underlying_slots)
+        ages = market.ages_ns(book.underlying_slots)
         self._add_greeks(metrics, book, valuation, ages)
         historical_pnl = self._add_scenarios(metrics, book, valuation)
-        self._add_provenance(metrics, market, ages)
+        self._add_provenance(metrics, market, oldest_ns(market, ages, valuation.oldest_quote_ns))
         metrics.limits.extend(limit_usage(book, metrics))
         return Measurement(metrics, valuation, historical_pnl)
 
@@ -171,14 +171,22 @@ class RiskCalculator:
             metrics.historical.append(self._no_tail(why_none))
         return np.asarray(pnl[:historical])
 
-    def _add_provenance(self, metrics: RiskMetrics, market: MarketState, ages: NDArray[np.int64]) -> None:
+    def _add_provenance(self, metrics: RiskMetrics, market: MarketState, age_ns: int) -> None:
         provenance = metrics.provenance
         provenance.engine, provenance.device = self.engine.name, self.engine.device
         provenance.method = "full revaluation, historical, exact_tail"
         provenance.market_snapshot_id = market.snapshot_id()
-        provenance.data_age_ns = int(ages.max(initial=0))
+        provenance.data_age_ns = age_ns
         provenance.degraded = bool(self.degraded_reason)
         provenance.degraded_reason = self.degraded_reason
+
+
+def oldest_ns(market: MarketState, ages: NDArray[np.int64], oldest_quote_ns: int | None) -> int:
+    """Age of the oldest input: of the underlyings' prices, and of the quotes that the vols come from."""
+    oldest = int(ages.max(initial=0))
+    if oldest_quote_ns is None:
+        return oldest
+    return max(oldest, market.clocks.source_time_ns - oldest_quote_ns)
 
 
 def _sums(place: NDArray[np.int64], values: NDArray[np.float64], count: int) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,9 @@ VALUATION_STEP_NS = 1_000_000_000
 AHEAD_NS_MAX = 60_000_000_000
 LOGGED_AT_ANY_TIME = 1 << 62  # the log does not say when
 
+# A rate or yield beyond this, per year, is a mistake of units: it marks nothing.
+RATE_MAX = 10.0
+
 _FIRST_CAPACITY = 256
 
 
@@ -50,6 +54,7 @@ _SLOT = np.dtype(
         ("underlying_rate", np.float64),
         ("underlying_yield", np.float64),
         ("quotes", np.int64),
+        ("quote_time_ns", np.int64),  # of the last quote: a trade tells no vol, and moves none
     ]
 )
 
@@ -82,6 +87,8 @@ class MarketState:
     _columns: dict[str, NDArray[Any]] = field(default_factory=dict)  # views of `_data`
     _snapshot_id: str | None = None
     from_the_future: int = 0  # records passed over
+    # How long, by the host's clock, nothing has been heard: of a copy only, and only for ages.
+    silent_ns: int = 0
 
     def __post_init__(self) -> None:
         self._hold(self._data)
@@ -131,19 +138,28 @@ class MarketState:
             max(clocks.source_time_ns, time_ns), max(clocks.normalized_time_ns, tick.normalized_time_ns)
         )
         if kind == EVENT_KIND_REFERENCE:
+            if not (abs(tick.rate) <= RATE_MAX and abs(tick.dividend_yield) <= RATE_MAX):
+                return False
             columns["rate"][place], columns["dividend_yield"][place] = tick.rate, tick.dividend_yield
             return True
         if tick.flags & UNTRUSTED:
             return False
-        if kind == EVENT_KIND_QUOTE and tick.ask > 0.0 and (tick.bid > 0.0 or place != underlying):
-            columns["mid"][place], columns["time_ns"][place] = 0.5 * (tick.bid + tick.ask), time_ns
+        mid = 0.5 * (tick.bid + tick.ask)
+        if (
+            kind == EVENT_KIND_QUOTE
+            and tick.ask > 0.0
+            and (tick.bid > 0.0 or place != underlying)
+            and mid < inf
+        ):
+            columns["mid"][place], columns["time_ns"][place] = mid, time_ns
+            columns["quote_time_ns"][place] = time_ns
             mid = columns["mid"][underlying]
             columns["underlying_spot"][place] = mid if mid == mid else columns["last"][underlying]
             columns["underlying_rate"][place] = columns["rate"][underlying]
             columns["underlying_yield"][place] = columns["dividend_yield"][underlying]
             columns["quotes"][place] += 1
             return True
-        if kind == EVENT_KIND_TRADE and tick.price > 0.0:
+        if kind == EVENT_KIND_TRADE and 0.0 < tick.price < inf:
             columns["last"][place], columns["time_ns"][place] = tick.price, time_ns
             return True
         return False
@@ -171,7 +187,13 @@ class MarketState:
 
     def copy(self) -> MarketState:
         """The state as it is now; what is applied later does not reach it."""
-        return MarketState(dict(self._slots), self._data.copy(), dict(self._next_offsets), self.clocks)
+        return MarketState(
+            dict(self._slots),
+            self._data.copy(),
+            dict(self._next_offsets),
+            self.clocks,
+            silent_ns=self.silent_ns,
+        )
 
     def parts(self) -> tuple[list[str], NDArray[np.void], dict[int, int], Clocks]:
         """What `of_parts` makes it of again: symbols by slot, slots, next offsets, clocks."""
@@ -189,7 +211,11 @@ class MarketState:
 
     def at(self, clocks: Clocks) -> MarketState:
         """The same prices seen from another moment; for reading only."""
-        return MarketState(self._slots, self._data, self._next_offsets, clocks)
+        return MarketState(self._slots, self._data, self._next_offsets, clocks, silent_ns=self.silent_ns)
+
+    def ages_ns(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How old each slot's newest good price is."""
+        return self.clocks.source_time_ns - self.times_ns(slots) + self.silent_ns
 
     def column(self, name: str, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         """One column at the given slots; NaN where a slot is missing."""
@@ -200,6 +226,12 @@ class MarketState:
     def times_ns(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Moment of each slot's newest good price, by the source's clock; 0 where there is none."""
         times = self._columns["time_ns"][slots]
+        times[slots == MISSING] = 0
+        return times
+
+    def quote_times_ns(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Moment of each slot's newest good quote, by the source's clock; 0 where there is none."""
+        times = self._columns["quote_time_ns"][slots]
         times[slots == MISSING] = 0
         return times
 
@@ -219,7 +251,8 @@ class MarketState:
         self._columns = {name: data[name] for name in _SLOT.names or ()}
 
     def _set_references(self, events: MarketEvents, places: NDArray[np.int64]) -> set[str]:
-        rows = np.flatnonzero(events.kind == EVENT_KIND_REFERENCE)
+        known = (np.abs(events.rate) <= RATE_MAX) & (np.abs(events.dividend_yield) <= RATE_MAX)
+        rows = np.flatnonzero((events.kind == EVENT_KIND_REFERENCE) & known)
         # NumPy keeps the last of several writes to one place, which is the latest event of the record.
         self._columns["rate"][places[rows]] = events.rate[rows]
         self._columns["dividend_yield"][places[rows]] = events.dividend_yield[rows]
@@ -229,9 +262,11 @@ class MarketState:
         trusted = (events.flags & UNTRUSTED) == 0
         # An option that nobody bids for is worth something between nothing and its ask. An underlying is not.
         two_sided = (events.bid > 0.0) | (places != underlying)
-        quoted = trusted & (events.kind == EVENT_KIND_QUOTE) & two_sided & (events.ask > 0.0)
-        traded = trusted & (events.kind == EVENT_KIND_TRADE) & (events.price > 0.0)
-        self._columns["mid"][places[quoted]] = 0.5 * (events.bid[quoted] + events.ask[quoted])
+        mids = 0.5 * (events.bid + events.ask)
+        quoted = trusted & (events.kind == EVENT_KIND_QUOTE) & two_sided & (events.ask > 0.0) & (mids < inf)
+        traded = trusted & (events.kind == EVENT_KIND_TRADE) & (events.price > 0.0) & (events.price < inf)
+        self._columns["mid"][places[quoted]] = mids[quoted]
+        self._columns["quote_time_ns"][places[quoted]] = events.source_time_ns[quoted]
         self._columns["last"][places[traded]] = events.price[traded]
         either = quoted | traded
         self._columns["time_ns"][places[either]] = events.source_time_ns[either]

@@ -28,9 +28,9 @@ class ValuedBook:
     valuation: Valuation
     market: MarketState
     snapshot_id: str
-    data_age_ns: int  # of the oldest underlying price that was used
+    data_age_ns: int  # of the oldest price or quote that was used
     executions_snapshot_id: str = ""  # the fills that were looked at; empty: none
-    filled: tuple[str, ...] = ()  # underlyings held through fills alone: the last positions
+    filled: tuple[str, ...] = ()  # symbols held through fills alone: the last positions
     without_terms: tuple[str, ...] = ()  # symbols with fills of which the portfolio says no terms
 
     @property
@@ -101,7 +101,7 @@ def book_at(engine: gk.Engine, market: MarketState, snapshot_id: str, held: Held
 def _with_fills(
     valued: ValuedBook, put: HeldPortfolio, filled: Mapping[str, float], executions_snapshot_id: str
 ) -> ValuedBook:
-    known = {*put.symbols, *put.underlyings}
+    known = {*valued.held.symbols, *valued.held.underlyings}
     return replace(
         valued,
         executions_snapshot_id=executions_snapshot_id,
@@ -126,5 +126,7 @@ def _valued(
 
 
 def _age_ns(market: MarketState, book: Book, valuation: Valuation) -> int:
-    ages = market.clocks.source_time_ns - market.times_ns(book.underlying_slots)
-    return int(ages[np.isfinite(valuation.spots)].max(initial=0))
+    oldest = int(market.ages_ns(book.underlying_slots)[np.isfinite(valuation.spots)].max(initial=0))
+    if valuation.oldest_quote_ns is None:
+        return oldest
+    return max(oldest, market.clocks.source_time_ns - valuation.oldest_quote_ns + market.silent_ns)

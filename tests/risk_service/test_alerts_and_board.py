@@ -64,6 +64,14 @@ def test_a_limit_that_cannot_be_measured_is_not_kept():
     assert seen(book, used=math.nan) == [(kind, True)]
 
 
+def test_a_limit_that_is_no_number_is_not_kept_either():
+    book, kind = AlertBook(10), risk.ALERT_KIND_LIMIT_BREACHED
+    (alert,) = book.update(metrics(used=5.0, limit=math.nan))
+    assert (alert.kind, alert.raised, alert.limit) == (kind, True, "expected shortfall")
+    assert "cannot be measured" in alert.text
+    assert seen(book, used=5.0) == [(kind, False)]
+
+
 def test_an_underlying_without_any_price_is_said_to_have_none_yet():
     message = metrics(age_ns=1_700_000_000_000_000_000)
     message.timing.source_time_ns = 1_700_000_000_000_000_000

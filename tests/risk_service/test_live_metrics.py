@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from worlds import SPOT, option, osi, portfolio, priced_market, spot_position
+from worlds import NOW_NS, SPOT, option, osi, portfolio, priced_market, quotes, spot_position
 
 import gpu_kernels as gk
 from protos.risk.v1 import risk_pb2 as risk
@@ -70,3 +70,25 @@ def test_the_method_says_how_many_days(engine):
     metrics = measured(engine, portfolio(rows=[LISTED]), [])
     assert metrics.provenance.method == "full revaluation, historical, exact_tail"
     assert metrics.provenance.engine == engine.name
+
+
+def test_the_data_are_as_old_as_the_oldest_quote_that_tells_a_vol(engine):
+    state = priced_market()
+    books = DeskBooks(DeskRisk(engine, ScenarioSource(None, 500), DeskPremiums(engine)))
+    books.take(
+        [check(portfolio(rows=[LISTED, option(100.0, True, 1.0)]))], Positions(AccountRule.of([])), state
+    )
+    writer = MetricsWriter(engine, 0.975)
+    later = NOW_NS + 3_600_000_000_000
+    state.apply(quotes(["IDX", LISTED[0]], [SPOT, 0.8], time_ns=later), "IDX", 0, 9)
+    books.touch("IDX")
+    ((book, numbers),) = books.measure(state, VolMarks())
+    metrics = writer.write(state, book, numbers)
+    assert list(metrics.greeks.age_ns) == [0]
+    assert metrics.provenance.data_age_ns == later - NOW_NS  # the quotes at 100 are an hour old
+    state.apply(
+        quotes([option(100.0, True)[0], option(100.0, False)[0]], [5.0, 4.0], time_ns=later), "IDX", 0, 10
+    )
+    books.touch("IDX")
+    ((book, numbers),) = books.measure(state, VolMarks())
+    assert writer.write(state, book, numbers).provenance.data_age_ns == 0

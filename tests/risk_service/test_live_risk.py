@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 from worlds import (
+    DAY_NS,
+    NOW_NS,
     RATE,
     SPOT,
     YIELD,
@@ -16,11 +18,13 @@ from worlds import (
     portfolio,
     priced_market,
     quotes,
+    record,
     smile,
     spot_position,
 )
 
 import gpu_kernels as gk
+from protos.market.v1.market_pb2 import EVENT_KIND_QUOTE, EVENT_KIND_REFERENCE, EVENT_KIND_TRADE
 from protos.risk.v1 import risk_pb2 as risk
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_risk import STRESSES, RiskCalculator, ScenarioSource
@@ -155,6 +159,43 @@ def test_marks_do_not_depend_on_when_they_were_asked_for(engine):
     first = measure(engine, market, portfolio(rows=ROWS), history(), early)
     late = measure(engine, market, portfolio(rows=ROWS), history(), VolMarks())
     assert first == late
+
+
+@pytest.mark.parametrize("batches", [True, False])
+def test_a_trade_in_an_option_moves_neither_its_vol_nor_what_a_replay_says(engine, batches):
+    rows = (option(90.0, False, 10.0), option(100.0, True, -20.0))
+    later = NOW_NS + 40 * DAY_NS
+    early = VolMarks()
+    market = priced_market()
+    measure(engine, market, portfolio(rows=rows), marks=early)
+    symbols = [rows[0][0], "OTHER"] if batches else [rows[0][0]]
+    market.apply(record(EVENT_KIND_TRADE, symbols, price=2.0, time_ns=later), "IDX", 0, 9)
+    between = measure(engine, market, portfolio(rows=rows), history(), early)
+    replayed = measure(engine, market, portfolio(rows=rows), history(), VolMarks())
+    assert between == replayed
+    assert between.faults == []
+    # The vols are of quotes that are 40 days old, though the option has just traded.
+    assert between.provenance.data_age_ns == 40 * DAY_NS
+
+
+@pytest.mark.parametrize("rate", [math.inf, -math.inf, math.nan, 1e308, 10.5])
+@pytest.mark.parametrize("names", [["IDX"], ["IDX", "ABC"]])
+def test_a_rate_that_can_be_none_marks_nothing(engine, rate, names):
+    market = priced_market()
+    before = measure(engine, market, portfolio(rows=ROWS), history())
+    for columns in ({"rate": rate, "dividend_yield": 0.0}, {"rate": 0.0, "dividend_yield": rate}):
+        assert not market.apply(record(EVENT_KIND_REFERENCE, names, **columns), "IDX", 0, 9)
+    after = measure(engine, market, portfolio(rows=ROWS), history())
+    assert (after.value, after.historical[0]) == (before.value, before.historical[0])
+
+
+@pytest.mark.parametrize("names", [["IDX"], ["IDX", "ABC"]])
+def test_a_price_that_is_no_number_marks_nothing(engine, names):
+    market = priced_market()
+    for bid, ask in ((1.0, math.inf), (math.inf, math.inf), (math.nan, 5.0)):
+        assert not market.apply(record(EVENT_KIND_QUOTE, names, bid=bid, ask=ask), "IDX", 0, 9)
+    assert not market.apply(record(EVENT_KIND_TRADE, names, price=math.inf), "IDX", 0, 9)
+    assert measure(engine, market, portfolio(rows=ROWS)).value == pytest.approx(plain_value(SPOT), rel=1e-10)
 
 
 def test_portfolios_that_disagree_on_a_symbols_terms_do_not_mark_each_other(engine):

@@ -30,7 +30,7 @@ class ValuedBook:
     snapshot_id: str
     data_age_ns: int  # of the oldest price or quote that was used
     executions_snapshot_id: str = ""  # the fills that were looked at; empty: none
-    filled: tuple[str, ...] = ()  # symbols held through fills alone: the last positions
+    filled: tuple[str, ...] = ()  # underlyings held through fills alone: the last positions
     without_terms: tuple[str, ...] = ()  # symbols with fills of which the portfolio says no terms
 
     @property
@@ -101,7 +101,7 @@ def book_at(engine: gk.Engine, market: MarketState, snapshot_id: str, held: Held
 def _with_fills(
     valued: ValuedBook, put: HeldPortfolio, filled: Mapping[str, float], executions_snapshot_id: str
 ) -> ValuedBook:
-    known = {*valued.held.symbols, *valued.held.underlyings}
+    known = {*put.symbols, *put.underlyings}
     return replace(
         valued,
         executions_snapshot_id=executions_snapshot_id,

@@ -37,6 +37,12 @@ class RiskSettings:
     # Principals that may see, or see and change, every portfolio; others only their own.
     readers: tuple[str, ...] = ()
     writers: tuple[str, ...] = ()
+    # Portfolios that are held, in all and of one owner, and how fast one principal may put positions.
+    portfolios_max: int = limited(10_000, at_least=1, at_most=1_000_000)
+    positions_max: int = limited(5_000_000, at_least=1, at_most=100_000_000)
+    portfolios_per_owner_max: int = limited(1_000, at_least=1, at_most=1_000_000)
+    positions_per_owner_max: int = limited(1_000_000, at_least=1, at_most=100_000_000)
+    positions_put_per_second_max: float = limited(200_000.0, at_least=1.0, at_most=1e9)
     # Whose fills are whose: "ACCOUNT=PORTFOLIO" each; any other account belongs to the portfolio named by the
     # prefix and its number, or to none where the prefix is empty.
     accounts: tuple[str, ...] = ()

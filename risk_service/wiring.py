@@ -16,6 +16,7 @@ from risk_service.api.access import Access
 from risk_service.api.on_demand_plans import OnDemandPlans
 from risk_service.api.on_demand_rpcs import OnDemandRpcs
 from risk_service.api.option_rpcs import OptionRpcs
+from risk_service.api.portfolio_limits import PortfolioLimits
 from risk_service.api.portfolio_rpcs import PortfolioLog, PortfolioRpcs
 from risk_service.api.scenario_requests import ScenarioReader
 from risk_service.api.servicer import RiskServicer
@@ -145,12 +146,20 @@ def risk_servicer(
         readers=frozenset(risk.readers),
         writers=frozenset(risk.writers),
         everyone=settings.grpc.auth == "none",
+        fills=loop.positions.rule,
     )
     limits = Limits(
         request_revaluations_max=risk.revaluations_per_request_max,
         answer_values_max=risk.values_per_answer_max,
     )
-    portfolios = PortfolioRpcs(loop.store, loop.board, log, access, work)
+    held = PortfolioLimits(
+        portfolios=risk.portfolios_max,
+        positions=risk.positions_max,
+        portfolios_each=risk.portfolios_per_owner_max,
+        positions_each=risk.positions_per_owner_max,
+        changed_per_second=risk.positions_put_per_second_max,
+    )
+    portfolios = PortfolioRpcs(loop.store, loop.board, log, access, held)
     return RiskServicer(
         engines=engines,
         devices=devices or DeviceWatch(),

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from protos.risk.v1 import risk_pb2 as wire
 from risk_service.api.access import Access
-from risk_service.api.work import Work
+from risk_service.api.portfolio_limits import ChangeBudget, PortfolioLimits
 from risk_service.board import RiskBoard
 from risk_service.portfolios import HeldPortfolio, PortfolioStore
-from service_kit.errors import InvalidRequest, NotFound
+from service_kit.errors import InvalidRequest, NotFound, Unavailable
 from service_kit.grpc_server.call import current_call
 
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1_000
 WATCH_INTERVAL_MS_MAX = 60_000
+# A change that waits for the brokers so long holds up all others: these are told to come again.
+LOG_SLOW_S = 1.0
+LOG_RETRY_S = 1.0
+
+Made = TypeVar("Made")
 
 
 class PortfolioLog(Protocol):
@@ -38,9 +45,16 @@ class PortfolioRpcs:
     board: RiskBoard
     log: PortfolioLog
     access: Access
-    work: Work
-    # One change at a time, logged before it is applied: the log must end with the version that is held.
-    _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    limits: PortfolioLimits = field(default_factory=PortfolioLimits)
+    # One change at a time, logged before it is applied: the log must end with the version that is held. The
+    # thread is of changes alone: one may wait long for the brokers. A caller who leaves takes along a change
+    # that has not begun; what has begun goes on to its end, so that log and store stay alike.
+    _changes: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "portfolio changes"))
+    _logging_since: float | None = None
+    _budget: ChangeBudget = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._budget = ChangeBudget(self.limits)
 
     def readable(self, name: str) -> HeldPortfolio:
         """The portfolio of that name if the caller may read it; NotFound or PermissionDenied if not."""
@@ -50,12 +64,19 @@ class PortfolioRpcs:
 
     async def put(self, request: wire.PutPortfolioRequest) -> wire.PutPortfolioResponse:
         """Checks a portfolio, logs it and holds it from then on."""
-        async with self._changing:
-            owner = self._owner_after(request.portfolio.portfolio)
-            logged = self.store.prepare(request.portfolio, request.expected_version, owner)
-            offset = await self.work.thread(lambda: self.log.put(logged))
-            self.store.apply(logged, offset)
-        return wire.PutPortfolioResponse(version=logged.version)
+        principal, message = current_call().principal, request.portfolio
+
+        def change() -> int:
+            owner = self._owner_after(message, principal)
+            rows = len(message.positions.symbol)
+            counted = None if self.access.everyone else owner
+            self.limits.expect_room(self.store.all(), message.portfolio, rows, counted)
+            logged = self.store.prepare(message, request.expected_version, owner)
+            self._budget.spend(principal, rows)
+            self.store.apply(logged, self._logged(lambda: self.log.put(logged)))
+            return logged.version
+
+        return wire.PutPortfolioResponse(version=await self._in_turn(change))
 
     async def get(self, request: wire.GetPortfolioRequest) -> wire.Portfolio:
         """A portfolio as it was put."""
@@ -83,12 +104,15 @@ class PortfolioRpcs:
 
     async def delete(self, request: wire.DeletePortfolioRequest) -> wire.DeletePortfolioResponse:
         """Forgets a portfolio, here and in the log."""
-        name = request.portfolio
-        async with self._changing:
-            self.access.expect_write(self.store.get(name), current_call().principal)
+        principal, name = current_call().principal, request.portfolio
+
+        def change() -> None:
+            self.access.expect_write(self.store.get(name), principal)
             self.store.expect(name, request.expected_version)
-            offset = await self.work.thread(lambda: self.log.delete(name))
-            self.store.apply_delete(name, offset)
+            self._budget.spend(principal, 0)
+            self.store.apply_delete(name, self._logged(lambda: self.log.delete(name)))
+
+        await self._in_turn(change)
         return wire.DeletePortfolioResponse()
 
     async def watch(self, request: wire.WatchRiskRequest) -> AsyncGenerator[wire.RiskMetrics]:
@@ -107,13 +131,26 @@ class PortfolioRpcs:
                 if request.min_interval_ms:
                     await asyncio.sleep(request.min_interval_ms / 1e3)
 
-    def _owner_after(self, name: str) -> str:
-        """Owner of what is put: the owner that the portfolio has, or for a new one the caller."""
-        principal = current_call().principal
+    async def _in_turn(self, change: Callable[[], Made]) -> Made:
+        """Runs a change after those that came before; refused at once while the log does not answer."""
+        since = self._logging_since
+        if since is not None and time.monotonic() - since > LOG_SLOW_S:
+            raise Unavailable("the log of portfolios does not answer: its brokers may be away", LOG_RETRY_S)
+        return await asyncio.get_running_loop().run_in_executor(self._changes, change)
+
+    def _logged(self, write: Callable[[], int]) -> int:
+        self._logging_since = time.monotonic()
         try:
-            held = self.store.get(name)
+            return write()
+        finally:
+            self._logging_since = None
+
+    def _owner_after(self, message: wire.Portfolio, principal: str) -> str:
+        """Owner of what is put: the owner that the portfolio has, or for a new one whom the access says."""
+        try:
+            held = self.store.get(message.portfolio)
         except NotFound:
-            return principal
+            return self.access.owner_of_new(message.portfolio, message.owner, principal)
         self.access.expect_write(held, principal)
         return held.owner or principal
 

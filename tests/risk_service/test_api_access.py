@@ -20,7 +20,7 @@ RISK = RiskSettings(readers=("auditor",), writers=("head",))
 
 @pytest.fixture(scope="module")
 def desks(tmp_path_factory):
-    """Clients of alice, bob, auditor and head; alice has put the portfolio `desk`."""
+    """Clients of alice, bob, auditor and head; `desk` is alice's."""
     world = World.make(tmp_path_factory.mktemp("world"))
     with Service(price_history(), risk=RISK) as service:
         service.open_market()
@@ -35,7 +35,8 @@ def desks(tmp_path_factory):
                 )
                 for name in ("alice", "bob", "auditor", "head")
             }
-            clients["alice"].put_portfolio(portfolio(rows=ROWS))
+            # Fills of account 7 go to this name, so a writer gives it to its owner.
+            clients["head"].put_portfolio(portfolio(rows=ROWS, owner="alice"))
             yield clients
             for client in clients.values():
                 client.close()

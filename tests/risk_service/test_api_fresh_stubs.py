@@ -64,7 +64,8 @@ es = call("ExpectedShortfall", pb.ExpectedShortfallRequest(
     portfolio="stranger", historical=pb.HistoricalScenarios(), with_components=True))
 assert abs(sum(es.component_by_position) - es.tail[0].expected_shortfall) < 1e-6
 stress = call("StressTest", pb.StressTestRequest(portfolio="stranger", named=["2020-03"], by_group=True))
-assert len(stress.pnl) == 3 or stress.pnl
+assert list(stress.name) == ["2020-03"] and len(stress.pnl) == 1
+assert stress.pnl_by_group.columns == 1 and abs(sum(stress.pnl_by_group.values) - stress.pnl[0]) < 1e-6
 trade = pb.Positions(symbol=[option("P", 90.0)], underlying_index=[0], quantity=[5.0], strike=[90.0],
                      expiry_time_ns=[book.positions.expiry_time_ns[0]], is_call=[False])
 impact = call("WhatIf", pb.WhatIfRequest(portfolio="stranger", trade=trade))

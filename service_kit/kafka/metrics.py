@@ -7,6 +7,8 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from protos import topics
+
 
 class Queue(Protocol):
     """What has records waiting."""
@@ -34,6 +36,10 @@ class KafkaMetrics:
         self.client_errors = counter("client_errors", "Errors that the Kafka client reported.", "code")
         self.queue_full = counter("queue_full", "Sends refused because the queue stayed full.", "topic")
         self.backpressure_s = counter("backpressure_seconds", "Time that sends waited for room.", "topic")
+        # An alert would miss the first of its kind if its counter came with it.
+        for one in topics.TOPICS:
+            self.dead_letters.labels(one.name)
+            self.delivery_errors.labels(one.name)
         self.queue_records = Gauge(
             "gpu_risk_kafka_queue_records", "Records in the producers' queues.", registry=registry
         )

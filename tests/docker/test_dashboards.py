@@ -6,17 +6,18 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
 from book_service.service_metrics import BookMetrics
-from risk_service import engine_metrics
+from risk_service import engine_metrics, live_health
 from risk_service.admission import Admission
 from risk_service.api.gathering import Gathering
 from risk_service.api.work import Work
-from risk_service.device_health import DeviceCollector, DeviceWatch
+from risk_service.device_health import Device, DeviceCollector, DeviceWatch, Reading
 from risk_service.engines import Engines
 from risk_service.service_metrics import ServiceMetrics
 from service_kit.grpc_server import GrpcServer, GrpcSettings
@@ -31,6 +32,23 @@ PROVISIONING = DOCKER / "grafana" / "provisioning"
 DASHBOARDS = {
     path.stem: json.loads(path.read_text()) for path in (DOCKER / "grafana" / "dashboards").glob("*.json")
 }
+
+STILL = SimpleNamespace(
+    caught_up=True,
+    turned_at=0.0,
+    failure=None,
+    portfolios=0,
+    unmeasured=0,
+    alerts=SimpleNamespace(standing=lambda kind: 0),
+)
+
+
+class OneDevice(DeviceWatch):
+    """A watch that has read something, so that every family has a sample."""
+
+    def latest(self):
+        return Reading((Device("GPU", 1, 2, 0.5, 50.0, 0),), "")
+
 
 OF_PROMETHEUS = {"up": set(), "ALERTS": {"alertname", "alertstate"}}
 LABELS_OF_A_SCRAPE = {"job", "instance"}
@@ -71,7 +89,8 @@ def registries():
             engines, admission = Engines.probe("reference"), Admission(backlog_s_max=1.0)
             gathering = Gathering(engines, Work(ThreadPoolExecutor(1), admission))
             engine_metrics.export(registry, engines, admission, gathering)
-            DeviceCollector(DeviceWatch()).register(registry)
+            live_health.export(registry, STILL)
+            DeviceCollector(OneDevice()).register(registry)
         yield registry
 
 

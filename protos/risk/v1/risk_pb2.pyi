@@ -1508,6 +1508,10 @@ class StressTestRequest(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     WITHOUT_FILLS_FIELD_NUMBER: _builtins.int
     REVERSE_FIELD_NUMBER: _builtins.int
+    SHOCKS_FIELD_NUMBER: _builtins.int
+    LADDERS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    HISTORICAL_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     by_group: _builtins.bool
     by_position: _builtins.bool
@@ -1526,6 +1530,18 @@ class StressTestRequest(_message.Message):
     def reverse(self) -> Global___ReverseStress:
         """instead of, or beside, the scenarios"""
 
+    @_builtins.property
+    def shocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Shock]:
+        """Scenarios in fewer words. They follow the scenarios and the named events, in this order."""
+
+    @_builtins.property
+    def ladders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ladder]: ...
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedEvent]: ...
+    @_builtins.property
+    def historical(self) -> Global___HistoricalScenarios:
+        """every day of a window once more, the oldest first; plain weighting only"""
+
     def __init__(
         self,
         *,
@@ -1538,16 +1554,167 @@ class StressTestRequest(_message.Message):
         engine: _builtins.str = ...,
         without_fills: _builtins.bool = ...,
         reverse: Global___ReverseStress | None = ...,
+        shocks: _abc.Iterable[Global___Shock] | None = ...,
+        ladders: _abc.Iterable[Global___Ladder] | None = ...,
+        events: _abc.Iterable[Global___NamedEvent] | None = ...,
+        historical: Global___HistoricalScenarios | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "inline_portfolio", b"inline_portfolio", "portfolio", b"portfolio", "reverse", b"reverse", "scenarios", b"scenarios"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "historical", b"historical", "inline_portfolio", b"inline_portfolio", "portfolio", b"portfolio", "reverse", b"reverse", "scenarios", b"scenarios"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "by_group", b"by_group", "by_position", b"by_position", "engine", b"engine", "inline_portfolio", b"inline_portfolio", "named", b"named", "portfolio", b"portfolio", "reverse", b"reverse", "scenarios", b"scenarios", "without_fills", b"without_fills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "by_group", b"by_group", "by_position", b"by_position", "engine", b"engine", "events", b"events", "historical", b"historical", "inline_portfolio", b"inline_portfolio", "ladders", b"ladders", "named", b"named", "portfolio", b"portfolio", "reverse", b"reverse", "scenarios", b"scenarios", "shocks", b"shocks", "without_fills", b"without_fills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_book: _TypeAlias = _typing.Literal["portfolio", "inline_portfolio"]  # noqa: Y015
     _WhichOneofArgType_book: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_book) -> _WhichOneofReturnType_book | None: ...
 
 Global___StressTestRequest: _TypeAlias = StressTestRequest  # noqa: Y015
+
+@_typing.final
+class ByUnderlying(_message.Message):
+    """A number for each underlying of the book: its own where it is listed, `other` for all that are not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OTHER_FIELD_NUMBER: _builtins.int
+    UNDERLYING_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    other: _builtins.float
+    @_builtins.property
+    def underlying(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def value(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """one per underlying listed"""
+
+    def __init__(
+        self,
+        *,
+        other: _builtins.float = ...,
+        underlying: _abc.Iterable[_builtins.str] | None = ...,
+        value: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["other", b"other", "underlying", b"underlying", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ByUnderlying: _TypeAlias = ByUnderlying  # noqa: Y015
+
+@_typing.final
+class Shock(_message.Message):
+    """One scenario."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SPOT_FIELD_NUMBER: _builtins.int
+    VOL_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    rate: _builtins.float
+    """parallel"""
+    elapsed: _builtins.float
+    """years"""
+    @_builtins.property
+    def spot(self) -> Global___ByUnderlying:
+        """simple returns: -0.1 is a fall by 10 %; none: 0"""
+
+    @_builtins.property
+    def vol(self) -> Global___ByUnderlying:
+        """absolute; none: 0"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        spot: Global___ByUnderlying | None = ...,
+        vol: Global___ByUnderlying | None = ...,
+        rate: _builtins.float = ...,
+        elapsed: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spot", b"spot", "vol", b"vol"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "name", b"name", "rate", b"rate", "spot", b"spot", "vol", b"vol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shock: _TypeAlias = Shock  # noqa: Y015
+
+@_typing.final
+class Ladder(_message.Message):
+    """A grid: every spot move with every vol change, vol running fastest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SPOT_FIELD_NUMBER: _builtins.int
+    VOL_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """begins the name of each of its scenarios"""
+    rate: _builtins.float
+    """parallel, in all of its scenarios"""
+    elapsed: _builtins.float
+    """years"""
+    @_builtins.property
+    def spot(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """simple returns"""
+
+    @_builtins.property
+    def vol(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """absolute; none: 0 alone"""
+
+    @_builtins.property
+    def beta(self) -> Global___ByUnderlying:
+        """how much of the spot move an underlying makes; none: 1"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        spot: _abc.Iterable[_builtins.float] | None = ...,
+        vol: _abc.Iterable[_builtins.float] | None = ...,
+        beta: Global___ByUnderlying | None = ...,
+        rate: _builtins.float = ...,
+        elapsed: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta", "elapsed", b"elapsed", "name", b"name", "rate", b"rate", "spot", b"spot", "vol", b"vol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ladder: _TypeAlias = Ladder  # noqa: Y015
+
+@_typing.final
+class NamedEvent(_message.Message):
+    """An event of the built-in library in which underlyings move more, or less, than the index."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def beta(self) -> Global___ByUnderlying:
+        """none: 1"""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        beta: Global___ByUnderlying | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beta", b"beta", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedEvent: _TypeAlias = NamedEvent  # noqa: Y015
 
 @_typing.final
 class ReverseStress(_message.Message):
@@ -1848,16 +2015,27 @@ class WhatIfRequest(_message.Message):
     LEVEL_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     WITHOUT_FILLS_FIELD_NUMBER: _builtins.int
+    HISTORICAL_FIELD_NUMBER: _builtins.int
+    MONTE_CARLO_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
+    CONVENTION_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     level: _builtins.float
     """0: 0.975"""
     engine: _builtins.str
     without_fills: _builtins.bool
     """the portfolio as it was put, without the fills since"""
+    convention: Global___TailConvention.ValueType
     @_builtins.property
     def trade(self) -> Global___Positions:
         """underlying_index counts the portfolio's underlyings"""
 
+    @_builtins.property
+    def historical(self) -> Global___HistoricalScenarios: ...
+    @_builtins.property
+    def monte_carlo(self) -> Global___MonteCarloScenarios: ...
+    @_builtins.property
+    def custom(self) -> Global___ScenarioColumns: ...
     def __init__(
         self,
         *,
@@ -1866,12 +2044,18 @@ class WhatIfRequest(_message.Message):
         level: _builtins.float = ...,
         engine: _builtins.str = ...,
         without_fills: _builtins.bool = ...,
+        historical: Global___HistoricalScenarios | None = ...,
+        monte_carlo: Global___MonteCarloScenarios | None = ...,
+        custom: Global___ScenarioColumns | None = ...,
+        convention: Global___TailConvention.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["trade", b"trade"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["custom", b"custom", "historical", b"historical", "monte_carlo", b"monte_carlo", "scenarios", b"scenarios", "trade", b"trade"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "level", b"level", "portfolio", b"portfolio", "trade", b"trade", "without_fills", b"without_fills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["convention", b"convention", "custom", b"custom", "engine", b"engine", "historical", b"historical", "level", b"level", "monte_carlo", b"monte_carlo", "portfolio", b"portfolio", "scenarios", b"scenarios", "trade", b"trade", "without_fills", b"without_fills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_scenarios: _TypeAlias = _typing.Literal["historical", "monte_carlo", "custom"]  # noqa: Y015
+    _WhichOneofArgType_scenarios: _TypeAlias = _typing.Literal["scenarios", b"scenarios"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_scenarios) -> _WhichOneofReturnType_scenarios | None: ...
 
 Global___WhatIfRequest: _TypeAlias = WhatIfRequest  # noqa: Y015
 

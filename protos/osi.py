@@ -56,8 +56,8 @@ def looks_like_option(symbol: str) -> bool:
 
 
 def parse(symbol: str) -> Contract:
-    """The contract of an OSI symbol, root padded or not; raises ValueError saying what is wrong."""
-    found = _FORM.fullmatch(symbol)
+    """The contract of an OSI symbol, root padded or not, in any case; raises ValueError saying what is wrong."""
+    found = _FORM.fullmatch(symbol.upper())
     if found is None:
         raise ValueError(f"{symbol!r} is no OSI symbol (root, yymmdd, C or P, strike in 8 digits)")
     root, day, right, strike = found.groups()
@@ -85,6 +85,7 @@ def _parsed(symbols: Sequence[str]) -> Contracts:
     # One character more than a symbol has: a longer one is then seen to be too long.
     text = np.array([*symbols, " " * (LENGTH + 1)], dtype=f"<U{LENGTH + 1}")[:-1]
     letters = text.view(np.uint32).reshape(len(text), LENGTH + 1)
+    letters = np.where((letters >= ord("a")) & (letters <= ord("z")), letters - 32, letters)
     length = np.count_nonzero(letters, axis=1)
     found = (length > _TAIL) & (length <= LENGTH)
     start = np.where(found, length - _TAIL, 0)

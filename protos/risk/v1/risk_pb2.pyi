@@ -2448,6 +2448,7 @@ class RiskAlert(_message.Message):
     LIMIT_VALUE_FIELD_NUMBER: _builtins.int
     MARKET_SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
     TIME_NS_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     kind: Global___AlertKind.ValueType
     raised: _builtins.bool
@@ -2459,6 +2460,8 @@ class RiskAlert(_message.Message):
     market_snapshot_id: _builtins.str
     time_ns: _builtins.int
     """of the data, not of the host"""
+    subject: _builtins.str
+    """the limit or underlying it is about: a raise and its end have the same"""
     def __init__(
         self,
         *,
@@ -2471,10 +2474,11 @@ class RiskAlert(_message.Message):
         limit_value: _builtins.float = ...,
         market_snapshot_id: _builtins.str = ...,
         time_ns: _builtins.int = ...,
+        subject: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "limit", b"limit", "limit_value", b"limit_value", "market_snapshot_id", b"market_snapshot_id", "portfolio", b"portfolio", "raised", b"raised", "text", b"text", "time_ns", b"time_ns", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "limit", b"limit", "limit_value", b"limit_value", "market_snapshot_id", b"market_snapshot_id", "portfolio", b"portfolio", "raised", b"raised", "subject", b"subject", "text", b"text", "time_ns", b"time_ns", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -56,7 +56,7 @@ def looks_like_option(symbol: str) -> bool:
 
 
 def parse(symbol: str) -> Contract:
-    """The contract of an OSI symbol, root padded or not, in any case; raises ValueError saying what is wrong."""
+    """The contract of an OSI symbol, root padded or not, in any case; a ValueError says what is wrong."""
     found = _FORM.fullmatch(symbol.upper())
     if found is None:
         raise ValueError(f"{symbol!r} is no OSI symbol (root, yymmdd, C or P, strike in 8 digits)")

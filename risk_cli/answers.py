@@ -86,6 +86,8 @@ def plain_table(
 
 def money(value: float) -> str:
     """Currency without cents, thousands apart."""
+    if not math.isfinite(value):
+        return "—"
     return f"{value:,.0f}" if round(value) else "0"
 
 
@@ -120,7 +122,10 @@ def cell(value: object) -> object:
     """As CSV has it: repr keeps every digit of a double; an empty cell stands for what is not known."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return repr(value) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return repr(value)
+    # A spreadsheet would take it for a formula; names of files come from anywhere.
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def check_writable(option: str, path: Path | None) -> None:

@@ -94,7 +94,9 @@ class Sheet:
 def read_sheet(path: Path, known: Sequence[str] | None, command: str) -> Sheet:
     """Reads a CSV or Parquet file; with `known`, a column of another name is refused."""
     try:
-        sheet = _parquet(path, command) if path.suffix.lower() in PARQUET_SUFFIXES else _csv(path)
+        sheet = (
+            _parquet(path, command) if path.suffix.lower() in PARQUET_SUFFIXES else _csv(path, known or ())
+        )
     except OSError as error:
         raise BadInput(f"{path.name}: cannot be read: {error.strerror or error}") from error
     if known is not None:
@@ -106,12 +108,13 @@ def read_sheet(path: Path, known: Sequence[str] | None, command: str) -> Sheet:
     return sheet
 
 
-def _csv(path: Path) -> Sheet:
+def _csv(path: Path, known: Sequence[str]) -> Sheet:
     reader: Any = None
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
+            header = [name.lower() if name.lower() in known else name for name in header]
             _check_header(path, header)
             columns = [_Coding() for _ in header]
             lines: list[NDArray[np.int64]] = []
@@ -174,6 +177,9 @@ class _Coding:
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
+    for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if len(header) == 1 and sign in header[0]:
+            raise BadInput(f"{path.name}, line 1: columns are separated by {name}: they must be by commas")
     if not header or not all(header):
         raise BadInput(f"{path.name}, line 1: the header is empty or has a column without a name")
     twice = {name for name in header if header.count(name) > 1}

@@ -98,8 +98,12 @@ def numbers(column: Column) -> tuple[Floats, Flags]:
         values = np.array([float(one or "nan") for one in column.distinct], np.float64)
     except ValueError:
         values = np.array([_number(one) for one in column.distinct], np.float64)
-    # Who writes "nan" writes no number; an empty cell is another thing.
-    wrong = np.isnan(values) & np.fromiter(map(bool, column.distinct), np.bool_, len(values))
+    # Who writes "nan" writes no number; an empty cell is another thing. Nor is 1_000 one, which Python takes.
+    odd = [
+        bool(one) and (value != value or "_" in one)
+        for one, value in zip(column.distinct, values.tolist(), strict=True)
+    ]
+    wrong = np.array(odd, np.bool_)
     return column.spread(values), column.spread(wrong)
 
 
@@ -149,6 +153,7 @@ def _of_arrow(column: Any) -> Column:
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return np.ascontiguousarray(column.to_numpy(zero_copy_only=False), np.float64)
     try:
+        # Decimals have no code in every version of arrow.
         coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     except pa.ArrowNotImplementedError:
         return Texts.of([str(one) for one in column.to_pylist()])

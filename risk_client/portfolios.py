@@ -145,7 +145,7 @@ def _symbols(positions: Positions, is_option: NDArray[np.bool_]) -> list[str]:
     """The padded symbols of options, the underlyings of everything else."""
     symbol, name = positions.symbol, positions.underlying
     # Of a listed option the last 15 characters are what stands behind its root.
-    padded = [f"{one[:-15].strip():<6}{one[-15:]}" for one in symbol.distinct]
+    padded = [f"{one[:-15].strip():<6}{one[-15:]}".upper() for one in symbol.distinct]
     codes = np.where(positions.listed, symbol.codes + np.int32(len(name.distinct)), name.codes)
     said = (*name.distinct, *padded)
     symbols = [said[code] for code in codes.tolist()]

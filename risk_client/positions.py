@@ -26,6 +26,10 @@ KINDS = ("option", "future", "spot")
 OPTION, FUTURE, SPOT = range(3)
 UNNAMED = "portfolio"  # where the table has no column of that name, or the cell is empty
 YEARS_MAX = 200.0
+# Beyond these it is a mistake of units; a service refuses the same.
+QUANTITY_MAX = 1e12
+STRIKE_MAX = 1e12
+MULTIPLIER_MAX = 1e9
 NO_DAY = np.datetime64("NaT", "D")
 
 Days = NDArray[np.datetime64]
@@ -180,12 +184,18 @@ class _Reading:
         kind: NDArray[np.int8] = np.where(listed, OPTION, np.where(said < 0, SPOT, said)).astype(np.int8)
         by_terms = (kind == OPTION) & ~listed
         quantity = self.number("quantity", unbounded=unbounded)
+        if not unbounded:
+            self.faults.add(
+                needs(quantity, np.abs(quantity) <= QUANTITY_MAX),
+                "quantity",
+                lambda row: f"must be at most {QUANTITY_MAX:g} either way, got {quantity[row]:g}",
+            )
         strike, right = self.number("strike", by_terms), self.choice("right", ("C", "P"))
         self.faults.add(by_terms & (right < 0), "right", lambda _: "is missing: C or P")
         self.faults.add(
-            by_terms & needs(strike, strike >= 0.0),
+            by_terms & needs(strike, (strike > 0.0) & (strike <= STRIKE_MAX)),
             "strike",
-            lambda row: f"must not be negative, got {strike[row]:g}",
+            lambda row: f"must be above 0 and at most {STRIKE_MAX:g}, got {strike[row]:g}",
         )
         day, years = self._expiry()
         has_expiry = ~np.isnat(day) | ~np.isnan(years)
@@ -327,7 +337,9 @@ class _Reading:
         default = np.where(listed, osi.CONTRACT_SIZE, np.where(kind == SPOT, 1.0, np.nan))
         values = self.number("multiplier", default=default)
         self.faults.add(
-            needs(values, values > 0.0), "multiplier", lambda row: f"must be above 0, got {values[row]:g}"
+            needs(values, (values > 0.0) & (values <= MULTIPLIER_MAX)),
+            "multiplier",
+            lambda row: f"must be above 0 and at most {MULTIPLIER_MAX:g}, got {values[row]:g}",
         )
         return values
 

@@ -18,6 +18,8 @@ LIMIT_KEYS = ("es_975", "stress_loss")
 WHOLE_FILE = ""  # the scope of a limit on all portfolios of the file together
 
 BySymbol = Mapping[str, float]
+VOL_CHANGE_MAX = 2.0  # 200 points; beyond it, it was meant in points
+DAYS_MAX = 3_660.0  # some ten years go by
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +141,25 @@ def read_scenarios(path: Path) -> Plan:
         raise top.fault(
             None, f"asks for nothing; give at least one of {', '.join(f'[[{k}]]' for k in kinds)}"
         )
+    _expect_names_once(plan)
     if any(limit.name == "stress_loss" for limit in plan.limits) and not _stresses(plan):
         raise top.section("limits").fault("stress_loss", "there is no scenario to hold it against")
     return plan
+
+
+def _expect_names_once(plan: Plan) -> None:
+    """Two of one name could not be told apart in JSON and CSV."""
+    seen: set[str] = set()
+    items: tuple[Shock | Grid | NamedDay | Replay, ...] = (
+        *plan.shocks,
+        *plan.grids,
+        *plan.named,
+        *plan.replays,
+    )
+    for one in items:
+        if one.name in seen:
+            raise one.section.fault("name", f"{one.name!r} is there twice")
+        seen.add(one.name)
 
 
 def _stresses(plan: Plan) -> bool:
@@ -166,9 +184,9 @@ def _shock(section: Section) -> Shock:
         section,
         section.text("name"),
         spot,
-        section.by_symbol("vol"),
+        section.by_symbol("vol", low=-VOL_CHANGE_MAX, high=VOL_CHANGE_MAX),
         section.number("rate", 0.0, low=-1.0, high=1.0),
-        section.number("elapsed_days", 0.0, low=0.0) / DAYS_PER_YEAR,
+        section.number("elapsed_days", 0.0, low=0.0, high=DAYS_MAX) / DAYS_PER_YEAR,
     )
 
 
@@ -181,10 +199,10 @@ def _grid(section: Section) -> Grid:
         section,
         section.text("name"),
         spot,
-        section.numbers("vol") if "vol" in section else (0.0,),
+        section.numbers("vol", low=-VOL_CHANGE_MAX, high=VOL_CHANGE_MAX) if "vol" in section else (0.0,),
         section.by_symbol("beta", 1.0),
         section.number("rate", 0.0, low=-1.0, high=1.0),
-        section.number("elapsed_days", 0.0, low=0.0) / DAYS_PER_YEAR,
+        section.number("elapsed_days", 0.0, low=0.0, high=DAYS_MAX) / DAYS_PER_YEAR,
     )
 
 

@@ -104,12 +104,12 @@ class Section:
             raise self.fault(key, f"must be a whole number, got {value:g}")
         return int(value)
 
-    def numbers(self, key: str) -> tuple[float, ...]:
-        """A list of finite numbers with at least one entry."""
+    def numbers(self, key: str, *, low: float = -math.inf, high: float = math.inf) -> tuple[float, ...]:
+        """A list of finite numbers with at least one entry, each within bounds."""
         values = self.values.get(key)
         if not isinstance(values, list) or not values:
             raise self.fault(key, "must be a list of numbers" if key in self.values else "is missing")
-        return tuple(self.checked(key, value) for value in values)
+        return tuple(self.checked(key, value, low=low, high=high) for value in values)
 
     def text(self, key: str, default: str | None = None, choices: Sequence[str] = ()) -> str:
         """A text that is not empty; one of `choices` if there are any."""
@@ -141,13 +141,15 @@ class Section:
             return datetime.combine(value, time())
         raise self.fault(key, f"must be a date (YYYY-MM-DD), got {value!r}")
 
-    def by_symbol(self, key: str, default: float = 0.0) -> dict[str, float]:
+    def by_symbol(
+        self, key: str, default: float = 0.0, *, low: float = -math.inf, high: float = math.inf
+    ) -> dict[str, float]:
         """A number for all, or a table of numbers by symbol with `default` for the others."""
         value = self.values.get(key, default)
         if not isinstance(value, dict):
-            return {"default": self.checked(key, value)}
+            return {"default": self.checked(key, value, low=low, high=high)}
         inner = self.section(key)
-        given = {name: inner.checked(name, one) for name, one in value.items()}
+        given = {name: inner.checked(name, one, low=low, high=high) for name, one in value.items()}
         return {"default": default, **given}
 
     def section(self, key: str) -> Section:

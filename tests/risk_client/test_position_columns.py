@@ -131,6 +131,13 @@ def test_every_day_of_a_century_and_none_else():
     assert [text for text, ok in zip(texts, found.found, strict=True) if ok] == [f"{d:%y%m%d}" for d in days]
 
 
+def test_small_letters_are_as_good():
+    found = positions_of({"symbol": ["spx   261120c05800000", "nvda261120p00100000"], "quantity": [1, 2]})
+    assert [found[row].underlying for row in range(2)] == ["SPX", "NVDA"]
+    message = portfolio_of({"symbol": ["spx   261120c05800000"], "quantity": [1]}, "small")
+    assert list(message.positions.symbol) == ["SPX   261120C05800000"]
+
+
 def test_blanks_beyond_the_usual_are_read_too():
     found = positions_of({"symbol": ["A         270319P04800000"], "quantity": [1.0]})
     assert (found[0].underlying, found[0].strike) == ("A", 4800.0)
@@ -159,7 +166,10 @@ def changed(column, **cells):
         ("symbol", 0, "SPXW  270319P048", "no OSI symbol"),
         ("kind", 3, "swap", "none of option, future, spot"),
         ("strike", 4, None, "is missing"),
-        ("strike", 4, -1.0, "must not be negative, got -1"),
+        ("strike", 4, -1.0, "must be above 0 and at most 1e+12, got -1"),
+        ("strike", 4, 0.0, "must be above 0"),
+        ("quantity", 2, 1e13, "at most 1e+12 either way"),
+        ("quantity", 2, "1_000", "'1_000' is not a number"),
         ("strike", 1, 131.0, "is not the symbol's, 130"),
         ("right", 4, None, "is missing: C or P"),
         ("right", 1, "P", "is not the symbol's, C"),
@@ -170,7 +180,7 @@ def changed(column, **cells):
         ("expiry", 4, "soon", "neither a date"),
         ("expiry", 4, "201", "between 0 and 200 years"),
         ("multiplier", 4, None, "is missing"),
-        ("multiplier", 4, 0.0, "must be above 0, got 0"),
+        ("multiplier", 4, 0.0, "must be above 0 and at most 1e+09, got 0"),
         ("underlying", 4, None, "is missing, and so is symbol"),
     ],
 )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from protos.risk.v1 import risk_pb2 as wire
+from risk_service.api import stress_requests
 from risk_service.api.monte_carlo_requests import SCENARIOS_DEFAULT
 from risk_service.api.scenario_requests import ScenarioReader, TailRequest
 from risk_service.on_demand.option_blocks import AMERICAN_COST
@@ -39,9 +40,11 @@ def expected_shortfall(
     return count + (positions * max(1, count // 20) if request.with_components else 0) + beside
 
 
-def stress_test(request: wire.StressTestRequest, held: HeldPortfolio | None) -> int:
+def stress_test(
+    request: wire.StressTestRequest, held: HeldPortfolio | None, scenarios: ScenarioReader
+) -> int:
     """Cost of a stress test; groups and positions are revalued apart."""
-    count = request.scenarios.spot_return.rows + len(request.named)
+    count = stress_requests.count(request, scenarios)
     positions = _positions(request.inline_portfolio.positions) if held is None else _held(held)
     times = 1 + request.by_group + request.by_position
     searched = REVERSE_SCENARIOS if request.HasField("reverse") else 0
@@ -53,7 +56,8 @@ def what_if(
 ) -> int:
     """Cost of a what-if: the trade, and the book where its vector is not at hand."""
     rows = _positions(request.trade) + (0 if vector_at_hand else _held(held))
-    return rows * (_live(scenarios) + COST_PER_POSITION)
+    count = scenarios_of(request, scenarios) if request.WhichOneof("scenarios") else _live(scenarios)
+    return rows * (count + COST_PER_POSITION)
 
 
 def hedge(
@@ -75,8 +79,7 @@ def scenarios_of(request: TailRequest, reader: ScenarioReader) -> int:
         return request.monte_carlo.scenarios or SCENARIOS_DEFAULT
     if which == "custom":
         return request.custom.spot_return.rows
-    history = 0 if reader.history is None else reader.history.days
-    return min(request.historical.window_days or reader.days, history)
+    return reader.past_days(request.historical)
 
 
 def _live(reader: ScenarioReader) -> int:

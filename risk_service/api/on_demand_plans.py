@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from protos.risk.v1 import risk_pb2 as wire
-from risk_service.api import book_requests, costs, risk_answers
+from risk_service.api import book_requests, costs, risk_answers, stress_requests
 from risk_service.api.book_requests import within
 from risk_service.api.portfolio_rpcs import PortfolioRpcs
 from risk_service.api.scenario_requests import ScenarioReader
@@ -123,7 +123,7 @@ class OnDemandPlans:
 
         def compute(job: Job) -> wire.StressTestResponse:
             book = _book(job, held, request)
-            scenarios, words = self.scenarios.stresses(request, book.held.underlyings)
+            scenarios, words = stress_requests.stresses(request, self.scenarios, book.held.underlyings)
             if request.by_group and not book.held.groups:
                 raise InvalidRequest("by_group", "the portfolio has no groups")
             rows = len(book.held) if request.by_position else len(book.held.groups) * request.by_group
@@ -142,25 +142,28 @@ class OnDemandPlans:
             came = risk_answers.came(job.engine, book, f"full revaluation, {words}")
             return risk_answers.stress_response(book, scenarios.names, answer, came)
 
-        return Plan(request.engine, costs.stress_test(request, held), compute)
+        return Plan(request.engine, costs.stress_test(request, held, self.scenarios), compute)
 
     def what_if(self, request: wire.WhatIfRequest) -> Plan[wire.WhatIfResponse]:
         """Expected shortfall with and without a trade, from the live vector where it is at hand."""
         held = self.portfolios.readable(request.portfolio)
-        level = request.level or LEVEL_DEFAULT
+        level, convention = request.level or LEVEL_DEFAULT, risk_answers.convention(request.convention)
+        live = request.WhichOneof("scenarios") is None or self.scenarios.is_live(request)
 
         def compute(job: Job) -> wire.WhatIfResponse:
             asked = book_requests.read_positions(request.trade, held, "trade")
-            book, pnl = self._known(job, held, fills=not request.without_fills)
+            book, pnl = self._book_for_tail(job, held, live=live, fills=not request.without_fills)
             trade = book_at(job.engine, book.market, book.snapshot_id, asked)
             book_requests.expect_valued(trade, "trade")
-            scenarios, words = self.scenarios.live(held.underlyings)
+            scenarios, words = self.scenarios.of_or_live(
+                request, held.underlyings, lambda: hedging.gain_per_return(job.engine, book)
+            )
             with within("level", {"pnl": "level", "level": "level", "scenarios": "scenarios"}):
-                impact = tail.what_if(job.revaluer, book, trade, scenarios, level, pnl)
-            came = risk_answers.came(job.engine, book, f"full revaluation, {words}, exact_tail")
+                impact = tail.what_if(job.revaluer, book, trade, scenarios, level, convention, pnl)
+            came = risk_answers.came(job.engine, book, f"full revaluation, {words}, {convention}")
             return risk_answers.what_if_response(book, impact, came)
 
-        cost = costs.what_if(request, held, self.scenarios, self._measured(held))
+        cost = costs.what_if(request, held, self.scenarios, live and self._measured(held))
         return Plan(request.engine, cost, compute)
 
     def hedge(self, request: wire.HedgeRequest) -> Plan[wire.HedgeResponse]:
@@ -175,15 +178,14 @@ class OnDemandPlans:
         live = request.WhichOneof("scenarios") is None or self.scenarios.is_live(request)
 
         def compute(job: Job) -> wire.HedgeResponse:
-            if tail_asked and live:
-                book, pnl = self._known(job, held, fills=fills)
-            else:
-                book, pnl = stored_book(job.engine, job.snapshot, held, fills=fills), None
+            book, pnl = self._book_for_tail(job, held, live=tail_asked and live, fills=fills)
             instruments = _instruments(job, request, book, budget)
             words, band = "least squares in whole lots", None
             with within("instruments", _HEDGE_NAMES):
                 if tail_asked:
-                    scenarios, words = self._hedge_scenarios(request, job, book)
+                    scenarios, words = self.scenarios.of_or_live(
+                        request, book.held.underlyings, lambda: hedging.gain_per_return(job.engine, book)
+                    )
                     level = request.level or LEVEL_DEFAULT
                     answer = hedging.hedge_tail(job.revaluer, book, instruments, scenarios, level, pnl)
                 elif request.objective == Objective.OBJECTIVE_DELTA:
@@ -196,14 +198,11 @@ class OnDemandPlans:
         at_hand = live and self._measured(held)
         return Plan(request.engine, costs.hedge(request, held, self.scenarios, at_hand), compute)
 
-    def _hedge_scenarios(
-        self, request: wire.HedgeRequest, job: Job, book: ValuedBook
-    ) -> tuple[gk.Scenarios, str]:
-        if request.WhichOneof("scenarios") is None:
-            return self.scenarios.live(book.held.underlyings)
-        return self.scenarios.of(
-            request, book.held.underlyings, lambda: hedging.gain_per_return(job.engine, book)
-        )
+    def _book_for_tail(self, job: Job, held: HeldPortfolio, *, live: bool, fills: bool) -> _Known:
+        """A stored book, with its vector where the scenarios are live and it is at hand."""
+        if live:
+            return self._known(job, held, fills=fills)
+        return _Known(stored_book(job.engine, job.snapshot, held, fills=fills), None)
 
     def _expect_answer(self, rows: int, scenarios: int) -> None:
         if rows * scenarios > self.limits.answer_values_max:
@@ -229,6 +228,7 @@ class OnDemandPlans:
             or not same_portfolio(measured.book.held, held)
             or not (fills or measured.book.held is held)
             or not self._is_serving(job.engine)
+            # The live loop leaves options with dividends out; a request gets them.
         ):
             return _Known(stored_book(job.engine, job.snapshot, held, fills=fills), None)
         book = measured_book(measured, job.snapshot, held)

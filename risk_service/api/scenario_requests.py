@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from gpu_kernels.stress_library import EVENTS, stress_scenarios
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from risk_service.api import monte_carlo_requests
@@ -21,11 +20,10 @@ from risk_service.on_demand.stress import ReverseQuestion
 from risk_service.price_history import PriceHistory, Weighting
 from service_kit.errors import InvalidRequest, TooLarge
 
-EVENTS_NAMED_MAX = 1_000
 DEVIATIONS_DEFAULT = 12.0
 
 Floats = NDArray[np.float64]
-TailRequest = wire.ExpectedShortfallRequest | wire.HedgeRequest
+TailRequest = wire.ExpectedShortfallRequest | wire.HedgeRequest | wire.WhatIfRequest
 
 _WEIGHTINGS = ("plain", "age", "filtered_ewma", "filtered_garch")
 
@@ -48,12 +46,12 @@ class ScenarioReader:
         which = request.WhichOneof("scenarios")
         if which is None:
             raise InvalidRequest("scenarios", "is missing: one of historical, monte_carlo and custom")
-        _expect_underlyings(underlyings)
+        expect_underlyings(underlyings)
         if which == "historical":
             return self.historical(request.historical, underlyings)
         if which == "monte_carlo":
             asked = request.monte_carlo
-            self._expect_room("monte_carlo.scenarios", asked.scenarios or SCENARIOS_DEFAULT, underlyings)
+            self.expect_room("monte_carlo.scenarios", asked.scenarios or SCENARIOS_DEFAULT, underlyings)
             return monte_carlo_requests.draw(asked, underlyings, self.history, self.days, exposure)
         scenarios = self.given(request.custom, underlyings, "custom")
         return scenarios, f"{len(scenarios)} given scenarios"
@@ -68,7 +66,7 @@ class ScenarioReader:
         horizon = asked.horizon_days or 1
         if horizon > days:
             raise InvalidRequest("historical.horizon_days", f"{horizon} days do not fit into {days} days")
-        self._expect_room("historical.window_days", days, underlyings)
+        self.expect_room("historical.window_days", days, underlyings)
         with within("historical"):
             scenarios = from_history(
                 lambda: history.scenarios(
@@ -81,9 +79,17 @@ class ScenarioReader:
             )
         return scenarios, f"{len(scenarios)} historical scenarios of {horizon} d, {weighting}"
 
+    def of_or_live(
+        self, request: TailRequest, underlyings: tuple[str, ...], exposure: Callable[[], Floats]
+    ) -> tuple[gk.Scenarios, str]:
+        """As `of`; without any asked for, those of the live numbers."""
+        if request.WhichOneof("scenarios") is None:
+            return self.live(underlyings)
+        return self.of(request, underlyings, exposure)
+
     def live(self, underlyings: tuple[str, ...]) -> tuple[gk.Scenarios, str]:
         """The historical scenarios that the live numbers are made with."""
-        _expect_underlyings(underlyings)
+        expect_underlyings(underlyings)
         return self.historical(wire.HistoricalScenarios(window_days=self.days), underlyings)
 
     def is_live(self, request: TailRequest) -> bool:
@@ -97,24 +103,10 @@ class ScenarioReader:
             and min(asked.window_days or self.days, self.history.days) == min(self.days, self.history.days)
         )
 
-    def stresses(
-        self, request: wire.StressTestRequest, underlyings: tuple[str, ...]
-    ) -> tuple[gk.Scenarios, str]:
-        """Given scenarios, then named events; none at all where only the reverse is asked for."""
-        _expect_underlyings(underlyings)
-        parts = []
-        if request.HasField("scenarios"):
-            if request.scenarios.weight:
-                raise InvalidRequest("scenarios.weight", "has no meaning in a stress test: leave it out")
-            parts.append(self.given(request.scenarios, underlyings, "scenarios"))
-        if request.named:
-            parts.append(_events(request.named, len(underlyings)))
-        if not parts and request.HasField("reverse"):
-            return gk.Scenarios(np.empty((0, len(underlyings)))), "no scenarios given"
-        if not parts:
-            raise InvalidRequest("scenarios", "is missing, and so are named and reverse")
-        scenarios = gk.Scenarios.stacked(parts)
-        return scenarios, "; ".join((f"{len(scenarios)} scenarios", *scenarios.notes))
+    def past_days(self, asked: wire.HistoricalScenarios) -> int:
+        """How many scenarios the history gives, at most."""
+        history = 0 if self.history is None else self.history.days
+        return min(asked.window_days or self.days, history)
 
     def reverse(self, asked: wire.ReverseStress, underlyings: tuple[str, ...]) -> ReverseQuestion:
         """What a reverse stress is asked for, over the law of the history where none is given."""
@@ -139,7 +131,7 @@ class ScenarioReader:
             )
         if not len(returns):
             raise InvalidRequest(f"{field}.spot_return", "has no scenarios")
-        self._expect_room(f"{field}.spot_return.rows", len(returns), underlyings)
+        self.expect_room(f"{field}.spot_return.rows", len(returns), underlyings)
         if columns.name and len(columns.name) != len(returns):
             raise InvalidRequest(
                 f"{field}.name", f"has {len(columns.name)} entries for {len(returns)} scenarios"
@@ -157,7 +149,8 @@ class ScenarioReader:
                 names=tuple(columns.name) or [f"scenario {row}" for row in range(len(returns))],
             )
 
-    def _expect_room(self, field: str, scenarios: int, underlyings: tuple[str, ...]) -> None:
+    def expect_room(self, field: str, scenarios: int, underlyings: tuple[str, ...]) -> None:
+        """Refuses more scenarios than one request may have."""
         if scenarios * len(underlyings) > self.values_max:
             raise TooLarge(
                 f"{field}: {scenarios} scenarios of {len(underlyings)} underlyings are more than the "
@@ -165,17 +158,8 @@ class ScenarioReader:
             )
 
 
-def _events(names: Sequence[str], underlyings: int) -> gk.Scenarios:
-    known = {event.name for event in EVENTS}
-    for row, name in enumerate(names):
-        if name not in known:
-            raise InvalidRequest("named", f"{name!r} is unknown; there are {', '.join(sorted(known))}", row)
-    if len(names) > EVENTS_NAMED_MAX:
-        raise InvalidRequest("named", f"{len(names)} events are more than {EVENTS_NAMED_MAX}")
-    return stress_scenarios(list(names), underlyings)
-
-
-def _expect_underlyings(underlyings: tuple[str, ...]) -> None:
+def expect_underlyings(underlyings: tuple[str, ...]) -> None:
+    """Refuses a book without underlyings: nothing can happen to it."""
     if not underlyings:
         raise InvalidRequest("portfolio", "has no underlyings, so there are no scenarios of it")
 

@@ -87,12 +87,15 @@ def what_if(
     trade: ValuedBook,
     scenarios: gk.Scenarios,
     level: float,
+    convention: Convention,
     pnl: Floats | None = None,
 ) -> TradeImpact:
     """The book's ES with and without the trade; `pnl` is the book's vector where that is at hand."""
     vector = revaluer.pnl(book.portfolio, scenarios) if pnl is None else pnl
     revaluer.patience.check()
-    return trade_impact(revaluer.engine, book.portfolio, trade.portfolio, scenarios, level, pnl=vector)
+    return trade_impact(
+        revaluer.engine, book.portfolio, trade.portfolio, scenarios, level, convention, pnl=vector
+    )
 
 
 def _expect_affordable(asked: TailQuestion, scenarios: int) -> None:

@@ -114,6 +114,25 @@ class CashDividends:
         return Schedule(times[keep], amounts[keep], np.concatenate(([0], np.cumsum(kept))).astype(np.int64))
 
 
+def joined(parts: list[tuple[CashDividends | None, int]]) -> CashDividends:
+    """Dividends of several lots of options, one lot after the other; None are lots without any."""
+    times: list[Floats] = []
+    amounts: list[Floats] = []
+    offsets: list[Integers] = [np.zeros(1, np.int64)]
+    index: list[Integers] = []
+    before, schedules = 0, 0
+    for held, options in parts:
+        one = CashDividends(np.empty(0), np.empty(0), np.zeros(2, np.int64)) if held is None else held
+        times.append(one.times)
+        amounts.append(one.amounts)
+        offsets.append(one.offsets[1:] + before)
+        index.append(one.schedule_of(options) + schedules)
+        before, schedules = before + one.times.size, schedules + one.offsets.size - 1
+    return CashDividends(
+        np.concatenate(times), np.concatenate(amounts), np.concatenate(offsets), np.concatenate(index)
+    )
+
+
 def due(schedule: Schedule, carry: Floats) -> Floats:
     """What each option's dividends are worth today, discounted at rate less yield."""
     return sums(schedule, schedule.amounts * np.exp(-carry[owners(schedule)] * schedule.times))

@@ -10,6 +10,8 @@ market alone, so a cut of the scenarios changes nothing.
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,6 +48,8 @@ RATE_STEP = 0.01
 SNAP = 1e-9
 # Grids held at once: some 20 MB.
 GRIDS_AT_ONCE = 4096
+# Grids kept between calls: some 40 MB.
+GRIDS_KEPT = 8192
 # Cells whose total vol is below so many times the least are priced one by one: the lattice would be crude.
 THIN = 10.0
 
@@ -188,6 +192,32 @@ def _points(kinds: _Stencils) -> list[tuple[Integers, int, int, Integers]]:
     return found
 
 
+class _Kept:
+    """The grids solved last, by their inputs: blocks of scenarios, and calls in turn, need the same ones."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[Any, ...], tuple[Floats, Floats]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[Any, ...]) -> tuple[Floats, Floats] | None:
+        """Fine and coarse premiums, or None."""
+        with self._lock:
+            found = self._held.get(key)
+            if found is not None:
+                self._held.move_to_end(key)
+            return found
+
+    def put(self, key: tuple[Any, ...], grids: tuple[Floats, Floats]) -> None:
+        """Keeps them while there is room."""
+        with self._lock:
+            self._held[key] = grids
+            while len(self._held) > GRIDS_KEPT:
+                self._held.popitem(last=False)
+
+
+_kept = _Kept()
+
+
 def _solved(engine: Engine, book: Portfolio, time: Floats, schedule: Schedule, points: Integers) -> _Grids:
     """Grids at these lattice points: (G, 3) of row, place in log vol and place in rate."""
     row = points[:, 0]
@@ -195,20 +225,50 @@ def _solved(engine: Engine, book: Portfolio, time: Floats, schedule: Schedule, p
     rate = book.rate[row] + RATE_STEP * points[:, 2]
     strike, years, yields = book.strike[row], time[row], book.dividend_yield[row]
     paid = chosen_rows(schedule, row)
-    spread = vol * np.sqrt(years)
+    columns = Columns(strike, strike, years, vol, rate, yields, book.is_call[row])
     drift = np.abs(rate - yields - 0.5 * vol * vol) * years
     share = np.minimum(due(paid, rate - yields) / strike, 0.8)
     # Around the strike, whatever the spot: wide enough that the value is straight beyond both ends.
-    half = DEVIATIONS * spread + drift - np.log1p(-share)
+    half = DEVIATIONS * vol * np.sqrt(years) + drift - np.log1p(-share)
     spacing = 2.0 * half / POINTS
-    columns = Columns(strike, strike, years, vol, rate, yields, book.is_call[row])
+    keys = _keys(engine, columns, paid)
+    held = [_kept.get(key) for key in keys]
+    missing = np.array([place for place, one in enumerate(held) if one is None], np.int64)
+    if missing.size:
+        some = Columns(*(column[missing] for column in columns))
+        fine, coarse = _grids(engine, some, chosen_rows(paid, missing), spacing[missing])
+        for place, one, other in zip(missing.tolist(), fine, coarse, strict=True):
+            held[place] = (one, other)
+            _kept.put(keys[place], (one, other))
+    pairs = [one for one in held if one is not None]
+    return _Grids(
+        np.stack([one for one, _ in pairs]), np.stack([other for _, other in pairs]), np.log(strike), spacing
+    )
+
+
+def _keys(engine: Engine, columns: Columns, paid: Schedule) -> list[tuple[Any, ...]]:
+    edges = paid.offsets.tolist()
+    lines = np.stack(columns[1:]).T
+    return [
+        (
+            engine.name,
+            line.tobytes(),
+            paid.times[edges[place] : edges[place + 1]].tobytes(),
+            paid.amounts[edges[place] : edges[place + 1]].tobytes(),
+        )
+        for place, line in enumerate(lines)
+    ]
+
+
+def _grids(engine: Engine, columns: Columns, paid: Schedule, spacing: Floats) -> tuple[Floats, Floats]:
+    """Premiums of the nodes of a fine and a coarse grid around each strike."""
     solve = engine.module("cash_dividends").solve
-    american = np.ones(row.size, np.bool_)
+    american = np.ones(spacing.size, np.bool_)
     fine = solve(columns, american, paid, ESCROWED, spacing, POINTS, STEPS, POINTS + 1)
     wide = solve(columns, american, paid, ESCROWED, 2.0 * spacing, POINTS // 2, STEPS // 2, POINTS // 2 + 1)
-    nodes = strike[:, None] * np.exp((np.arange(POINTS + 1) - POINTS // 2) * spacing[:, None])
+    nodes = columns.strike[:, None] * np.exp((np.arange(POINTS + 1) - POINTS // 2) * spacing[:, None])
     plain = _at_nodes(engine, columns, nodes)
-    return _Grids(fine - plain, wide - plain[:, ::2], np.log(strike), spacing)
+    return fine - plain, wide - plain[:, ::2]
 
 
 def _at_nodes(engine: Engine, columns: Columns, nodes: Floats) -> Floats:

@@ -32,6 +32,7 @@ _TERMS = np.dtype(
         ("expiry_time_ns", np.int64),
         ("strike", np.float64),
         ("american", np.bool_),
+        ("last_ex_ns", np.int64),
         ("is_call", np.bool_),
     ]
 )
@@ -118,9 +119,10 @@ def _terms(book: Book) -> NDArray[np.void]:
 
 
 def _columns(terms: NDArray[np.void]) -> Contracts:
-    return Contracts(
-        **{name: np.ascontiguousarray(terms[name]) for name in _TERMS.names or () if name != "is_call"}
-    )
+    columns: dict[str, Any] = {
+        name: np.ascontiguousarray(terms[name]) for name in _TERMS.names or () if name != "is_call"
+    }
+    return Contracts(**columns)
 
 
 def _blocks(

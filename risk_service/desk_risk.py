@@ -20,7 +20,7 @@ from risk_service.desk_values import NO_QUOTE, DeskValues, spans
 from risk_service.live_risk import ScenarioSource, stress_scenarios
 from risk_service.market_state import MarketState
 from risk_service.premium_inputs import PremiumInputs, Premiums
-from risk_service.valuation import Book, Fault
+from risk_service.valuation import Book, Fault, left_out_faults
 from risk_service.vol_marks import VolMarks
 
 Floats = NDArray[np.float64]
@@ -64,6 +64,7 @@ class DeskRisk:
     _place: dict[str, int] = field(default_factory=dict)  # of each block, by its underlying
     _american: list[frozenset[int]] = field(default_factory=list)  # per book, slots with American options
     _faults: dict[int, tuple[Fault, ...]] = field(default_factory=dict)
+    _time_ns: int = 0  # of the last measurement
 
     def hold(self, books: list[Book]) -> None:
         """Takes these books in place of those held; every underlying must then be measured."""
@@ -96,6 +97,7 @@ class DeskRisk:
         if not places or self._table is None:
             return
         values = DeskValues.of(self.engine, market, marks, self.desk, np.array(places, np.int64))
+        self._time_ns = market.valuation_time_ns
         self._note_priced(values)
         american = self._premiums_today(values)
         desk = self.desk
@@ -177,8 +179,8 @@ class DeskRisk:
         options = book.option_rows[~self._priced[self.desk.contract_of_row[number]]]
         spots = self._spots[self.desk.cells_of(number)]
         linear = book.linear_rows[~np.isfinite(spots[book.held.underlying_index[book.linear_rows]])]
-        rows = np.sort(np.concatenate((options, linear))).tolist()
-        return tuple(Fault(row, book.held.symbols[row], gk.Status.NO_MARKET_DATA) for row in rows)
+        rows = np.sort(np.concatenate((options, linear)))
+        return left_out_faults(book, rows, book.option_rows[book.contracts.last_ex_ns > self._time_ns])
 
 
 def _side_by_side(own: list[gk.Scenarios | None], days: int) -> gk.Scenarios | None:

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 NO_QUOTE = np.iinfo(np.int64).max
-_TERMS = ("underlying", "call", "put", "expiry_time_ns", "strike", "american")
+_TERMS = ("underlying", "call", "put", "expiry_time_ns", "strike", "american", "last_ex_ns")
 _OPTION_COLUMNS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_call")
 
 
@@ -55,6 +55,8 @@ class DeskValues:
         every = len(chosen) == len(desk.blocks)
         strikes = desk.strikes if every else _some(desk.strikes, desk.shared.rows(chosen))
         vols, told_by = marks.marked(engine, market, strikes)
+        # Options with dividends to come are left out of live numbers, and named.
+        vols = np.where(strikes.last_ex_ns > market.valuation_time_ns, np.nan, vols)
         quoted_ns = np.where(np.isfinite(vols), market.quote_times_ns(told_by), NO_QUOTE)
         time_ns = market.valuation_time_ns
         years = years_between(time_ns, strikes.expiry_time_ns)

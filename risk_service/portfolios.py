@@ -17,6 +17,7 @@ from protos.risk.v1.risk_pb2 import (
     Limits,
     Portfolio,
 )
+from risk_service.held_dividends import HeldDividends
 from service_kit.errors import AlreadyChanged, InvalidRequest, NotFound
 
 POSITIONS_MAX = 1_000_000  # in one portfolio; more would not fit one record of the log
@@ -58,6 +59,7 @@ class HeldPortfolio:
     american: NDArray[np.bool_]
     group_index: NDArray[np.int64]
     limits: Limits
+    dividends: HeldDividends = field(default_factory=HeldDividends)
 
     @property
     def is_option(self) -> NDArray[np.bool_]:
@@ -92,6 +94,7 @@ def check(message: Portfolio) -> HeldPortfolio:
         groups=tuple(message.groups),
         symbols=tuple(positions.symbol),
         limits=message.limits,
+        dividends=HeldDividends.read(message.dividends, len(message.underlyings)),
         **columns,
     )
     _check_places(held)

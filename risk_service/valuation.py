@@ -46,6 +46,11 @@ class Book:
             expiry_time_ns=held.expiry_time_ns[options],
             strike=held.strike[options],
             american=held.american[options],
+            last_ex_ns=held.dividends.last_before(
+                held.underlying_index[options], held.expiry_time_ns[options]
+            ),
+            dividends=held.dividends if len(held.dividends) else None,
+            place=held.underlying_index[options],
         )
         return cls(held, underlying_slots, options, np.flatnonzero(~held.is_option), contracts)
 
@@ -77,12 +82,18 @@ class Valuation:
         return np.concatenate((self.option_rows, self.linear_rows))
 
 
-def value(engine: gk.Engine, market: MarketState, book: Book, marks: VolMarks) -> Valuation:
-    """Collects today's inputs of every position; one with no market data is left out and named."""
+def value(
+    engine: gk.Engine, market: MarketState, book: Book, marks: VolMarks, *, live: bool = False
+) -> Valuation:
+    """Collects today's inputs of every position; one with no market data is left out and named.
+
+    So are, with `live`, options with dividends before their expiry: the live desk does not value them.
+    """
     spots = market.spots(book.underlying_slots)
     vols, told_by = marks.marked(engine, market, book.contracts)
     option_spots = spots[book.held.underlying_index[book.option_rows]]
-    priced = np.isfinite(option_spots) & np.isfinite(vols)
+    paying = (book.contracts.last_ex_ns > market.valuation_time_ns) & live
+    priced = np.isfinite(option_spots) & np.isfinite(vols) & ~paying
     linear_priced = np.isfinite(spots[book.held.underlying_index[book.linear_rows]])
     options = _options(market, book, option_spots, vols, priced)
     rows, linear = book.option_rows[priced], book.linear_rows[linear_priced]
@@ -105,9 +116,19 @@ def value(engine: gk.Engine, market: MarketState, book: Book, marks: VolMarks) -
         linear=linear_columns,
     )
     left_out = np.concatenate((book.option_rows[~priced], book.linear_rows[~linear_priced]))
-    faults = tuple(Fault(int(row), held.symbols[row], gk.Status.NO_MARKET_DATA) for row in np.sort(left_out))
+    faults = left_out_faults(book, np.sort(left_out), book.option_rows[paying])
     oldest = market.quote_times_ns(told_by[priced]).min() if priced.any() else None
     return Valuation(portfolio, options, rows, linear, spots, faults, None if oldest is None else int(oldest))
+
+
+def left_out_faults(book: Book, rows: NDArray[np.int64], paying: NDArray[np.int64]) -> tuple[Fault, ...]:
+    """Each row that is left out and why; those of `paying` for their dividends."""
+    unlike = np.isin(rows, paying)
+    statuses = [gk.Status.NOT_VALUED_LIVE if one else gk.Status.NO_MARKET_DATA for one in unlike]
+    return tuple(
+        Fault(row, book.held.symbols[row], status)
+        for row, status in zip(rows.tolist(), statuses, strict=True)
+    )
 
 
 def _options(
@@ -128,4 +149,5 @@ def _options(
         dividend_yield=market.column("dividend_yield", underlying),
         is_call=book.held.is_call[book.option_rows[priced]],
         american=contracts.american[priced],
+        dividends=contracts.paid(np.flatnonzero(priced), market.valuation_time_ns),
     )

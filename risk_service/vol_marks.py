@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
+from gpu_kernels.dividend_schedules import CashDividends, due
+from risk_service.held_dividends import NS_PER_YEAR, HeldDividends
 from risk_service.market_state import MISSING, MarketState
-
-NS_PER_YEAR = 365.0 * 86_400e9  # actual/365, as options are quoted
 
 _OSI_LENGTH = 21
 _OSI_RIGHT = 12  # place of C or P
@@ -32,6 +32,21 @@ class Contracts:
     expiry_time_ns: NDArray[np.int64]
     strike: NDArray[np.float64]
     american: NDArray[np.bool_]
+    last_ex_ns: NDArray[np.int64]  # the last ex-date before expiry; 0: no dividends
+    dividends: HeldDividends | None = None  # None: nobody states any
+    place: NDArray[np.int64] | None = None  # of each option's underlying among those of the dividends
+
+    def dividend_keys(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """What is stated of the dividends of these options, as a number; 0 for nothing."""
+        if self.dividends is None or self.place is None:
+            return np.zeros(len(rows), np.int64)
+        return self.dividends.keys(self.place[rows])
+
+    def paid(self, rows: NDArray[np.intp] | slice, now_ns: NDArray[np.int64] | int) -> CashDividends | None:
+        """The dividends of these options, seen at these moments."""
+        if self.dividends is None or self.place is None:
+            return None
+        return self.dividends.of(self.place[rows], now_ns)
 
     def __len__(self) -> int:
         return len(self.strike)
@@ -64,6 +79,7 @@ _MARK = np.dtype(
         ("strike", np.float64),
         ("expiry_time_ns", np.int64),
         ("american", np.bool_),
+        ("dividends", np.int64),
     ]
 )
 
@@ -106,9 +122,10 @@ class VolMarks:
         wanted["quotes"] = market.column("quotes", chosen[rows])
         for name in ("strike", "expiry_time_ns", "american"):
             wanted[name] = getattr(contracts, name)[rows]
+        wanted["dividends"] = contracts.dividend_keys(rows)
         held = self._marks[chosen[rows]]
         same = np.ones(rows.size, np.bool_)
-        for name in ("quotes", "strike", "expiry_time_ns", "american"):
+        for name in ("quotes", "strike", "expiry_time_ns", "american", "dividends"):
             same &= held[name] == wanted[name]
         vols[rows[same]] = held["vol"][same]
         fresh = rows[~same]
@@ -141,6 +158,7 @@ def _solve(
         vol=np.nan,
         is_call=slots == contracts.call[rows],
         american=contracts.american[rows],
+        dividends=contracts.paid(rows, market.quote_times_ns(slots)),
     )
     implied = engine.implied_vol(options, market.column("mid", slots))
     return np.where(implied.status == gk.Status.OK, implied.vol, np.nan)
@@ -151,7 +169,11 @@ def _sides(market: MarketState, contracts: Contracts) -> tuple[NDArray[np.int64]
     underlying = contracts.underlying
     years = years_between(market.valuation_time_ns, contracts.expiry_time_ns)
     carry = market.column("rate", underlying) - market.column("dividend_yield", underlying)
-    puts_first = contracts.strike < market.spots(underlying) * np.exp(carry * years)
+    spots = market.spots(underlying)
+    paid = contracts.paid(slice(None), market.valuation_time_ns)
+    if paid is not None:
+        spots = spots - due(paid.within(years), carry)
+    puts_first = contracts.strike < spots * np.exp(carry * years)
     return (
         np.where(puts_first, contracts.put, contracts.call),
         np.where(puts_first, contracts.call, contracts.put),

@@ -137,19 +137,20 @@ def implied_vol(
 ) -> ImpliedVolResult:
     """Vol of what is left of each spot at which the option is worth its price."""
     left = left_of(options)
-    engine.implied_vol(left.options, prices, american_method=method, out=out)
+    given = prices if prices.size == 1 else prices.reshape(options.shape)
+    engine.implied_vol(left.options, given, american_method=method, out=out)
     if not left.american.size:
         return out
     rows = left.american
     found = ImpliedVolResult(np.empty(rows.size), np.empty(rows.size, np.uint8))
-    given = np.broadcast_to(np.asarray(prices).reshape(-1), (options.size,))[rows]
+    wanted = np.broadcast_to(prices.reshape(-1), (options.size,))[rows]
 
     def priced(part: Any, _: str, got: PriceResult) -> None:
         few = part._replace(place=np.arange(part.place.size))
         lines = chosen_rows(left.schedule, part.place)
         american_prices(engine, few, lines, got.price, got.status)
 
-    american_implied_vol.implied_vol(left.terms(options), given, method, found, priced)
+    american_implied_vol.implied_vol(left.terms(options), wanted, method, found, priced)
     out.vol.reshape(-1)[rows], out.status.reshape(-1)[rows] = found.vol, found.status
     return out
 

@@ -53,6 +53,7 @@ def read_positions(positions: wire.Positions, held: HeldPortfolio, field: str) -
     message = wire.Portfolio(
         portfolio=held.name, underlyings=held.underlyings, groups=held.groups, positions=positions
     )
+    message.dividends.CopyFrom(held.dividends.message())
     if not positions.symbol:
         raise InvalidRequest(field, "is missing")
     try:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
+from gpu_kernels.dividend_schedules import joined as joined_dividends
 from gpu_kernels.options import FLAG_FIELDS, NUMERIC_FIELDS
 from gpu_kernels.results import Result
 from risk_service.api.work import Work
@@ -183,5 +184,7 @@ def joined(parts: list[tuple[gk.Options, Any]]) -> tuple[gk.Options, Any]:
         firsts = {bool(column[0]) for column in columns}
         # A flag that is the same in all rows costs the kernels nothing.
         fields[name] = firsts.pop() if same and len(firsts) == 1 else np.concatenate(columns)
+    if any(options.dividends is not None for options, _ in parts):
+        fields["dividends"] = joined_dividends([(options.dividends, options.size) for options, _ in parts])
     given = [np.broadcast_to(prices, (options.size,)) for options, prices in parts if prices is not None]
     return gk.Options(**fields), np.concatenate(given) if given else None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import gpu_kernels as gk
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
+from risk_service.api.dividend_requests import read_dividends
 from service_kit.errors import InvalidRequest, TooLarge
 
 _NUMBERS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
@@ -57,6 +58,7 @@ def read_options(columns: wire.OptionColumns, rows_max: int, *, with_vol: bool) 
     # One full-length column makes the answer have all rows even where the others are single values.
     if sizes[0] == 1:
         fields["spot"] = np.full(rows, fields["spot"])
+    fields["dividends"] = read_dividends(columns, rows)
     return gk.Options(**fields)
 
 

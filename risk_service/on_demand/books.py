@@ -18,6 +18,10 @@ from risk_service.vol_marks import VolMarks
 
 # Positions that an answer names as left out; the rest are counted.
 LEFT_OUT_NAMED_MAX = 20
+_WHY = {
+    gk.Status.NO_MARKET_DATA: "no market data",
+    gk.Status.NOT_VALUED_LIVE: "live numbers do not hold options with dividends to come",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class ValuedBook:
     snapshot_id: str
     data_age_ns: int  # of the oldest price or quote that was used
     executions_snapshot_id: str = ""  # the fills that were looked at; empty: none
-    filled: tuple[str, ...] = ()  # underlyings held through fills alone: the last positions
+    filled: tuple[str, ...] = ()  # symbols held through fills alone: the last positions
     without_terms: tuple[str, ...] = ()  # symbols with fills of which the portfolio says no terms
 
     @property
@@ -41,7 +45,7 @@ class ValuedBook:
     def left_out(self) -> list[str]:
         """One sentence for each position that is not in the numbers."""
         faults = self.valuation.faults
-        lines = _named([f"position {f.row}, {f.symbol}, is left out: no market data" for f in faults])
+        lines = _named([f"position {f.row}, {f.symbol}, is left out: {_WHY[f.status]}" for f in faults])
         return lines + _named(
             [
                 f"fills of {symbol} are left out: the portfolio has no terms of it"
@@ -101,7 +105,7 @@ def book_at(engine: gk.Engine, market: MarketState, snapshot_id: str, held: Held
 def _with_fills(
     valued: ValuedBook, put: HeldPortfolio, filled: Mapping[str, float], executions_snapshot_id: str
 ) -> ValuedBook:
-    known = {*put.symbols, *put.underlyings}
+    known = {*valued.held.symbols, *valued.held.underlyings}
     return replace(
         valued,
         executions_snapshot_id=executions_snapshot_id,

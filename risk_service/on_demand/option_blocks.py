@@ -8,11 +8,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 import gpu_kernels as gk
+from gpu_kernels.dividend_schedules import CashDividends
 from gpu_kernels.results import Result
 from risk_service.on_demand.patience import Patience
 
 # An American option costs about as much as this many European ones.
 AMERICAN_COST = 200
+# An American option with cash dividends, which is solved on a grid, about this many; a dividend of any
+# option, this many.
+DIVIDEND_GRID_COST = 50_000
+DIVIDEND_COST = 10
 # Cost of one block, in European rows: some 20 ms on two cores.
 BLOCK_COST = 1_000_000
 
@@ -21,7 +26,15 @@ ResultT = TypeVar("ResultT", bound=Result)
 
 def cost_of(options: gk.Options) -> int:
     """Rows, an American one counted as the many European ones that take as long."""
-    return int(options.size + AMERICAN_COST * american_rows(options))
+    cost = int(options.size + AMERICAN_COST * american_rows(options))
+    return cost if options.dividends is None else cost + dividend_cost(options, options.dividends)
+
+
+def dividend_cost(options: gk.Options, dividends: CashDividends) -> int:
+    """What dividends add to the cost of the options."""
+    held = np.diff(dividends.offsets)[dividends.schedule_of(options.size)]
+    grids = np.count_nonzero((held > 0) & options.column("american"))
+    return int(DIVIDEND_COST * held.sum() + DIVIDEND_GRID_COST * grids)
 
 
 def american_rows(options: gk.Options) -> int:

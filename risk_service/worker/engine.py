@@ -102,6 +102,8 @@ class WorkerEngine(Engine):
         out: ResultT | None,
     ) -> ResultT:
         fields = {name: getattr(options, name) for name in (*NUMERIC_FIELDS, *FLAG_FIELDS)}
+        if options.dividends is not None:
+            fields["dividends"] = options.dividends
         task = OptionTask(kind, fields, method, price)
         values = self._ask(task, options.size * 8 * len(result.COLUMNS) + 4096).value
         if out is None:

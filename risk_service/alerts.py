@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from protos.risk.v1.risk_pb2 import (
 DEFAULT_HYSTERESIS = 0.05  # a breach is over once usage is this fraction of the limit below it
 # A limit whose usage is no number is not kept: what stands stays, and this is raised besides.
 UNMEASURED = "not measured: "
+# The limit that alerts of the breaker name, which keeps its own account of them.
+BREAKER_LIMIT = "breaker_loss"
 
 
 class _What(NamedTuple):
@@ -35,7 +38,7 @@ _NOTHING: frozenset[_What] = frozenset()
 
 @dataclass(slots=True)
 class AlertBook:
-    """Which alerts stand, per portfolio. A function of the metrics it was shown, in order."""
+    """Which alerts stand, per portfolio. A function of the alerts logged before, and of the metrics shown since."""
 
     stale_after_ns: int
     _standing: dict[str, frozenset[_What]] = field(default_factory=dict)
@@ -54,9 +57,32 @@ class AlertBook:
         """How many alerts of a kind stand, over all portfolios; any thread may ask."""
         return sum(what.kind == kind for wrong in tuple(self._standing.values()) for what in wrong)
 
-    def forget(self, portfolio: str) -> None:
-        """Drops what stands for a portfolio that is no more."""
-        self._standing.pop(portfolio, None)
+    def restore(self, logged: Iterable[RiskAlert]) -> None:
+        """Takes in what an earlier life has raised and ended, oldest first."""
+        for alert in logged:
+            what = _what(alert)
+            if what is not None:
+                standing = self._standing.get(alert.portfolio, _NOTHING)
+                self._standing[alert.portfolio] = standing | {what} if alert.raised else standing - {what}
+
+    def forget(self, portfolio: str, snapshot_id: str = "", time_ns: int = 0) -> list[RiskAlert]:
+        """Ends what stands for a portfolio that is no more."""
+        return [
+            RiskAlert(
+                portfolio=portfolio,
+                kind=what.kind,
+                subject=what.name,
+                limit=what.name.removeprefix(UNMEASURED) if what.kind == ALERT_KIND_LIMIT_BREACHED else "",
+                text="the portfolio is no more",
+                market_snapshot_id=snapshot_id,
+                time_ns=time_ns,
+            )
+            for what in sorted(self._standing.pop(portfolio, _NOTHING))
+        ]
+
+    def unknown(self, portfolios: Collection[str]) -> list[str]:
+        """Those for which alerts stand and that are not among the given ones."""
+        return sorted(name for name, what in self._standing.items() if what and name not in portfolios)
 
     def _wrong(self, metrics: RiskMetrics, standing: frozenset[_What], hysteresis: float) -> frozenset[_What]:
         wrong = set()
@@ -90,6 +116,7 @@ def _alert(metrics: RiskMetrics, what: _What, raised: bool) -> RiskAlert:
     alert = RiskAlert(
         portfolio=metrics.portfolio,
         kind=what.kind,
+        subject=what.name,
         raised=raised,
         text=_text(metrics, what),
         market_snapshot_id=metrics.provenance.market_snapshot_id,
@@ -99,6 +126,20 @@ def _alert(metrics: RiskMetrics, what: _What, raised: bool) -> RiskAlert:
     if usage is not None:
         alert.limit, alert.used, alert.limit_value = usage.name, usage.used, usage.limit
     return alert
+
+
+def _what(alert: RiskAlert) -> _What | None:
+    """What a logged alert is about; None for one that is none of ours, or says it in an older form."""
+    if alert.kind == ALERT_KIND_LIMIT_BREACHED:
+        name = alert.subject or alert.limit
+        return _What(alert.kind, name) if name and name != BREAKER_LIMIT else None
+    if alert.kind == ALERT_KIND_STALE_DATA:
+        return _What(alert.kind, alert.subject) if alert.subject else None
+    return (
+        _What(alert.kind)
+        if alert.kind in (ALERT_KIND_DEGRADED_ENGINE, ALERT_KIND_POSITIONS_LEFT_OUT)
+        else None
+    )
 
 
 def _usage(metrics: RiskMetrics, what: _What) -> LimitUsage | None:

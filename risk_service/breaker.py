@@ -22,7 +22,7 @@ from protos import topics
 from protos.control_commands import ControlRow, control_batch
 from protos.orders.v1.orders_pb2 import CONTROL_COMMAND_KILL, OrderBatch
 from protos.risk.v1.risk_pb2 import ALERT_KIND_LIMIT_BREACHED, RiskAlert, RiskMetrics
-from risk_service.alerts import DEFAULT_HYSTERESIS, AlertBook
+from risk_service.alerts import BREAKER_LIMIT, DEFAULT_HYSTERESIS, AlertBook
 from risk_service.positions import AccountRule
 from service_kit.errors import ServiceKitError, SettingError
 from service_kit.kafka.control_log import PARTITIONS, Acknowledged
@@ -33,7 +33,9 @@ from service_kit.lifecycle import Stop
 
 LOG = logging.getLogger("gpu_risk.risk_service")
 
-LIMIT: Final = "breaker_loss"  # as the alerts name it
+LIMIT: Final = BREAKER_LIMIT  # as the alerts name it
+# Alerts that are read back at a start, of each partition of the topic: about ten megabytes.
+READ_BACK: Final = 100_000
 DEFAULT_LOSS: Final = 0.02  # of the capital
 _TURN_S: Final = 0.1
 _AGAIN_S: Final = 1.0  # between tries while the venue does not answer
@@ -184,12 +186,13 @@ class WatchedAlerts(AlertBook):
 
 
 def logged_alerts(settings: KafkaSettings) -> Iterator[RiskAlert]:
-    """Everything on risk.alerts; those of a portfolio in their order."""
+    """The last of risk.alerts, as far as `READ_BACK` goes; those of a portfolio in their order."""
     topic = next(topic for topic in topics.TOPICS if topic.name == topics.RISK_ALERTS)
     with LogLookup(settings) as look:
         for number in range(topic.partitions):
             home = Partition(topic.name, number)
-            for record in look.read(home, *look.bounds(home)):
+            first, end = look.bounds(home)
+            for record in look.read(home, max(first, end - READ_BACK), end):
                 with contextlib.suppress(DecodeError):
                     yield RiskAlert.FromString(record.value)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from protos import topics
-from protos.risk.v1.risk_pb2 import Portfolio, RiskMetrics
+from protos.risk.v1.risk_pb2 import Portfolio, RiskAlert, RiskMetrics
 from risk_service.alerts import AlertBook
 from risk_service.analytics import Analytics
 from risk_service.board import RiskBoard
@@ -25,14 +25,14 @@ from risk_service.live_snapshot import LiveSnapshot, Measured, SnapshotDesk
 from risk_service.market_events import MarketEvents, Tick
 from risk_service.market_file import MarketFile
 from risk_service.market_state import LOGGED_AT_ANY_TIME, Clocks, MarketState
-from risk_service.portfolios import PortfolioStore, check
+from risk_service.portfolios import PortfolioStore
 from risk_service.positions import Positions
 from risk_service.service_metrics import ServiceMetrics
+from risk_service.silence import Silence, aged
 from risk_service.slow_process import SlowProcess
 from risk_service.slow_risk import SlowRisk
 from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
-from service_kit.errors import InvalidRequest
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import Message
@@ -46,7 +46,6 @@ WAIT_SLICE_S = 0.005
 LAG_EVERY_S = 0.25
 # Longest time without numbers while more records wait than one poll takes in.
 BEHIND_S_MAX = 0.25
-SILENCE_EVERY_S = 0.5
 
 
 class _Last(NamedTuple):
@@ -56,18 +55,7 @@ class _Last(NamedTuple):
     pnl: NDArray[np.float64]
     clocks: Clocks
     snapshot_id: str
-
-
-def decode_portfolio(value: bytes) -> Portfolio | None:
-    """A record of risk.portfolios, checked; None is a deletion. What is no portfolio raises ValueError."""
-    if not value:
-        return None
-    portfolio = Portfolio.FromString(value)
-    try:
-        check(portfolio)
-    except InvalidRequest as fault:
-        raise ValueError(str(fault)) from fault
-    return portfolio
+    metrics: RiskMetrics  # as published
 
 
 @dataclass(slots=True)
@@ -92,6 +80,7 @@ class LiveLoop:
     clock_ns: Callable[[], int] = time.time_ns
     market: MarketState = field(default_factory=MarketState)
     market_file: MarketFile | None = None
+    logged_alerts: Callable[[], Iterable[RiskAlert]] | None = None  # by an earlier life, oldest first
     slow: SlowProcess | SlowRisk | None = None
     analytics: Analytics = field(default_factory=Analytics)
     failure: Exception | None = None
@@ -101,15 +90,15 @@ class LiveLoop:
     _ticks: int = 0
     _lag_due: float = 0.0
     _measured_at: float = 0.0
-    _heard_at: float | None = None
-    _silence_due: float = 0.0
+    _silence: Silence = field(default_factory=Silence)
     _catch_up: CatchUp | None = None
+    _caught_up: bool = False
     turned_at: float = field(default_factory=time.monotonic)  # when the last round was over
 
     @property
     def caught_up(self) -> bool:
         """Whether everything that the logs held at the start is taken in; no number is told before."""
-        return self._catch_up is not None and self._catch_up.is_done
+        return self._caught_up
 
     @property
     def portfolios(self) -> int:
@@ -144,16 +133,20 @@ class LiveLoop:
         now = time.monotonic()
         if self._catch_up is None:
             self._catch_up = CatchUp.of((self.market_consumer, self.portfolio_consumer, self.fill_consumer))
+            if self.logged_alerts is not None:
+                self.alerts.restore(self.logged_alerts())
+        if not self._caught_up and self._catch_up.done():
+            self._begin()
         # A full batch means that more is waiting: an answer now would be old before it is sent. Yet who is
         # always behind must say something. Before the first tick there is nothing to say.
         behind = len(messages) >= self.poll_records_max and now - self._measured_at < BEHIND_S_MAX
-        if self._catch_up.done() and not behind and self.market.clocks.source_time_ns:
+        if self._caught_up and not behind and self.market.clocks.source_time_ns:
             self._measured_at = now
             self._measure_dirty()
             for result in self.analytics.results():
                 self.producer.send(topics.ANALYTICS_RESULTS, result.key, result.SerializeToString())
         self._hear(bool(messages), now)
-        if self.market_file is not None and self._catch_up.done():
+        if self.market_file is not None and self._caught_up:
             self.market_file.save_when_due(self.market, now)
         self.desk.answer(self._snapshot)
         self.producer.poll()
@@ -161,6 +154,14 @@ class LiveLoop:
             self._lag_due = now + LAG_EVERY_S
             self.market_consumer.lag()  # sets the metric
         self.turned_at = time.monotonic()
+
+    def _begin(self) -> None:
+        """The logs are taken in as far as they went: numbers are told from now on."""
+        self._caught_up = True
+        self.desk.catching_up = False
+        # Portfolios that were deleted while nobody was there to end what stood for them.
+        for name in self.alerts.unknown(self.desk_books.books):
+            self._end_alerts(name)
 
     def _arrived(self) -> list[Message[MarketEvents | Tick]]:
         """What the market says next; nothing once the wait is over, or as soon as a call asks for us."""
@@ -172,29 +173,26 @@ class LiveLoop:
                 return messages
 
     def _hear(self, heard: bool, now: float) -> None:
-        """When nobody says anything any more, the data ages though no record tells so: only alerts can."""
-        if heard or self._heard_at is None:
-            self._heard_at = now
+        """When nobody says anything any more, watchers are told how old their numbers are, and alerts rise."""
+        self._silence.note(heard, now)
+        if not self._silence.is_due(now, self.alerts.stale_after_ns):
             return
-        silent_ns = round((now - self._heard_at) * 1e9)
-        if silent_ns <= self.alerts.stale_after_ns or now < self._silence_due:
-            return
-        self._silence_due = now + SILENCE_EVERY_S
-        for name, last in self._last.items():
-            latest = self.board.latest(name)
-            if latest is not None:
-                aged = RiskMetrics()
-                aged.CopyFrom(latest)
-                aged.greeks.age_ns[:] = [age_ns + silent_ns for age_ns in latest.greeks.age_ns]
-                self._alert(aged, last.book.held.limits.hysteresis)
+        for last in self._last.values():
+            older = aged(last.metrics, self._silence.ns(now))
+            self.board.publish(older)
+            self._alert(older, last.book.held.limits.hysteresis)
 
     def _alert(self, metrics: RiskMetrics, hysteresis: float) -> None:
-        for alert in self.alerts.update(metrics, hysteresis):
+        self._send_alerts(self.alerts.update(metrics, hysteresis))
+
+    def _send_alerts(self, alerts: Iterable[RiskAlert]) -> None:
+        for alert in alerts:
             self.producer.send(topics.RISK_ALERTS, alert.portfolio, alert.SerializeToString())
             self.metrics.count_alert(alert)
 
     def _snapshot(self) -> LiveSnapshot:
         market, marks = self.market.copy(), self._marks.copy()
+        market.silent_ns = self._silence.ns(time.monotonic())
         measured = {}
         for name, last in self._last.items():
             historical = self.desk_books.risk.scenarios.historical(last.book.held.underlyings)
@@ -249,8 +247,12 @@ class LiveLoop:
         for name in self.desk_books.take(self.store.all(), self.positions, self.market):
             self._last.pop(name, None)
             self.board.remove(name)
-            self.alerts.forget(name)
+            self._end_alerts(name)
             self.writer.forget(name)
+
+    def _end_alerts(self, name: str) -> None:
+        snapshot_id, time_ns = self.market.snapshot_id(), self.market.clocks.source_time_ns
+        self._send_alerts(self.alerts.forget(name, snapshot_id, time_ns))
 
     def _measure_dirty(self) -> None:
         with self.metrics.measure_seconds.time():
@@ -269,7 +271,9 @@ class LiveLoop:
                 self._last.pop(book.held.name, None)
                 self._publish(self.writer.unmeasured(self.market, book, f"not measured: {refusal}"), 0.0)
                 continue
-            self._last[book.held.name] = _Last(book, numbers.historical_pnl, self.market.clocks, snapshot_id)
+            self._last[book.held.name] = _Last(
+                book, numbers.historical_pnl, self.market.clocks, snapshot_id, metrics
+            )
             self._publish(metrics, hysteresis)
 
     def _publish(self, metrics: RiskMetrics, hysteresis: float) -> None:

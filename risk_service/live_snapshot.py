@@ -16,6 +16,8 @@ from risk_service.valuation import Book, Valuation, value
 from risk_service.vol_marks import VolMarks
 from service_kit.errors import QuotaExceeded, Unavailable
 
+# When a caller should come again while the logs are being read.
+CATCH_UP_RETRY_S = 1.0
 # When a caller that found the queue full should come again; the loop answers a whole queue every few ms.
 RETRY_AFTER_S = 0.1
 
@@ -53,11 +55,19 @@ class LiveSnapshot:
     executions_snapshot_id: str = ""  # the prefix of orders.executed that these come from
 
 
+class NotYet(Unavailable):
+    """The logs are still being read: what they say of the market and of fills is half of it."""
+
+    def __init__(self) -> None:
+        super().__init__("the logs are still being read after a start", CATCH_UP_RETRY_S)
+
+
 @dataclass(slots=True)
 class SnapshotDesk:
     """Where calls ask for a snapshot and the live loop hands it out, one and the same to all who wait."""
 
     waiting_max: int
+    catching_up: bool = False  # until the loop says otherwise
     _waiting: list[Future[LiveSnapshot]] = field(default_factory=list)
     _closed: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -68,6 +78,8 @@ class SnapshotDesk:
         with self._lock:
             if self._closed:
                 raise Unavailable("the live market is not followed any more")
+            if self.catching_up:
+                raise NotYet
             if len(self._waiting) >= self.waiting_max:
                 # Who has gone away takes no place.
                 self._waiting = [one for one in self._waiting if not one.cancelled()]

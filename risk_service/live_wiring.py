@@ -16,12 +16,13 @@ from risk_service.desk_books import DeskBooks
 from risk_service.desk_premiums import DeskPremiums
 from risk_service.desk_risk import DeskRisk
 from risk_service.executions import decode_fills
-from risk_service.live_loop import LiveLoop, decode_portfolio
+from risk_service.live_loop import LiveLoop
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import SnapshotDesk
 from risk_service.market_file import MarketFile
 from risk_service.market_state import MarketState
+from risk_service.portfolio_log import decode_portfolio
 from risk_service.portfolios import PortfolioStore
 from risk_service.positions import AccountRule, Positions
 from risk_service.service_metrics import ServiceMetrics
@@ -90,7 +91,8 @@ def live_loop(
         writer=MetricsWriter(engine, risk.es_level),
         alerts=WatchedAlerts(round(risk.stale_after_s * 1e9)),
         metrics=metrics,
-        desk=SnapshotDesk(risk.snapshots_waiting_max),
+        desk=SnapshotDesk(risk.snapshots_waiting_max, catching_up=True),
+        logged_alerts=lambda: logged_alerts(settings.kafka),
         poll_records_max=risk.poll_records_max,
         poll_wait_s=risk.poll_wait_s,
         market=state,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from protos import topics
 from protos.risk.v1.risk_pb2 import Portfolio
+from risk_service.portfolios import check
 from service_kit.errors import InvalidRequest, Unavailable
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.errors import DeliveryFailed, RecordTooLarge
@@ -34,3 +35,15 @@ class KafkaPortfolioLog:
             ) from fault
         except DeliveryFailed as fault:
             raise Unavailable(f"portfolio {name!r} could not be logged: {fault}", 1.0) from fault
+
+
+def decode_portfolio(value: bytes) -> Portfolio | None:
+    """A record of risk.portfolios, checked; None is a deletion. What is no portfolio raises ValueError."""
+    if not value:
+        return None
+    portfolio = Portfolio.FromString(value)
+    try:
+        check(portfolio)
+    except InvalidRequest as fault:
+        raise ValueError(str(fault)) from fault
+    return portfolio

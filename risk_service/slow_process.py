@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import gpu_kernels as gk
 from protos.risk.v1.risk_pb2 import TailRisk
-from risk_service.child_process import Child, child, settle
+from risk_service.child_process import LOOK_S, Child, child, settle
 from risk_service.live_risk import ScenarioSource
-from risk_service.live_snapshot import LiveSnapshot, SnapshotDesk
+from risk_service.live_snapshot import LiveSnapshot, NotYet, SnapshotDesk
 from risk_service.market_state import MarketState
 from risk_service.slow_risk import EVERY_S, LOG, SlowNumbers, SlowRisk
 from risk_service.valuation import Book
@@ -71,6 +71,9 @@ class SlowProcess:
             began = time.monotonic()
             try:
                 snapshot = self.desk.ask().result()
+            except NotYet:
+                stop.wait(LOOK_S)
+                continue
             except (Unavailable, CancelledError):
                 return
             except QuotaExceeded:

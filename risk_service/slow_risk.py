@@ -19,7 +19,7 @@ from gpu_kernels.tail_risk import tail_scenarios
 from protos.risk.v1.risk_pb2 import TailRisk
 from risk_service.desk_risk import DeskRisk
 from risk_service.live_risk import ScenarioSource, stress_scenarios, tail_message
-from risk_service.live_snapshot import LiveSnapshot, SnapshotDesk
+from risk_service.live_snapshot import LiveSnapshot, NotYet, SnapshotDesk
 from risk_service.price_history import BUSINESS_DAYS_PER_YEAR
 from risk_service.valuation import Book
 from risk_service.wide_premiums import WidePremiums
@@ -106,6 +106,8 @@ class SlowRisk:
             began = time.monotonic()
             try:
                 self.update(desk.ask().result(), stop)
+            except NotYet:
+                LOG.debug("the logs are still being read; Monte Carlo waits")
             except (Unavailable, CancelledError):
                 return
             except QuotaExceeded:

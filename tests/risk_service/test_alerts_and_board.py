@@ -72,6 +72,37 @@ def test_a_limit_that_is_no_number_is_not_kept_either():
     assert seen(book, used=5.0) == [(kind, False)]
 
 
+def test_a_new_life_goes_on_from_what_was_logged():
+    first, log = AlertBook(10), []
+    for what in ({"used": 101.0, "age_ns": 11, "faults": (1,)}, {"used": math.nan, "degraded": True}):
+        log += first.update(metrics(**what))
+    log.append(risk.RiskAlert(portfolio="desk", kind=1, raised=True, limit="breaker_loss"))
+    second = AlertBook(10)
+    second.restore(log)
+    assert second._standing == first._standing
+    # What still stands is not raised again, what is over ends once.
+    still = {"used": math.nan, "degraded": True}
+    assert seen(second, **still) == []
+    assert len(seen(second, used=1.0)) == 3
+    assert seen(second, used=1.0) == []
+    assert second.unknown(["desk"]) == second.unknown([]) == []
+    second.restore(log[:1])
+    assert (second.unknown(["desk"]), second.unknown(["other"])) == ([], ["desk"])
+
+
+def test_alerts_of_older_services_are_read_as_far_as_they_tell():
+    book = AlertBook(10)
+    old = {"portfolio": "desk", "raised": True}
+    book.restore(
+        [
+            risk.RiskAlert(kind=risk.ALERT_KIND_LIMIT_BREACHED, limit="expected shortfall", **old),
+            risk.RiskAlert(kind=risk.ALERT_KIND_STALE_DATA, text="IDX has had no good price yet", **old),
+            risk.RiskAlert(kind=99, **old),
+        ]
+    )
+    assert seen(book, used=50.0) == [(risk.ALERT_KIND_LIMIT_BREACHED, False)]
+
+
 def test_an_underlying_without_any_price_is_said_to_have_none_yet():
     message = metrics(age_ns=1_700_000_000_000_000_000)
     message.timing.source_time_ns = 1_700_000_000_000_000_000
@@ -112,7 +143,12 @@ def test_portfolios_do_not_share_alerts_and_a_deleted_one_is_forgotten():
     book = AlertBook(10)
     assert seen(book, used=101.0)
     assert seen(book, used=101.0, name="other")
-    book.forget("desk")
+    (ended,) = book.forget("desk", "0:3", 7)
+    assert (ended.portfolio, ended.raised, ended.subject, ended.market_snapshot_id, ended.time_ns) == (
+        *("desk", False, "expected shortfall"),
+        *("0:3", 7),
+    )
+    assert book.forget("desk") == []
     assert seen(book, used=101.0)
     assert not seen(book, used=101.0, name="other")
 

@@ -6,14 +6,17 @@ import time
 from typing import Any
 
 import pytest
-from served import Service, market_records
+from served import Service, market_records, price_history
 from worlds import option, portfolio, quotes
 
 from protos import topics
 from protos.risk.v1 import risk_pb2 as risk
 from risk_service.catch_up import CatchUp
 from risk_service.live_loop import BEHIND_S_MAX
+from risk_service.live_snapshot import CATCH_UP_RETRY_S
+from risk_service.on_demand.books import measured_book, stored_book
 from risk_service.settings import RiskSettings
+from service_kit.errors import Unavailable
 from service_kit.kafka.records import Partition
 
 PATIENCE_S = 60.0
@@ -52,7 +55,9 @@ def test_catching_up_is_reaching_the_ends_that_were():
 @pytest.fixture
 def service():
     """A live loop whose turns the test takes itself."""
-    made = Service(risk=RiskSettings(poll_wait_s=0.001, stale_after_s=5.0, poll_records_max=3))
+    made = Service(
+        price_history(), risk=RiskSettings(poll_wait_s=0.001, stale_after_s=5.0, poll_records_max=3)
+    )
     yield made
     made.executor.shutdown()
 
@@ -89,13 +94,82 @@ def test_a_market_that_says_nothing_any_more_is_stale(service):
     service.loop._hear(False, time.monotonic() + 4.0)
     told = [alert.kind for alert in (alerts(service),) if alert.kind == risk.ALERT_KIND_STALE_DATA]
     assert not told
+    told = service.loop.board.latest("desk")
     service.loop._hear(False, time.monotonic() + 6.0)
+    # Who watches is told too, whatever is published on Kafka: the same numbers, older.
+    older = service.loop.board.latest("desk")
+    assert older.greeks.age_ns[0] - told.greeks.age_ns[0] >= 6_000_000_000
+    assert older.provenance.data_age_ns - told.provenance.data_age_ns >= 6_000_000_000
+    assert (older.value, older.provenance.market_snapshot_id) == (
+        told.value,
+        told.provenance.market_snapshot_id,
+    )
     stale = alerts(service)
     assert (stale.kind, stale.raised) == (risk.ALERT_KIND_STALE_DATA, True)
     assert "IDX has had no good price for 6." in stale.text
     service.market.send("IDX", quotes(["IDX"], [100.5]))
     service.loop.turn()
     assert (alerts(service).kind, alerts(service).raised) == (risk.ALERT_KIND_STALE_DATA, False)
+
+
+def test_an_answer_counts_the_silence_into_the_age_of_its_data(service):
+    opened(service)
+    asked = service.loop.desk.ask()
+    service.loop._silence._heard_at -= 3_600.0
+    service.loop.desk.answer(service.loop._snapshot)
+    snapshot = asked.result()
+    held = service.loop.desk_books.books["desk"].held
+    engine = service.engines.serving
+    stored = stored_book(engine, snapshot, held, fills=False)
+    measured = measured_book(snapshot.measured["desk"], snapshot, held)
+    assert min(stored.data_age_ns, measured.data_age_ns) >= 3_600_000_000_000
+
+
+def test_while_the_logs_are_read_nobody_is_told_of_half_a_market(service):
+    behind: Any = Reader(0, 7)
+    service.loop._catch_up = CatchUp.of([behind])
+    service.loop.desk.catching_up = True
+    service.portfolios.send("desk", portfolio(rows=[option(100.0, True, 10.0)]))
+    for record in market_records():
+        service.market.send("IDX", record)
+    for _ in range(4):
+        service.loop.turn()
+    with pytest.raises(Unavailable, match="still being read") as refusal:
+        service.loop.desk.ask()
+    assert refusal.value.retry_after_s == CATCH_UP_RETRY_S
+    behind.at = 7
+    service.loop.turn()
+    asked = service.loop.desk.ask()
+    service.loop.turn()
+    assert set(asked.result().measured) == {"desk"}
+
+
+def test_what_stood_for_a_portfolio_that_was_deleted_meanwhile_ends_at_the_start(service):
+    kind = risk.ALERT_KIND_STALE_DATA
+    service.loop.logged_alerts = lambda: [
+        risk.RiskAlert(portfolio="gone", kind=kind, raised=True, subject="IDX")
+    ]
+    opened(service)
+    (sent,) = [
+        risk.RiskAlert.FromString(value)
+        for (topic, key), value in service.producer.sent.items()
+        if (topic, key) == (topics.RISK_ALERTS, "gone")
+    ]
+    assert (sent.raised, sent.kind, sent.subject, sent.text) == (
+        False,
+        kind,
+        "IDX",
+        "the portfolio is no more",
+    )
+
+
+def test_a_portfolio_that_is_deleted_ends_its_alerts(service):
+    opened(service)
+    service.loop._hear(False, time.monotonic() + 6.0)
+    assert alerts(service).raised
+    service.portfolios.send("desk", None)
+    service.loop.turn()
+    assert (alerts(service).raised, alerts(service).subject) == (False, "IDX")
 
 
 def test_a_flood_does_not_silence_the_loop(service):

@@ -8,7 +8,7 @@ import pytest
 from worlds import option, portfolio, spot_position
 
 from protos.risk.v1 import risk_pb2 as risk
-from risk_service import live_loop
+from risk_service import portfolio_log
 from risk_service.portfolios import PortfolioStore, check
 from service_kit.errors import AlreadyChanged, InvalidRequest, NotFound
 
@@ -109,9 +109,9 @@ def test_what_is_handed_out_is_not_what_was_handed_in():
 
 
 def test_a_record_that_is_no_portfolio_is_poison_and_no_crash():
-    assert live_loop.decode_portfolio(b"") is None
+    assert portfolio_log.decode_portfolio(b"") is None
     with pytest.raises(ValueError, match="portfolio: needs a printable name"):
-        live_loop.decode_portfolio(risk.Portfolio(version=3).SerializeToString())
+        portfolio_log.decode_portfolio(risk.Portfolio(version=3).SerializeToString())
 
 
 def put(version, owner="alice"):

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import gpu_kernels as gk
 from protos.risk.v1.risk_pb2 import DESCRIPTOR as RISK
 from protos.risk.v1.risk_pb2_grpc import add_RiskServiceServicer_to_server
-from risk_service import engine_metrics, live_wiring, price_history
+from risk_service import engine_metrics, live_health, live_wiring, price_history
 from risk_service.admission import Admission
 from risk_service.api.access import Access
 from risk_service.api.on_demand_plans import OnDemandPlans
@@ -42,9 +42,6 @@ from service_kit.telemetry.traces import Traces
 
 SERVICE = RISK.services_by_name["RiskService"].full_name
 SWITCH_S = 0.001
-# What a health check asks for to learn whether the engine itself answers, and how often that is looked at.
-ENGINE_HEALTH = "gpu_risk.engine"
-HEALTH_EVERY_S = 0.5
 
 
 def translate(error: Exception) -> CallError | None:
@@ -68,13 +65,14 @@ async def serve(
     registry = process_registry()
     kafka_metrics = KafkaMetrics(registry)
     async with Resources() as resources:
+        # First, so that a start that takes long, as where kernels are compiled, is seen to be alive.
+        exporter = MetricsExporter(settings.metrics, registry)
+        resources.add("metrics", exporter.close)
         tables = TableProcess()
         resources.add("premium tables", live_wiring.start_tables(tables, stop))
         engines = await asyncio.to_thread(Engines.start, settings.risk.engine, settings.risk.engine_process)
         resources.add("engines", engines.close)
         await asyncio.to_thread(engines.warm_up)
-        exporter = MetricsExporter(settings.metrics, registry)
-        resources.add("metrics", exporter.close)
         traces = Traces.start(settings.traces, "risk_service")
         resources.add("traces", traces.close)
         producer = Producer(settings.kafka, metrics=kafka_metrics)
@@ -104,6 +102,7 @@ async def serve(
         resources.add("device health", devices.close)
         DeviceCollector(devices).register(registry)
         servicer = risk_servicer(settings, engines, loop, log, executor, history, devices)
+        live_health.export(registry, loop)
         engine_metrics.export(registry, engines, servicer.options.work.admission, servicer.options.gathering)
         server = GrpcServer(
             settings.grpc,
@@ -111,21 +110,15 @@ async def serve(
             registry=registry,
             traces=traces,
             translate=translate,
+            serving=False,
         )
         async with server:
-            health = asyncio.create_task(_tell_health(server, engines))
+            health = asyncio.create_task(live_health.tell(server, SERVICE, loop, engines, devices))
             listening(server.port)
             await stop.wait_async()
             health.cancel()
     if loop.failure is not None:
         raise loop.failure
-
-
-async def _tell_health(server: GrpcServer, engines: Engines) -> None:
-    """Says in health whether the serving engine answers itself; the service does in either case."""
-    while True:
-        await server.set_serving(ENGINE_HEALTH, engines.ready)
-        await asyncio.sleep(HEALTH_EVERY_S)
 
 
 def risk_servicer(

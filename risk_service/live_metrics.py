@@ -195,7 +195,10 @@ def _add_filled(metrics: RiskMetrics, market: MarketState, book: Book, positions
     # What is flat and has earned nothing is worth nothing, whatever its terms.
     realised = np.where(realised != 0.0, realised * multiplier, 0.0)
     unrealised = np.where(quantity != 0.0, quantity * (prices - average) * multiplier, 0.0)
-    _name_unknown(metrics, symbols, np.isnan(multiplier), np.isnan(realised) | np.isnan(unrealised))
+    # What is held and is no position of the book, since nothing says its terms, is in no risk number.
+    outside = (quantity != 0.0) & ~np.isin(symbols, book.held.symbols)
+    unknown = np.isnan(realised) | np.isnan(unrealised) | outside
+    _name_unknown(metrics, symbols, np.isnan(multiplier) | outside, unknown)
     filled.symbol.extend(symbols)
     packing.write(filled, "account", [account for account, _, _ in held])
     packing.write(filled, "quantity", quantity)
@@ -212,7 +215,7 @@ def _add_filled(metrics: RiskMetrics, market: MarketState, book: Book, positions
 def _name_unknown(
     metrics: RiskMetrics, symbols: list[str], no_terms: NDArray[np.bool_], unknown: NDArray[np.bool_]
 ) -> None:
-    """Fills whose P&L is not in the sums, as rows after the portfolio's own positions."""
+    """Fills that are not in the risk, or not in the P&L's sums, as rows after the portfolio's own."""
     named = {fault.symbol for fault in metrics.faults}
     for row in np.flatnonzero(unknown).tolist():
         if symbols[row] not in named:

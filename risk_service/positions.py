@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from protos.risk.v1.risk_pb2 import INSTRUMENT_KIND_SPOT
+from protos import osi
+from protos.risk.v1.risk_pb2 import INSTRUMENT_KIND_OPTION, INSTRUMENT_KIND_SPOT
 from risk_service.executions import Executions, Fill
 from risk_service.portfolios import HeldPortfolio
 from service_kit.errors import SettingError
 
+ROOT_AND_DAY = 12  # characters of an OSI symbol: padded root and yymmdd
 FILLED = "filled"  # the group of positions that a portfolio has through fills alone
 
 
@@ -127,10 +130,11 @@ class Positions:
 
 
 def with_fills(held: HeldPortfolio, quantities: Mapping[str, float]) -> HeldPortfolio:
-    """The portfolio with filled quantities added to its positions; an underlying of it gets a spot position.
+    """The portfolio with filled quantities added to its positions.
 
-    A symbol that is neither a position nor an underlying of the portfolio has no terms by which it could be
-    valued and stays out of the risk. Where positions have groups, those of fills alone are one: "filled".
+    An underlying of it gets a spot position; an option on one of them gets a position by the terms that its
+    OSI symbol says. Anything else has no terms by which it could be valued and stays out of the risk. Where
+    positions have groups, those of fills alone are one: "filled".
     """
     quantity = held.quantity.copy()
     rows = {symbol: row for row, symbol in reversed(list(enumerate(held.symbols)))}
@@ -138,29 +142,69 @@ def with_fills(held: HeldPortfolio, quantities: Mapping[str, float]) -> HeldPort
     for symbol, filled in sorted(quantities.items()):
         if symbol in rows:
             quantity[rows[symbol]] += filled
-        elif symbol in held.underlyings and filled:
-            extra.append((symbol, held.underlyings.index(symbol), filled))
+        elif filled and (terms := _terms(held, symbol)) is not None:
+            extra.append((symbol, filled, terms))
     if not extra:
         return replace(held, quantity=quantity)
-    count = len(extra)
     groups = held.groups
     if groups and FILLED not in groups:
         groups = (*groups, FILLED)
 
-    def more(column: np.ndarray, values: object) -> np.ndarray:
-        return np.concatenate((column, np.broadcast_to(np.asarray(values, column.dtype), (count,))))
+    def more(column: np.ndarray, values: list[object]) -> np.ndarray:
+        return np.concatenate((column, np.array(values, column.dtype)))
 
+    columns: dict[str, Any] = {
+        name: more(getattr(held, name), [getattr(terms, name) for _, _, terms in extra])
+        for name in _Terms._fields
+    }
     return replace(
         held,
         symbols=(*held.symbols, *(symbol for symbol, _, _ in extra)),
-        underlying_index=more(held.underlying_index, [place for _, place, _ in extra]),
-        kind=more(held.kind, INSTRUMENT_KIND_SPOT),
-        quantity=more(quantity, [filled for _, _, filled in extra]),
-        multiplier=more(held.multiplier, 1.0),
-        expiry_time_ns=more(held.expiry_time_ns, 0),
-        strike=more(held.strike, 0.0),
-        is_call=more(held.is_call, False),
-        american=more(held.american, False),
+        quantity=more(quantity, [filled for _, filled, _ in extra]),
         groups=groups,
-        group_index=more(held.group_index, groups.index(FILLED) if groups else 0),
+        group_index=more(held.group_index, [groups.index(FILLED) if groups else 0] * len(extra)),
+        **columns,
     )
+
+
+class _Terms(NamedTuple):
+    """Columns of a position that follow from its symbol."""
+
+    underlying_index: int
+    kind: int = INSTRUMENT_KIND_SPOT
+    multiplier: float = 1.0
+    expiry_time_ns: int = 0
+    strike: float = 0.0
+    is_call: bool = False
+    american: bool = False
+
+
+def _terms(held: HeldPortfolio, symbol: str) -> _Terms | None:
+    if symbol in held.underlyings:
+        return _Terms(held.underlyings.index(symbol))
+    try:
+        contract = osi.parse(symbol)
+    except ValueError:
+        return None
+    underlying = osi.INDEX_OF_ROOT.get(contract.root, contract.root)
+    if underlying not in held.underlyings:
+        return None
+    place = held.underlyings.index(underlying)
+    terms = _Terms(
+        place,
+        INSTRUMENT_KIND_OPTION,
+        osi.CONTRACT_SIZE,
+        osi.expiry_time_ns(contract.expiry),
+        contract.strike,
+        contract.is_call,
+        osi.is_american(contract.root),
+    )
+    for row in np.flatnonzero(held.is_option & (held.underlying_index == place)).tolist():
+        # What a desk says otherwise of an option of the same root and day counts for this one too.
+        if held.symbols[row][:ROOT_AND_DAY] == symbol[:ROOT_AND_DAY]:
+            return terms._replace(
+                multiplier=float(held.multiplier[row]),
+                expiry_time_ns=int(held.expiry_time_ns[row]),
+                american=bool(held.american[row]),
+            )
+    return terms

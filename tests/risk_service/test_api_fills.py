@@ -17,16 +17,23 @@ from risk_service.executions import Fill
 from service_kit.grpc_server import GrpcSettings
 
 PUT = osi("IDX", "P", 90.0)
-UNKNOWN = osi("IDX", "C", 95.0)
+FILLED_ONLY = osi("IDX", "C", 110.0)
+UNKNOWN = "XYZ   301220C00095000"
 ROWS = (option(90.0, False, 10.0, group=1), option(100.0, True, -20.0))
 FILLS = (
     Fill(7, PUT, 4.0, 1.0),
     Fill(7, "IDX", 150.0, 99.0),
+    Fill(7, FILLED_ONLY, 2.0, 3.0),
     Fill(7, UNKNOWN, 3.0, 5.0),
     Fill(8, PUT, 9.0, 1.0),
 )
 # The same positions, put as they are.
-WHOLE = (option(90.0, False, 14.0, group=1), option(100.0, True, -20.0), spot_position(150.0, group=2))
+WHOLE = (
+    option(90.0, False, 14.0, group=1),
+    option(100.0, True, -20.0),
+    spot_position(150.0, group=2),
+    option(110.0, True, 2.0, group=2),
+)
 GROUPS = ("vol", "carry")
 SHOCKS = wire.ScenarioColumns(spot_return=wire.Matrix(rows=2, columns=1, values=[-0.1, 0.05]))
 HISTORICAL = wire.HistoricalScenarios(window_days=500)
@@ -71,7 +78,7 @@ def test_expected_shortfall_is_that_of_the_live_risk(stub):
     whole = stub.ExpectedShortfall(es("whole"), timeout=PATIENCE_S)
     assert answer.tail[0].expected_shortfall == live.historical[0].expected_shortfall
     assert answer.provenance.executions_snapshot_id == "0:2"
-    assert list(answer.filled) == ["IDX"]
+    assert list(answer.filled) == ["IDX", FILLED_ONLY]
     assert LEFT_OUT in answer.tail[0].warnings
     np.testing.assert_allclose(answer.pnl, whole.pnl, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(answer.component_by_position, whole.component_by_position, rtol=1e-9)
@@ -97,7 +104,7 @@ def test_stresses_what_ifs_and_hedges_see_the_fills(stub):
     np.testing.assert_allclose(stress.pnl_by_position.values, whole.pnl_by_position.values, rtol=1e-10)
     np.testing.assert_allclose(stress.pnl_by_group.values, whole.pnl_by_group.values, rtol=1e-10)
     assert stress.value_today == pytest.approx(live.value, rel=1e-9)
-    assert list(stress.filled) == ["IDX"]
+    assert list(stress.filled) == ["IDX", FILLED_ONLY]
     assert LEFT_OUT in stress.warnings
     trade = portfolio(rows=(option(90.0, False, 5.0),)).positions
     impact = stub.WhatIf(wire.WhatIfRequest(portfolio="desk", trade=trade), timeout=PATIENCE_S)

@@ -8,6 +8,7 @@ import pytest
 from worlds import NOW_NS, SPOT, option, osi, portfolio, priced_market, quotes, spot_position
 
 import gpu_kernels as gk
+from protos import packing
 from protos.risk.v1 import risk_pb2 as risk
 from risk_service.desk_books import DeskBooks
 from risk_service.desk_premiums import DeskPremiums
@@ -20,6 +21,7 @@ from risk_service.positions import AccountRule, Positions
 from risk_service.vol_marks import VolMarks
 
 LISTED, CLOSED = option(90.0, False, 10.0), osi("IDX", "C", 110.0)
+STRANGER = "ABC   301220C00090000"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,16 @@ def test_a_closed_option_keeps_what_it_has_earned_when_the_portfolio_drops_it(en
     assert not dropped.faults
 
 
+def test_an_option_that_was_only_filled_is_in_the_risk(engine):
+    sold = osi("IDX", "C", 110.0)
+    plain = measured(engine, portfolio(rows=[LISTED]), [])
+    metrics = measured(engine, portfolio(rows=[LISTED]), [Fill(7, sold, -5.0, 2.0)])
+    put = measured(engine, portfolio(rows=[LISTED, option(110.0, True, -5.0)]), [])
+    assert not metrics.faults
+    assert packing.read(metrics.greeks, "delta")[0] == packing.read(put.greeks, "delta")[0]
+    assert metrics.value == put.value != plain.value
+
+
 def test_what_cannot_be_told_is_named_and_the_rest_is_summed(engine):
     unquoted = osi("IDX", "C", 135.0)
     fills = [
@@ -55,13 +67,18 @@ def test_what_cannot_be_told_is_named_and_the_rest_is_summed(engine):
         Fill(7, unquoted, 10.0, 5.0),
         Fill(7, "XYZ", 2.0, 5.0),
         Fill(7, "XYZ", -2.0, 6.0),
+        Fill(7, STRANGER, 1.0, 6.0),
     ]
     metrics = measured(engine, portfolio(rows=[LISTED, spot_position(1.0)]), fills)
     assert metrics.pnl_unrealised == pytest.approx(3.0)
     assert metrics.pnl_realised == 0.0
     symbols = list(metrics.filled.symbol)
-    named = {metrics.filled.symbol[fault.row - metrics.positions]: fault.status for fault in metrics.faults}
-    assert named == {unquoted: risk.ROW_STATUS_NO_MARKET_DATA, "XYZ": risk.ROW_STATUS_INVALID_INPUT}
+    # The option is a position by what its symbol says; of the others nothing says what they are.
+    assert [(fault.row, fault.symbol, fault.status) for fault in metrics.faults] == [
+        (2, unquoted, risk.ROW_STATUS_NO_MARKET_DATA),
+        (metrics.positions + symbols.index(STRANGER), STRANGER, risk.ROW_STATUS_INVALID_INPUT),
+        (metrics.positions + symbols.index("XYZ"), "XYZ", risk.ROW_STATUS_INVALID_INPUT),
+    ]
     assert math.isnan(metrics.filled.unrealised[symbols.index(unquoted)])
     assert math.isnan(metrics.filled.realised[symbols.index("XYZ")])
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from worlds import ROWS_OF_DESK, portfolio
+from worlds import ROWS_OF_DESK, osi, portfolio
 
 from protos import packing
 from protos.orders.v1 import orders_pb2 as orders
+from protos.risk.v1.risk_pb2 import INSTRUMENT_KIND_OPTION
 from risk_service.executions import Fill, decode_fills
 from risk_service.portfolios import check
 from risk_service.positions import (
@@ -173,6 +175,29 @@ def test_an_account_without_a_portfolio_changes_none():
     for wrong in ("7", "x=desk", "7=", "²=desk"):
         with pytest.raises(SettingError, match="ACCOUNT=PORTFOLIO"):
             AccountRule.of([wrong])
+
+
+def test_an_option_that_was_only_filled_joins_by_what_its_symbol_says():
+    rows = [(*row[:-1], 1) for row in ROWS_OF_DESK]
+    held = check(portfolio(rows=rows, underlyings=("IDX", "SPX"), groups=("index vol", "tail")))
+    stock, index, stranger = "IDX   301220C00110500", "SPXW  301220P04000000", "XYZ   301220C00110000"
+    joined = with_fills(held, {stock: 7.0, index: -2.0, stranger: 1.0, "IDX   301220C00111000": 0.0})
+    assert joined.symbols[len(held) :] == (stock, index)
+    fields = ("underlying_index", "kind", "quantity", "multiplier", "strike", "is_call", "american")
+    found = [[getattr(joined, name)[-place] for name in fields] for place in (2, 1)]
+    # Options on stocks may be exercised early, options that settle in cash on an index not.
+    assert found == [
+        [0, INSTRUMENT_KIND_OPTION, 7.0, 100.0, 110.5, True, True],
+        [1, INSTRUMENT_KIND_OPTION, -2.0, 100.0, 4000.0, False, False],
+    ]
+    close = datetime(2030, 12, 20, 20, tzinfo=UTC)
+    assert joined.expiry_time_ns[-2:].tolist() == [round(close.timestamp()) * 10**9] * 2
+    assert [joined.groups[one] for one in joined.group_index[-2:]] == [FILLED, FILLED]
+    # What the desk says of an option of the same root and day counts for this one too.
+    like = with_fills(held, {osi("IDX", "C", 123.0): 1.0})
+    for name in ("american", "expiry_time_ns", "multiplier"):
+        assert getattr(like, name)[-1] == getattr(held, name)[0]
+    assert len(held) == len(ROWS_OF_DESK)
 
 
 def test_fills_join_the_portfolio():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ Floats = NDArray[np.float64]
 MOVES_MAX = 10_000
 # Trades in whole lots that are simply all tried: a few instruments of a few lots.
 GRID_MAX = 50_000
+# Trials between two looks at whether anybody waits: some 10 µs each.
+TRIALS_UNCHECKED = 64
 # Values that differ by less, as a share, are as good as each other.
 TIE = 1e-12
 
@@ -59,6 +62,7 @@ def greek_hedge(
     budget: float = np.inf,
     price_of_cost: float = 0.0,
     residual_limit: ArrayLike = np.inf,
+    check: Callable[[], None] | None = None,
 ) -> Hedge:
     """Lots of N instruments that make the K ``exposure`` of a book (delta, gamma, vega, …) small.
 
@@ -66,7 +70,7 @@ def greek_hedge(
     (currency for a usual move). Minimised is ½Σ(scale·residual)² + ``price_of_cost``·cost, with trades up
     to ``limit`` units, costs up to ``budget`` and |residual| up to ``residual_limit`` (K,). The risk is
     √Σ(scale·residual)². Lots come from the continuous optimum by rounding and improving single lots and
-    pairs until none is better.
+    pairs until none is better. ``check`` is called again and again meanwhile; what it raises ends the search.
     """
     book = column(exposure, "exposure", None)
     greeks = np.asarray(instrument_greeks, dtype=np.float64)
@@ -90,8 +94,9 @@ def greek_hedge(
         price_of_cost=float(price_of_cost),
         residual_limit=weight * column(residual_limit, "residual_limit", len(book), low=0.0, finite=False),
     )
-    start = _continuous(problem)
-    lots = _whole(problem, start)
+    look = check or _go_on
+    start = _continuous(problem, look)
+    lots = _whole(problem, start, look)
     before, after = problem.exposure, problem.exposure + problem.per_lot @ lots
     return Hedge(
         trades=lots * lot,
@@ -110,7 +115,11 @@ def _reach(problem: _Problem) -> Floats:
     return np.minimum(problem.limit, np.ceil(100.0 * alone + 1.0))
 
 
-def _continuous(problem: _Problem) -> Floats:
+def _go_on() -> None:
+    """Nobody ends the search."""
+
+
+def _continuous(problem: _Problem, check: Callable[[], None]) -> Floats:
     """The optimum in fractions of lots; buys and sells are variables apart, so that costs are linear."""
     reach = _reach(problem)
     count = len(reach)
@@ -121,6 +130,7 @@ def _continuous(problem: _Problem) -> Floats:
     gain = problem.per_lot
 
     def value(at: Floats) -> float:
+        check()
         residual = problem.exposure + gain @ (at[:count] - at[count:])
         return (
             0.5 * float(residual @ residual)
@@ -197,7 +207,7 @@ def _refuse_infeasible(problem: _Problem, reach: Floats) -> None:
         )
 
 
-def _whole(problem: _Problem, start: Floats) -> Floats:
+def _whole(problem: _Problem, start: Floats, check: Callable[[], None]) -> Floats:
     """Whole lots: the best of all where they can be counted; else rounded, then improved lot by lot."""
     if not len(start):
         return start
@@ -216,8 +226,12 @@ def _whole(problem: _Problem, start: Floats) -> Floats:
     pairs = [steps[i] + steps[j] for i in range(len(steps)) for j in range(i) if (i - j) % count]
     moves = np.concatenate([steps, pairs]) if pairs else steps
     for _ in range(MOVES_MAX):
-        trials = best + moves
-        better = [(problem.value(t), i) for i, t in enumerate(trials) if problem.allows(t)]
+        trials, better = best + moves, []
+        for i, trial in enumerate(trials):
+            if not i % TRIALS_UNCHECKED:
+                check()
+            if problem.allows(trial):
+                better.append((problem.value(trial), i))
         if not better or min(better)[0] >= value - 1e-12 * max(1.0, value):
             break
         value, at = min(better)

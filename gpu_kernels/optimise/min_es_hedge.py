@@ -7,6 +7,7 @@ the linear functions that the tails of single trades define, and a few hundred o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,10 @@ MOVES_MAX = 1000
 AROUND_MAX = 700
 
 
+def _go_on() -> None:
+    """Nobody ends the search."""
+
+
 @dataclass(frozen=True)
 class _Problem:
     """P&L of the book (S,) and of one lot of each instrument (N, S), with limits in lots."""
@@ -41,12 +46,14 @@ class _Problem:
     cost: Floats
     limit: Floats
     budget: float
+    check: Callable[[], None] = _go_on
 
     def tail(self, lots: Floats) -> Tail:
         return tail_scenarios(self.pnl + lots @ self.per_lot, self.level, weights=self.weights)
 
     def value(self, lots: Floats) -> float:
         """ES after the trade, its cost included."""
+        self.check()
         after = self.pnl + lots @ self.per_lot
         return tail_risk(after, self.level, weights=self.weights).es + float(self.cost @ np.abs(lots))
 
@@ -66,13 +73,15 @@ def min_es_hedge(
     cost_per_lot: ArrayLike = 0.0,
     budget: float = np.inf,
     weights: ArrayLike | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Hedge:
     """Trades in N instruments that minimise the ES of the book plus what they cost; never worse than none.
 
     ``pnl`` (S,) is the book's, ``instrument_pnl`` (N, S) that of one unit of each instrument, in the same
     scenarios. ``limit`` is the largest trade in units, ``budget`` the most that trades may cost. With
     ``lot_size`` None trades may be fractions (``lots`` is then rounded); else they are whole lots, rounded
-    from the exact optimum and improved lot by lot. ``risk_after`` is ES without the cost.
+    from the exact optimum and improved lot by lot. ``risk_after`` is ES without the cost. ``check`` is called
+    again and again meanwhile; what it raises ends the search.
     """
     book = column(pnl, "pnl", None)
     matrix = np.asarray(instrument_pnl, dtype=np.float64)
@@ -94,6 +103,7 @@ def min_es_hedge(
         cost=column(cost_per_lot, "cost_per_lot", count, low=0.0),
         limit=most if lot_size is None else np.floor(most + 1e-9),
         budget=float(budget),
+        check=check or _go_on,
     )
     before = tail_risk(book, level, weights=problem.weights).es
     lots = _continuous(problem)
@@ -165,6 +175,7 @@ def cutting_planes(problem: _Problem) -> Floats:
     trial = np.zeros(count)
     solve: Any = optimize.linprog
     for _ in range(PLANES_MAX):
+        problem.check()
         tail = problem.tail(trial)
         value = tail.es / unit + float(cost[:count] @ np.abs(trial))
         if value < best_value:

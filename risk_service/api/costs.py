@@ -15,6 +15,8 @@ from risk_service.portfolios import HeldPortfolio
 
 # What is done once per position besides its scenarios: implied vol, Greeks, the way in and out.
 COST_PER_POSITION = 10
+# Tables of an American option with dividends, made once for all scenarios, and its vol, found on the grid.
+COST_PER_DIVIDEND_TABLE = 400_000
 # Hedges in whole lots try many combinations for each instrument; about this many revaluations each.
 COST_PER_INSTRUMENT = 100_000
 # About how many scenarios the search for the nearest loss looks at.
@@ -34,7 +36,12 @@ def expected_shortfall(
     positions = _positions(request.inline_portfolio.positions) if held is None else _held(held)
     horizons = 0 if asked.horizons is None else positions * count * len(asked.horizons.steps())
     drawn = round(asked.bootstrap * sum(count * (1.0 - level) for level in asked.levels))
-    beside = horizons + drawn + asked.stressed_window * max(0, count - asked.stressed_window)
+    beside = (
+        dividend_tables(held, request.inline_portfolio)
+        + horizons
+        + drawn
+        + asked.stressed_window * max(0, count - asked.stressed_window)
+    )
     if not vector_at_hand:
         return positions * (count + COST_PER_POSITION) + beside
     return count + (positions * max(1, count // 20) if request.with_components else 0) + beside
@@ -48,7 +55,8 @@ def stress_test(
     positions = _positions(request.inline_portfolio.positions) if held is None else _held(held)
     times = 1 + request.by_group + request.by_position
     searched = REVERSE_SCENARIOS if request.HasField("reverse") else 0
-    return positions * (count * times + searched + COST_PER_POSITION)
+    tables = dividend_tables(held, request.inline_portfolio)
+    return positions * (count * times + searched + COST_PER_POSITION) + tables
 
 
 def what_if(
@@ -57,7 +65,7 @@ def what_if(
     """Cost of a what-if: the trade, and the book where its vector is not at hand."""
     rows = _positions(request.trade) + (0 if vector_at_hand else _held(held))
     count = scenarios_of(request, scenarios) if request.WhichOneof("scenarios") else _live(scenarios)
-    return rows * (count + COST_PER_POSITION)
+    return rows * (count + COST_PER_POSITION) + dividend_tables(held)
 
 
 def hedge(
@@ -69,7 +77,17 @@ def hedge(
     if request.objective == wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL:
         count = scenarios_of(request, scenarios) if request.WhichOneof("scenarios") else _live(scenarios)
     book = _held(held) * (COST_PER_POSITION + (0 if vector_at_hand else count))
-    return book + instruments * (count + COST_PER_INSTRUMENT)
+    return book + instruments * (count + COST_PER_INSTRUMENT) + dividend_tables(held)
+
+
+def dividend_tables(held: HeldPortfolio | None, inline: wire.Portfolio | None = None) -> int:
+    """Cost of the American options whose underlying pays dividends."""
+    if held is not None:
+        paying = np.isin(held.underlying_index, held.dividends.underlying)
+        return COST_PER_DIVIDEND_TABLE * int(np.count_nonzero(paying & held.american & held.is_option))
+    if inline is None or not inline.dividends.amount:
+        return 0
+    return COST_PER_DIVIDEND_TABLE * _american(inline.positions)
 
 
 def scenarios_of(request: TailRequest, reader: ScenarioReader) -> int:
@@ -91,6 +109,9 @@ def _held(held: HeldPortfolio) -> int:
 
 
 def _positions(positions: wire.Positions) -> int:
-    rows, american = len(positions.symbol), positions.american
-    marked = rows * american[0] if len(american) == 1 else sum(american)
-    return int(rows + AMERICAN_COST * marked)
+    return int(len(positions.symbol) + AMERICAN_COST * _american(positions))
+
+
+def _american(positions: wire.Positions) -> int:
+    american = positions.american
+    return int(len(positions.symbol) * american[0] if len(american) == 1 else sum(american))

@@ -22,7 +22,7 @@ from risk_service.live_snapshot import LiveSnapshot
 from risk_service.on_demand import hedging, stress, tail
 from risk_service.on_demand.blocks import Revaluer
 from risk_service.on_demand.books import ValuedBook, book_at, measured_book, same_portfolio, stored_book
-from risk_service.on_demand.patient_engine import Limits
+from risk_service.on_demand.patient_engine import Limits, PatientEngine
 from risk_service.portfolios import HeldPortfolio
 from risk_service.worker.fallback import degraded_reason
 from service_kit.errors import InvalidRequest, TooLarge
@@ -58,7 +58,7 @@ class Job(NamedTuple):
     revaluer: Revaluer
 
     @property
-    def engine(self) -> gk.Engine:
+    def engine(self) -> PatientEngine:
         """The engine, cut into blocks."""
         return self.revaluer.engine
 
@@ -229,6 +229,7 @@ class OnDemandPlans:
             or not (fills or measured.book.held is held)
             or not self._is_serving(job.engine)
             # The live loop leaves options with dividends out; a request gets them.
+            or len(held.dividends)
         ):
             return _Known(stored_book(job.engine, job.snapshot, held, fills=fills), None)
         book = measured_book(measured, job.snapshot, held)

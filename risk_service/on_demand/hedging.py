@@ -14,6 +14,7 @@ from gpu_kernels.optimise.greek_hedge import greek_hedge
 from gpu_kernels.optimise.min_es_hedge import min_es_hedge
 from risk_service.on_demand.blocks import Revaluer
 from risk_service.on_demand.books import ValuedBook
+from risk_service.on_demand.patient_engine import PatientEngine
 from service_kit.errors import InvalidRequest
 
 Floats = NDArray[np.float64]
@@ -87,7 +88,7 @@ def _refuse(field: str, bad: NDArray[np.bool_], why: str) -> None:
 
 
 def hedge_delta(
-    engine: gk.Engine, book: ValuedBook, instruments: Instruments, risk_aversion: float
+    engine: PatientEngine, book: ValuedBook, instruments: Instruments, risk_aversion: float
 ) -> tuple[Hedge, Floats]:
     """Trades that bring the delta of each underlying as near to nought as lots, limits and the band allow.
 
@@ -140,7 +141,7 @@ def gain_per_return(engine: gk.Engine, book: ValuedBook) -> Floats:
     return np.asarray(_padded(at.delta, count) * np.nan_to_num(book.valuation.spots))
 
 
-def hedge_greeks(engine: gk.Engine, book: ValuedBook, instruments: Instruments) -> Hedge:
+def hedge_greeks(engine: PatientEngine, book: ValuedBook, instruments: Instruments) -> Hedge:
     """Trades that make delta, gamma and vega of every underlying small together."""
     return _hedge_greeks(engine, book, instruments, ("delta", "gamma", "vega"))
 
@@ -166,11 +167,12 @@ def hedge_tail(
         cost_per_lot=instruments.cost_per_lot,
         budget=instruments.budget,
         weights=scenarios.weights,
+        check=revaluer.patience.check,
     )
 
 
 def _hedge_greeks(
-    engine: gk.Engine, book: ValuedBook, instruments: Instruments, names: tuple[str, ...]
+    engine: PatientEngine, book: ValuedBook, instruments: Instruments, names: tuple[str, ...]
 ) -> Hedge:
     """Least squares over the Greeks of every underlying, each scaled to what it loses in a usual move."""
     count = len(book.held.underlyings)
@@ -195,6 +197,7 @@ def _hedge_greeks(
         limit=instruments.limit,
         cost_per_lot=instruments.cost_per_lot,
         budget=instruments.budget,
+        check=engine.patience.check,
     )
     measure = f"root of the summed squares of {', '.join(names)} in a 1 % move of spot and of one vol point"
     return Hedge(hedge.trades, hedge.lots, hedge.costs, hedge.risk_before, hedge.risk_after, measure)

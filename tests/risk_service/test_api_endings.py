@@ -15,6 +15,7 @@ from served import PATIENCE_S, Service, price_history, serving
 from worlds import option, portfolio, spot_position
 
 import gpu_kernels as gk
+from gpu_kernels.optimise import min_es_hedge
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
@@ -244,6 +245,32 @@ def test_what_is_refused_at_once_is_refused_before_any_progress(world):
             next(updates)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "levels[0]" in refused.value.details()
+
+
+def test_a_search_for_lots_ends_with_its_call(world, monkeypatch):
+    """After the last revaluation a hedge computes long without the engine."""
+    service, engine, address = world
+    engine.let_go()
+    calls, reached, go = [0], threading.Event(), threading.Event()
+    inner = min_es_hedge.tail_risk
+
+    def gated(*args, **keywords):
+        calls[0] += 1
+        if calls[0] == 4:
+            reached.set()
+            assert go.wait(PATIENCE_S)
+        return inner(*args, **keywords)
+
+    monkeypatch.setattr(min_es_hedge, "tail_risk", gated)
+    with grpc.insecure_channel(address) as channel:
+        call = begun(channel, "Hedge", PATIENCE_S)
+        assert reached.wait(PATIENCE_S)
+        call.cancel()
+        assert code_of(call, "Hedge") is grpc.StatusCode.CANCELLED
+        ended(service, address)
+    go.set()
+    service.executor.submit(int).result(PATIENCE_S)
+    assert calls[0] == 4
 
 
 def test_ticks_go_on_while_a_long_call_computes(world):

@@ -38,7 +38,7 @@ _NOTHING: frozenset[_What] = frozenset()
 
 @dataclass(slots=True)
 class AlertBook:
-    """Which alerts stand, per portfolio. A function of the alerts logged before, and of the metrics shown since."""
+    """Which alerts stand, per portfolio: a function of what was logged before and of the metrics shown."""
 
     stale_after_ns: int
     _standing: dict[str, frozenset[_What]] = field(default_factory=dict)

@@ -10,9 +10,9 @@ so that a book's numbers lie side by side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +107,82 @@ class Desk:
     def cells_of(self, book: int) -> slice:
         """The cells of a book, one per underlying in its own order."""
         return slice(int(self.first_cell[book]), int(self.first_cell[book + 1]))
+
+
+def with_quantities(desk: Desk, number: int, book: Book) -> tuple[Desk, set[str]] | None:
+    """The desk with a book that holds other quantities of the same contracts, and their underlyings.
+
+    None where its contracts are others: then the desk must be laid out anew. The weights are written in
+    place: the desk that was given is none any more.
+    """
+    old = desk.books[number]
+    if (
+        book.held.underlyings != old.held.underlyings
+        or not np.array_equal(book.option_rows, old.option_rows)
+        or not np.array_equal(_terms(book), _terms(old))
+    ):
+        return None
+    changed = set()
+    before, after = (_held_by_place(desk, number, one) for one in (old, book))
+    blocks = {block.slot: at for at, block in enumerate(desk.blocks)}
+    for place, slot in enumerate(book.underlying_slots.tolist()):
+        if not all(np.array_equal(a, b) for a, b in zip(before[place], after[place], strict=True)):
+            _reweigh(desk, blocks[slot], int(desk.first_cell[number]) + place, after[place])
+            changed.add(book.held.underlyings[place])
+    books = (*desk.books[:number], book, *desk.books[number + 1 :])
+    return replace(desk, books=books), changed
+
+
+class _Held(NamedTuple):
+    """What a book holds of an underlying: contracts, their sizes with and without sign, and of itself."""
+
+    contracts: Integers
+    size: Floats
+    gross: Floats
+    linear: Floats  # with sign and without
+
+
+def _held_by_place(desk: Desk, number: int, book: Book) -> list[_Held]:
+    held = book.held
+    size, rows = held.quantity * held.multiplier, desk.contract_of_row[number]
+    option_place = held.underlying_index[book.option_rows]
+    linear_place, linear = held.underlying_index[book.linear_rows], size[book.linear_rows]
+    count = len(held.underlyings)
+    net = np.bincount(linear_place, linear, count)
+    gross = np.bincount(linear_place, np.abs(linear), count)
+    order = np.argsort(option_place, kind="stable")
+    edges = np.searchsorted(option_place[order], np.arange(count + 1))
+    found = []
+    for place, (low, high) in enumerate(pairwise(edges.tolist())):
+        mine = order[low:high]
+        sizes = size[book.option_rows[mine]]
+        found.append(_Held(rows[mine], sizes, np.abs(sizes), np.array([net[place], gross[place]])))
+    return found
+
+
+def _reweigh(desk: Desk, at: int, cell: int, held: _Held) -> None:
+    """Writes what a cell holds, wherever it stands."""
+    block, shared, points = desk.blocks[at], desk.shared, desk.points
+    row = int(np.flatnonzero(block.cells == cell)[0])
+    own = held.contracts - block.start
+    width, strikes = block.stop - block.start, block.end_strike - block.first_strike
+    weights, gross = np.zeros((2, width))
+    np.add.at(weights, own, held.size)
+    np.add.at(gross, own, held.gross)
+    block.weights[row], block.gross_weights[row] = weights, gross
+    block.linear[row], block.gross_linear[row] = held.linear
+    strike = desk.strike_of[block.start : block.stop] - block.first_strike
+    both, put = np.zeros((2, strikes))
+    np.add.at(both, strike, weights)
+    has_call = shared.sign[block.first_strike : block.end_strike] > 0.0
+    beside = desk.is_call[block.start : block.stop] | ~has_call[strike]
+    np.add.at(put, strike, np.where(beside, 0.0, weights))
+    start = int(shared.first_pair[at]) + row * strikes
+    shared.weight[start : start + strikes], shared.puts[start : start + strikes] = both, put
+    shared.linear[int(shared.first_cell[at]) + row] = held.linear[0]
+    start = int(points.first_pair[at]) + row * width
+    points.weight[start : start + width], points.gross[start : start + width] = weights, gross
+    points.gross_linear[int(shared.first_cell[at]) + row] = held.linear[1]
 
 
 def _terms(book: Book) -> NDArray[np.void]:

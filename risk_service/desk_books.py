@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import gpu_kernels as gk
 from risk_service.desk_risk import BookNumbers, DeskRisk
@@ -26,6 +26,7 @@ class DeskBooks:
     _dirty: set[str] = field(default_factory=set)  # underlyings
     _refused: dict[str, str] = field(default_factory=dict)  # books and why
     _new: set[str] = field(default_factory=set)  # books of which nothing has been told
+    _filled_in: set[str] = field(default_factory=set)  # underlyings that books hold other quantities of
     _stale: bool = False  # the desk does not hold the books at hand
     _second: int = -1
 
@@ -48,16 +49,33 @@ class DeskBooks:
             self._stale = True
         for name, portfolio in now.items():
             if self._put.get(name) is not portfolio or name in self._filled:
+                same = self._put.get(name) is portfolio
                 quantities = positions.quantities(name)
                 self._put[name] = portfolio
-                self.books[name] = Book.of(
-                    with_fills(portfolio, quantities) if quantities else portfolio, market
+                self._take_book(
+                    name, with_fills(portfolio, quantities) if quantities else portfolio, market, same
                 )
-                self._refused.pop(name, None)
-                self._new.add(name)
-                self._stale = True
         self._filled.clear()
         return gone
+
+    def _take_book(self, name: str, held: HeldPortfolio, market: MarketState, same: bool) -> None:
+        """A book's positions as they are now; fills of what it holds cost what they touch."""
+        old = self.books.get(name)
+        if same and old is not None and held.symbols == old.held.symbols:
+            book = replace(old, held=held)
+        else:
+            book = Book.of(held, market)
+        self.books[name] = book
+        self._new.add(name)
+        was_refused = self._refused.pop(name, None) is not None
+        changed = None
+        if old is not None and not was_refused and not self._stale:
+            number = next(at for at, one in enumerate(self.risk.desk.books) if one is old)
+            changed = self.risk.requantify(number, book)
+        if changed is None:
+            self._stale = True
+        else:
+            self._filled_in |= changed
 
     def filled(self, names: Iterable[str]) -> None:
         """Fills have changed what these portfolios hold; `take` takes that in."""
@@ -71,8 +89,10 @@ class DeskBooks:
         ticked = self._dirty
         if self._stale:
             self._hold()
-        if not self._dirty:
+        if not (self._dirty or self._new):
             return []
+        self._dirty = self._dirty | self._filled_in
+        self._filled_in = set()
         self._second = market.valuation_time_ns
         try:
             self.risk.measure(market, marks, self._dirty)

@@ -112,6 +112,11 @@ class DeskPremiums:
         self._wide.keep(slots)
         self._read_wide &= slots
 
+    def reweigh(self, slots: set[int]) -> None:
+        """The weights of these underlyings have changed."""
+        for slot in slots & self._held.keys():
+            self._held[slot].weights = None
+
     def today(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> Floats:
         """Premiums of value and Greeks, (rows, 9)."""
         held = self._fitting(slot, now, scenarios)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from gpu_kernels.shared_book import ScenarioTable, cell_pnl, cell_points
-from risk_service.desk import Block, Desk
+from risk_service.desk import Block, Desk, with_quantities
 from risk_service.desk_values import NO_QUOTE, DeskValues, spans
 from risk_service.live_risk import ScenarioSource, stress_scenarios
 from risk_service.market_state import MarketState
@@ -90,6 +90,19 @@ class DeskRisk:
         self._quoted_ns = np.full(len(self.desk.strikes), NO_QUOTE)
         self._strikes = [np.unique(self.desk.strike_of[rows]) for rows in self.desk.contract_of_row]
         self._faults.clear()
+
+    def requantify(self, number: int, book: Book) -> set[str] | None:
+        """Takes a book that holds other quantities in place of the one held.
+
+        The underlyings of which it holds more or less must then be measured; None: `hold` all books anew.
+        """
+        changed = with_quantities(self.desk, number, book)
+        if changed is None:
+            return None
+        self.desk, names = changed
+        self.premiums.reweigh({self.desk.blocks[self._place[name]].slot for name in names})
+        self._faults.pop(number, None)
+        return names
 
     def measure(self, market: MarketState, marks: VolMarks, names: set[str]) -> None:
         """Works out everything that hangs on these underlyings at the market as it is."""

@@ -173,7 +173,7 @@ class LiveLoop:
                 return messages
 
     def _hear(self, heard: bool, now: float) -> None:
-        """When nobody says anything any more, watchers are told how old their numbers are, and alerts rise."""
+        """When nobody says anything any more, watchers are told how old their numbers are; alerts rise."""
         self._silence.note(heard, now)
         if not self._silence.is_due(now, self.alerts.stale_after_ns):
             return

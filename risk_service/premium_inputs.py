@@ -34,6 +34,9 @@ class Premiums(Protocol):
     def keep(self, slots: set[int]) -> None:
         """Drops what is held of underlyings that nobody holds now; the others' weights may have changed."""
 
+    def reweigh(self, slots: set[int]) -> None:
+        """The weights of these underlyings have changed."""
+
     def today(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> Floats:
         """Premiums of value and Greeks, (rows, 9)."""
 

@@ -101,6 +101,9 @@ class WidePremiums:
         """Drops what is held of underlyings that nobody holds now."""
         self._held = {slot: held for slot, held in self._held.items() if slot in slots}
 
+    def reweigh(self, slots: set[int]) -> None:
+        """The weights of these underlyings have changed: they are read at each look."""
+
     def today(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> Floats:
         """Premiums of value and Greeks, (rows, 9), worked out in full."""
         held = self._held.get(slot)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-import ssl
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import grpc
@@ -17,6 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from service_kit.errors import PortTaken, SettingError
+from service_kit.grpc_server.certificates import Certificates
 from service_kit.grpc_server.guard import Guard, Translate
 from service_kit.grpc_server.settings import GrpcSettings
 from service_kit.lifecycle import Stop
@@ -55,10 +54,13 @@ class GrpcServer:
     ) -> None:
         self.settings, self._serving = settings, serving
         self._services = [Service(*one) for one in services]
-        self._credentials = _credentials(settings)
+        self._certificates = Certificates.of(settings)
         metrics = GrpcMetrics(registry if registry is not None else CollectorRegistry())
         self.guard = Guard(settings, metrics, traces or Traces.off(), translate)
         metrics.open.set_function(lambda: len(self.guard.open))
+        certificates = self._certificates
+        if certificates is not None:
+            metrics.certificate_expiry.set_function(lambda: certificates.expires_at)
         self._health = health_aio.HealthServicer()
         self._server: Any = None
         self._log = logger("grpc")
@@ -127,10 +129,10 @@ class GrpcServer:
         host = f"[{settings.host}]" if ":" in settings.host and settings.host[0] != "[" else settings.host
         address = f"{host}:{settings.port}"
         try:
-            if self._credentials is None:
+            if self._certificates is None:
                 port = self._server.add_insecure_port(address)
             else:
-                port = self._server.add_secure_port(address, self._credentials)
+                port = self._server.add_secure_port(address, self._certificates.credentials())
         except RuntimeError as error:
             raise PortTaken("gRPC", settings.host, settings.port) from error
         return int(port)
@@ -183,33 +185,6 @@ def client_options(settings: GrpcSettings) -> list[tuple[str, int]]:
 def _hard_limit(server: GrpcServer) -> int:
     """The core's own wall: room above the quota for refusals with a proper status, and for health."""
     return 2 * server.settings.max_calls + 64
-
-
-def _credentials(settings: GrpcSettings) -> Any:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    cert, key = _read("TLS_CERT", settings.tls_cert), _read("TLS_KEY", settings.tls_key)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (ssl.SSLError, OSError) as error:
-        why = f"{settings.tls_cert} and {settings.tls_key} are no certificate and its key: {error}"
-        raise SettingError("GPU_RISK_GRPC_TLS_CERT", why) from error
-    ca = None
-    if settings.client_ca is not None:
-        ca = _read("CLIENT_CA", settings.client_ca)
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(settings.client_ca)
-        except (ssl.SSLError, OSError) as error:
-            why = f"{settings.client_ca} holds no certificate: {error}"
-            raise SettingError("GPU_RISK_GRPC_CLIENT_CA", why) from error
-    return grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=ca is not None)
-
-
-def _read(name: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SettingError(f"GPU_RISK_GRPC_{name}", f"cannot read {path}: {error.strerror}") from error
 
 
 def _check_free(host: str, port: int) -> None:

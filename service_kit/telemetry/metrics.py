@@ -112,6 +112,11 @@ class GrpcMetrics:
         )
         self._principals: set[str] = set()
         self.open = Gauge("gpu_risk_grpc_open_calls", "Calls open now.", registry=registry)
+        self.certificate_expiry = Gauge(
+            "gpu_risk_grpc_certificate_expiry_time_seconds",
+            "When the server's certificate expires, since 1970; 0: it talks in plain text.",
+            registry=registry,
+        )
         self._counters: dict[tuple[str, str], Counter] = {}
         self._timers: dict[str, Histogram] = {}
 

@@ -45,8 +45,7 @@ class Certificates:
         try:
             renewed = self._load()
         except SettingError as fault:
-            # Half of a renewal is written: the other half changes the files again. Till then, or for good where
-            # it is a mistake, the last good ones are shown.
+            # Half of a renewal: the other half changes the files again. Till then the last good ones hold.
             logger("grpc").warning("certificates not renewed", why=str(fault))
             return None
         logger("grpc").info("certificates renewed", expires=_utc(self.expires_at))

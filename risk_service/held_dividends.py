@@ -44,6 +44,8 @@ class HeldDividends:
             raise InvalidRequest(f"dividends.{fault.field}", fault.why, fault.row) from fault
         if rows > DIVIDENDS_MAX:
             raise InvalidRequest("dividends.amount", f"{rows} dividends are more than {DIVIDENDS_MAX}")
+        if rows and not message.amount:
+            raise InvalidRequest("dividends.amount", "is missing")
         _refuse("underlying_index", place >= underlyings, "is outside underlyings")
         _refuse("ex_time_ns", when <= 0, "is missing")
         # Written so that NaN is refused too.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SCREEN_EVERY_S = 0.2
 LINES_EVERY_S = 2.0
+BOOK_S = 0.5  # a book that takes longer is shown at the next turn
 
 
 def run_demo() -> int:
@@ -68,7 +69,10 @@ class Demo:
         from risk_client import BookClient
 
         symbols = [one.symbol for one in UNIVERSE[: system.settings.feed.underlyings]]
-        with _screen_consumer(addresses.kafka) as consumer, BookClient(addresses.book) as books:
+        with (
+            _screen_consumer(addresses.kafka) as consumer,
+            BookClient(addresses.book, deadline_s=BOOK_S) as books,
+        ):
             if not sys.stdout.isatty():
                 for _ in self._turns(system, consumer, books, symbols, LINES_EVERY_S):
                     for line in (*plain_lines(self.view), timing_line(self.view)):
@@ -103,12 +107,14 @@ class Demo:
                 yield
 
     def _take_books(self, books: BookClient, symbols: list[str]) -> None:
-        from risk_client import Unavailable
+        from risk_client import DeadlinePassed, Unavailable
 
         for symbol in symbols:
+            if self.stop.is_set():
+                return
             try:
                 self.view.take_book(books.get_book(symbol))
-            except Unavailable:
+            except (Unavailable, DeadlinePassed):
                 return  # the matching core is still being compiled; the rest of the screen is live
 
     def _take(self, topic: str, value: bytes) -> None:

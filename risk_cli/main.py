@@ -1,6 +1,6 @@
 """The `risk` command. Results go to stdout, progress and logs to stderr.
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 3 a limit was breached.
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 a limit was breached, 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 from risk_cli.book.commands import book_app
 from risk_cli.extras import MissingExtra
 from risk_cli.feed.commands import feed
+from risk_cli.interrupts import end_at_once
 from risk_cli.options import Csv, Engine, InFile, Json, Number, Parquet, Settings
 from risk_cli.server_options import Server, asks_server
 
@@ -72,6 +73,11 @@ def watch(
     portfolio: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     seconds: Annotated[float, typer.Option(help="End after so long; 0: at Ctrl-C.", min=0.0)] = 0.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per update.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="One row per update and underlying.")] = False,
+    parquet: Annotated[
+        Path | None,
+        typer.Option("--parquet", help="Also the CSV's rows as a Parquet file.", metavar="PATH"),
+    ] = None,
     *,
     server: Server,
 ) -> None:
@@ -79,9 +85,10 @@ def watch(
     from risk_cli.refusals import exit_status
 
     def work() -> int:
+        from risk_cli.answers import Form
         from risk_cli.watch import run_watch
 
-        return run_watch(server, portfolio or [], seconds, json)
+        return run_watch(server, portfolio or [], seconds, lambda: Form(json, csv, parquet))
 
     raise typer.Exit(exit_status(work))
 
@@ -284,6 +291,7 @@ def bench(
 
 def main() -> None:
     """Entry point of the console script."""
+    end_at_once()
     try:
         app()
     except MissingExtra as missing:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from risk_cli.extras import extra_needed
+
+if TYPE_CHECKING:
+    from service_kit.kafka.settings import KafkaSettings
 
 
 def run_risk_service(toml: Path | None) -> NoReturn:
@@ -37,7 +40,9 @@ def run_feed_service(toml: Path | None) -> NoReturn:
         from service_kit.lifecycle import Stop, run_process
 
     def main(stop: Stop) -> None:
-        run_feed(loaded(MarketSimSettings, toml), stop)
+        settings = loaded(MarketSimSettings, toml)
+        _expect_broker("feed", settings.kafka)
+        run_feed(settings, stop)
 
     run_process(main, name="feed")
 
@@ -51,10 +56,25 @@ def make_topics(toml: Path | None) -> NoReturn:
         from service_kit.lifecycle import Stop, run_process
 
     def main(_: Stop) -> None:
-        made = ensure_topics(loaded(MarketSimSettings, toml).kafka)
+        kafka = loaded(MarketSimSettings, toml).kafka
+        _expect_broker("topics", kafka)
+        made = ensure_topics(kafka)
         print("\n".join(made) if made else "every topic is there")
 
     run_process(main, name="topics")
+
+
+def _expect_broker(command: str, kafka: KafkaSettings) -> None:
+    """Tells a newcomer what to set, before anything is started."""
+    from service_kit.errors import SettingError
+
+    if kafka.is_embedded:
+        raise SettingError(
+            "kafka.bootstrap",
+            f"is not given, and `risk {command}` needs a Kafka broker: "
+            f'GPU_RISK_KAFKA_BOOTSTRAP=HOST:9092 risk {command}, or bootstrap = "HOST:9092" under [kafka] of '
+            "a TOML file for --settings. `risk demo` runs everything on this machine without one",
+        )
 
 
 def _run(
@@ -69,6 +89,7 @@ def _run(
 
     async def main(stop: Stop) -> None:
         settings = loaded(settings_class, toml)
+        _expect_broker({"risk_service": "serve"}.get(name, "book"), settings.kafka)
         start_logs(settings.log, name)
 
         def listening(port: int) -> None:

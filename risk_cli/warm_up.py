@@ -8,7 +8,14 @@ import time
 
 from risk_cli.extras import extra_needed
 
-_MATCHING = "import os; os.nice(5); from book_service.venue import warm_up; warm_up()"
+# It ends with us, however we end: then there is nothing more to read.
+_MATCHING = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+os.nice(5)
+from book_service.venue import warm_up
+warm_up()
+"""
 
 
 def run_warm_up(services_only: bool) -> int:
@@ -18,7 +25,7 @@ def run_warm_up(services_only: bool) -> int:
         from gpu_kernels.engines.cpu.warming import warm_up_all, warm_up_first
 
     start = time.monotonic()
-    matching = subprocess.Popen([sys.executable, "-c", _MATCHING])
+    matching = subprocess.Popen([sys.executable, "-c", _MATCHING], stdin=subprocess.PIPE)
     (warm_up_first if services_only else warm_up_all)()
     if matching.wait():
         print("risk warm-up: the matching core could not be compiled", file=sys.stderr)

@@ -4,36 +4,68 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 from rich.live import Live
 
 from protos.risk.v1.risk_pb2 import RiskMetrics
+from risk_cli.answers import Form
 from risk_cli.desk_view import DeskView
+from risk_cli.interrupts import as_keyboard_interrupt
 from risk_cli.refusals import DONE
 from risk_cli.screen import plain_lines, render, timing_line
 from risk_cli.server_options import Server
 from risk_cli.servers import risk_server
+from risk_cli.watch_rows import CsvRows, ParquetRows, rows_of
 from risk_client import DeadlinePassed
 
 REFRESH_PER_SECOND = 8
 PLAIN_EVERY_S = 1.0
 
 
-def run_watch(server: Server, portfolios: Sequence[str], seconds: float, as_json: bool) -> int:
+def run_watch(server: Server, portfolios: Sequence[str], seconds: float, form: Callable[[], Form]) -> int:
     """Watches until Ctrl-C, or for `seconds`; the exit status."""
-    with risk_server(server) as client, suppress(KeyboardInterrupt, DeadlinePassed):
-        stream = client.watch_risk(portfolios, deadline_s=seconds or None)
-        if as_json:
+    shape = form()
+    with (
+        risk_server(server) as client,
+        as_keyboard_interrupt(),
+        _kept(shape.parquet) as keep,
+        suppress(KeyboardInterrupt, DeadlinePassed),
+    ):
+        stream = _also(client.watch_risk(portfolios, deadline_s=seconds or None), keep)
+        if shape.json:
             _print_json(stream)
+        elif shape.csv:
+            _print_csv(stream)
         elif sys.stdout.isatty():
             _show(stream, server.address)
         else:
             _print_lines(stream)
     return DONE
+
+
+def _kept(path: Path | None) -> AbstractContextManager[ParquetRows | None]:
+    return nullcontext() if path is None else ParquetRows(path)
+
+
+def _also(stream: Iterator[RiskMetrics], keep: ParquetRows | None) -> Iterator[RiskMetrics]:
+    """The same, with a copy of each kept."""
+    for metrics in stream:
+        if keep is not None:
+            for row in rows_of(metrics):
+                keep.add(row)
+        yield metrics
+
+
+def _print_csv(stream: Iterator[RiskMetrics]) -> None:
+    out = CsvRows(sys.stdout)
+    for metrics in stream:
+        for row in rows_of(metrics):
+            out.add(row)
 
 
 def _show(stream: Iterator[RiskMetrics], server: str) -> None:

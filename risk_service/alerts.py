@@ -25,15 +25,16 @@ UNMEASURED = "not measured: "
 BREAKER_LIMIT = "breaker_loss"
 
 
-class _What(NamedTuple):
+class What(NamedTuple):
     """What is wrong: a limit or an underlying by its name, or the whole portfolio."""
 
     kind: AlertKind.ValueType
     name: str = ""
 
 
-_DEGRADED, _LEFT_OUT = _What(ALERT_KIND_DEGRADED_ENGINE), _What(ALERT_KIND_POSITIONS_LEFT_OUT)
-_NOTHING: frozenset[_What] = frozenset()
+BREAKER_BLIND = What(ALERT_KIND_LIMIT_BREACHED, UNMEASURED + BREAKER_LIMIT)
+_DEGRADED, _LEFT_OUT = What(ALERT_KIND_DEGRADED_ENGINE), What(ALERT_KIND_POSITIONS_LEFT_OUT)
+_NOTHING: frozenset[What] = frozenset()
 
 
 @dataclass(slots=True)
@@ -41,7 +42,7 @@ class AlertBook:
     """Which alerts stand, per portfolio: a function of what was logged before and of the metrics shown."""
 
     stale_after_ns: int
-    _standing: dict[str, frozenset[_What]] = field(default_factory=dict)
+    _standing: dict[str, frozenset[What]] = field(default_factory=dict)
 
     def update(self, metrics: RiskMetrics, hysteresis: float = 0.0) -> list[RiskAlert]:
         """The alerts that these metrics raise or end; what the portfolio no longer has ends too."""
@@ -84,21 +85,21 @@ class AlertBook:
         """Those for which alerts stand and that are not among the given ones."""
         return sorted(name for name, what in self._standing.items() if what and name not in portfolios)
 
-    def _wrong(self, metrics: RiskMetrics, standing: frozenset[_What], hysteresis: float) -> frozenset[_What]:
+    def _wrong(self, metrics: RiskMetrics, standing: frozenset[What], hysteresis: float) -> frozenset[What]:
         wrong = set()
         for usage in metrics.limits:
-            what, over = _What(ALERT_KIND_LIMIT_BREACHED, usage.name), usage.breached
+            what, over = What(ALERT_KIND_LIMIT_BREACHED, usage.name), usage.breached
             if what in standing:
                 # What is no number ends nothing.
                 over = not usage.used <= usage.limit * (1.0 - hysteresis)
             if over:
                 wrong.add(what)
             if math.isnan(usage.used) or math.isnan(usage.limit):
-                wrong.add(_What(ALERT_KIND_LIMIT_BREACHED, UNMEASURED + usage.name))
+                wrong.add(What(ALERT_KIND_LIMIT_BREACHED, UNMEASURED + usage.name))
         ages = metrics.greeks.age_ns
         if ages and max(ages) > self.stale_after_ns:
             wrong.update(
-                _What(ALERT_KIND_STALE_DATA, underlying)
+                What(ALERT_KIND_STALE_DATA, underlying)
                 for underlying, age_ns in zip(metrics.greeks.underlying, ages, strict=True)
                 if age_ns > self.stale_after_ns
             )
@@ -112,42 +113,62 @@ class AlertBook:
         return frozenset(wrong)
 
 
-def _alert(metrics: RiskMetrics, what: _What, raised: bool) -> RiskAlert:
+def _alert(metrics: RiskMetrics, what: What, raised: bool) -> RiskAlert:
     alert = RiskAlert(
         portfolio=metrics.portfolio,
         kind=what.kind,
         subject=what.name,
         raised=raised,
-        text=_text(metrics, what),
+        text=_text(metrics, what, raised),
         market_snapshot_id=metrics.provenance.market_snapshot_id,
         time_ns=metrics.timing.source_time_ns,
     )
+    if what == BREAKER_BLIND:
+        alert.limit = BREAKER_LIMIT
     usage = _usage(metrics, what)
     if usage is not None:
         alert.limit, alert.used, alert.limit_value = usage.name, usage.used, usage.limit
     return alert
 
 
-def _what(alert: RiskAlert) -> _What | None:
+def _what(alert: RiskAlert) -> What | None:
     """What a logged alert is about; None for one that is none of ours, or says it in an older form."""
     if alert.kind == ALERT_KIND_LIMIT_BREACHED:
         name = alert.subject or alert.limit
-        return _What(alert.kind, name) if name and name != BREAKER_LIMIT else None
+        breakers = alert.limit == BREAKER_LIMIT and name != BREAKER_BLIND.name
+        return What(alert.kind, name) if name and not breakers else None
     if alert.kind == ALERT_KIND_STALE_DATA:
-        return _What(alert.kind, alert.subject) if alert.subject else None
+        return What(alert.kind, alert.subject) if alert.subject else None
     return (
-        _What(alert.kind)
+        What(alert.kind)
         if alert.kind in (ALERT_KIND_DEGRADED_ENGINE, ALERT_KIND_POSITIONS_LEFT_OUT)
         else None
     )
 
 
-def _usage(metrics: RiskMetrics, what: _What) -> LimitUsage | None:
+def unpriced_fills(metrics: RiskMetrics) -> list[str]:
+    """Symbols of positions made of fills whose P&L is not known."""
+    filled = metrics.filled
+    return [
+        symbol
+        for symbol, realised, unrealised in zip(
+            filled.symbol, filled.realised, filled.unrealised, strict=False
+        )
+        if math.isnan(realised) or math.isnan(unrealised)
+    ]
+
+
+def _usage(metrics: RiskMetrics, what: What) -> LimitUsage | None:
     name = what.name.removeprefix(UNMEASURED)
     return next((usage for usage in metrics.limits if usage.name == name), None)
 
 
-def _text(metrics: RiskMetrics, what: _What) -> str:
+def _text(metrics: RiskMetrics, what: What, raised: bool) -> str:
+    if what == BREAKER_BLIND:
+        if not raised:
+            return "all fills are in the breaker's loss"
+        symbols = unpriced_fills(metrics)
+        return f"{len(symbols)} fills without a price are not in the breaker's loss, the first {symbols[0]}"
     if what.kind == ALERT_KIND_LIMIT_BREACHED:
         usage = _usage(metrics, what)
         if usage is None:
@@ -158,6 +179,8 @@ def _text(metrics: RiskMetrics, what: _What) -> str:
     if what.kind == ALERT_KIND_STALE_DATA:
         if what.name not in metrics.greeks.underlying:
             return f"{what.name} is not in the portfolio any more"
+        if not raised:
+            return f"{what.name} has a good price again"
         age_ns = metrics.greeks.age_ns[list(metrics.greeks.underlying).index(what.name)]
         if age_ns >= metrics.timing.source_time_ns > 0:
             return f"{what.name} has had no good price yet"

@@ -3,6 +3,10 @@
 Once: what has been done is an alert on risk.alerts, read again at the start. A crash before that alert is
 there has the command written once more, which changes nothing on the venue. The breaker is armed again when
 the loss is over; the accounts stay stopped until an operator revives them.
+
+Where a time of day is set, losses count anew from there each day, by the market's clock: from the P&L that
+was last told before. That P&L is logged as an alert, so that a restart goes on from it. Fills without a price
+are not in the loss, which is an alert too.
 """
 
 from __future__ import annotations
@@ -22,9 +26,17 @@ from protos import topics
 from protos.control_commands import ControlRow, control_batch
 from protos.orders.v1.orders_pb2 import CONTROL_COMMAND_KILL, OrderBatch
 from protos.risk.v1.risk_pb2 import ALERT_KIND_LIMIT_BREACHED, RiskAlert, RiskMetrics
-from risk_service.alerts import BREAKER_LIMIT, DEFAULT_HYSTERESIS, AlertBook
+from risk_service.alerts import (
+    BREAKER_BLIND,
+    BREAKER_LIMIT,
+    DEFAULT_HYSTERESIS,
+    AlertBook,
+    What,
+    unpriced_fills,
+)
+from risk_service.breaker_rule import BreakerRule
 from risk_service.positions import AccountRule
-from service_kit.errors import ServiceKitError, SettingError
+from service_kit.errors import ServiceKitError
 from service_kit.kafka.control_log import PARTITIONS, Acknowledged
 from service_kit.kafka.lookup import LogLookup
 from service_kit.kafka.records import Partition
@@ -36,7 +48,7 @@ LOG = logging.getLogger("gpu_risk.risk_service")
 LIMIT: Final = BREAKER_LIMIT  # as the alerts name it
 # Alerts that are read back at a start, of each partition of the topic: about ten megabytes.
 READ_BACK: Final = 100_000
-DEFAULT_LOSS: Final = 0.02  # of the capital
+RESET: Final = f"{LIMIT} counts anew"  # the subject of the alerts that say from where it does
 _TURN_S: Final = 0.1
 _AGAIN_S: Final = 1.0  # between tries while the venue does not answer
 
@@ -53,28 +65,11 @@ class _Seen(NamedTuple):
     time_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerRule:
-    """The loss, in currency, at which each portfolio is stopped; one that is not named has no breaker."""
+class _Since(NamedTuple):
+    """From which P&L a portfolio's loss counts, and in which day."""
 
-    losses: Mapping[str, float]
-
-    @classmethod
-    def of(cls, capital: Iterable[str], loss: float = DEFAULT_LOSS) -> BreakerRule:
-        """From settings, each "PORTFOLIO=CAPITAL", and the share of it that may be lost."""
-        losses: dict[str, float] = {}
-        for entry in capital:
-            name, _, amount = entry.rpartition("=")
-            try:
-                value = float(amount)
-            except ValueError:
-                value = math.nan
-            if not name.strip() or not 0.0 < value < math.inf:
-                raise SettingError("risk.capital", f"{entry!r} is not PORTFOLIO=CAPITAL")
-            if name.strip() in losses:
-                raise SettingError("risk.capital", f"names {name.strip()!r} twice")
-            losses[name.strip()] = value * loss
-        return cls(losses)
+    day: int
+    pnl: float
 
 
 @dataclass(slots=True)
@@ -87,8 +82,11 @@ class PortfolioBreaker:
     publish: Callable[[RiskAlert], None]  # returns when the brokers have it
     standing: Callable[[], Iterable[RiskAlert]]  # what was published before, oldest first
     clock_ns: Callable[[], int] = time.time_ns
+    _since: dict[str, _Since] = field(default_factory=dict)
+    _last: dict[str, float] = field(default_factory=dict)  # P&L as told last
     _over: dict[str, bool] = field(default_factory=dict)
     _seen: queue.SimpleQueue[_Seen] = field(default_factory=queue.SimpleQueue)
+    _resets: queue.SimpleQueue[RiskAlert] = field(default_factory=queue.SimpleQueue)
     _tripped: set[str] = field(default_factory=set)
 
     def look(self, metrics: RiskMetrics) -> None:
@@ -96,9 +94,10 @@ class PortfolioBreaker:
         limit = self.rule.losses.get(metrics.portfolio)
         if limit is None or not metrics.HasField("filled"):
             return
-        loss = -(metrics.pnl_realised + metrics.pnl_unrealised)
-        if math.isnan(loss):
+        pnl = metrics.pnl_realised + metrics.pnl_unrealised
+        if math.isnan(pnl):
             return
+        loss = self._since_reset(metrics, pnl) - pnl
         was = self._over.get(metrics.portfolio)
         over = loss > (limit * (1.0 - DEFAULT_HYSTERESIS) if was else limit)
         # The first look tells in any case: what an earlier life has tripped may be over by now.
@@ -116,17 +115,53 @@ class PortfolioBreaker:
                 )
             )
 
+    def watches(self, portfolio: str) -> bool:
+        """Whether it has a limit."""
+        return portfolio in self.rule.losses
+
+    def resume(self, logged: Iterable[RiskAlert]) -> None:
+        """Counts on from where an earlier life counted from."""
+        for alert in logged:
+            if alert.subject == RESET:
+                self._since[alert.portfolio] = _Since(self.rule.day(alert.time_ns), -alert.used)
+
+    def _since_reset(self, metrics: RiskMetrics, pnl: float) -> float:
+        """The P&L from which this one's loss counts. Nobody knows it of a reset that nobody was there for."""
+        name, last = metrics.portfolio, self._last.get(metrics.portfolio, pnl)
+        self._last[name] = pnl
+        if self.rule.reset_ns is None:
+            return 0.0
+        day, since = self.rule.day(metrics.timing.source_time_ns), self._since.get(name)
+        if since is None:
+            # The first day that is ever seen counts from nothing.
+            since = self._since[name] = _Since(day, 0.0)
+            self._resets.put(_reset_alert(metrics, 0.0))
+        elif day > since.day:
+            since = self._since[name] = _Since(day, last)
+            self._resets.put(_reset_alert(metrics, last))
+        return since.pnl
+
     def run(self, stop: Stop) -> None:
         """Until told to stop."""
         while not self._restored() and not stop.wait(_AGAIN_S):
             pass
         while not stop.is_set():
+            while not self._resets.empty():
+                self._publish_reset(self._resets.get(), stop)
             try:
                 seen = self._seen.get(timeout=_TURN_S)
             except queue.Empty:
                 continue
             while not self._acted(seen) and not stop.wait(_AGAIN_S):
                 pass
+
+    def _publish_reset(self, alert: RiskAlert, stop: Stop) -> None:
+        while not stop.is_set():
+            try:
+                return self.publish(alert)
+            except ServiceKitError as fault:
+                LOG.error("breaker of %s: %s; trying again", alert.portfolio, fault)
+                stop.wait(_AGAIN_S)
 
     def _restored(self) -> bool:
         """Whether what an earlier life has done could be read."""
@@ -184,6 +219,18 @@ class WatchedAlerts(AlertBook):
             self.breaker.look(metrics)
         return AlertBook.update(self, metrics, hysteresis)
 
+    def restore(self, logged: Iterable[RiskAlert]) -> None:
+        """Takes in what an earlier life has raised and ended, and from where its breaker counted."""
+        alerts = list(logged)
+        AlertBook.restore(self, alerts)
+        if self.breaker is not None:
+            self.breaker.resume(alerts)
+
+    def _wrong(self, metrics: RiskMetrics, standing: frozenset[What], hysteresis: float) -> frozenset[What]:
+        wrong = AlertBook._wrong(self, metrics, standing, hysteresis) - {BREAKER_BLIND}
+        watched = self.breaker is not None and self.breaker.watches(metrics.portfolio)
+        return wrong | {BREAKER_BLIND} if watched and unpriced_fills(metrics) else wrong
+
 
 def logged_alerts(settings: KafkaSettings) -> Iterator[RiskAlert]:
     """The last of risk.alerts, as far as `READ_BACK` goes; those of a portfolio in their order."""
@@ -200,9 +247,22 @@ def logged_alerts(settings: KafkaSettings) -> Iterator[RiskAlert]:
 def _still_raised(alerts: Iterable[RiskAlert]) -> set[str]:
     raised: dict[str, bool] = {}
     for alert in alerts:
-        if alert.kind == ALERT_KIND_LIMIT_BREACHED and alert.limit == LIMIT:
+        if alert.kind == ALERT_KIND_LIMIT_BREACHED and alert.limit == LIMIT and not alert.subject:
             raised[alert.portfolio] = alert.raised
     return {portfolio for portfolio, still in raised.items() if still}
+
+
+def _reset_alert(metrics: RiskMetrics, pnl: float) -> RiskAlert:
+    return RiskAlert(
+        portfolio=metrics.portfolio,
+        kind=ALERT_KIND_LIMIT_BREACHED,
+        limit=LIMIT,
+        subject=RESET,
+        used=-pnl,
+        text=f"{LIMIT} counts from a P&L of {pnl:,.0f}",
+        market_snapshot_id=metrics.provenance.market_snapshot_id,
+        time_ns=metrics.timing.source_time_ns,
+    )
 
 
 def _alert(seen: _Seen, what: str) -> RiskAlert:

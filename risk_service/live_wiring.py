@@ -11,7 +11,8 @@ from protos import topics
 from protos.risk.v1.risk_pb2 import RiskAlert
 from risk_service import market_events, price_history
 from risk_service.board import RiskBoard
-from risk_service.breaker import BreakerRule, PortfolioBreaker, WatchedAlerts, logged_alerts
+from risk_service.breaker import PortfolioBreaker, WatchedAlerts, logged_alerts
+from risk_service.breaker_rule import BreakerRule
 from risk_service.desk_books import DeskBooks
 from risk_service.desk_premiums import DeskPremiums
 from risk_service.desk_risk import DeskRisk
@@ -104,7 +105,7 @@ def start_breaker(
     settings: RiskServiceSettings, loop: LiveLoop, appender: Appender, stop: Stop, resources: Resources
 ) -> None:
     """Has the portfolios with a capital watched."""
-    rule = BreakerRule.of(settings.risk.capital, settings.risk.breaker_loss)
+    rule = BreakerRule.of(settings.risk.capital, settings.risk.breaker_loss, settings.risk.breaker_reset)
     if not rule.losses or not isinstance(loop.alerts, WatchedAlerts):
         return
     commands = ControlLog(settings.kafka, appender)

@@ -50,6 +50,7 @@ class RiskSettings:
     # "PORTFOLIO=CAPITAL" each: when it has lost this share of it, its accounts are killed on the venue.
     capital: tuple[str, ...] = ()
     breaker_loss: float = limited(0.02, at_least=0.0001, at_most=1.0)
+    breaker_reset: str = ""  # "HH:MM" UTC by the market's clock: losses count anew from there each day
     # Work let in at once, in seconds that it takes; what does not fit is refused with a delay.
     backlog_s_max: float = limited(2.0, at_least=0.01, at_most=600.0)
     backlog_share_max: float = limited(0.5, at_least=0.01, at_most=1.0)  # of it, for one principal

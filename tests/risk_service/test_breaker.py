@@ -15,7 +15,8 @@ from book_service.wiring import venue_loop
 from protos import packing, topics
 from protos.orders.v1 import orders_pb2 as orders
 from protos.risk.v1.risk_pb2 import RiskAlert, RiskMetrics
-from risk_service.breaker import LIMIT, BreakerRule, PortfolioBreaker, WatchedAlerts, logged_alerts
+from risk_service.breaker import LIMIT, PortfolioBreaker, WatchedAlerts, logged_alerts
+from risk_service.breaker_rule import BreakerRule
 from risk_service.positions import AccountRule
 from service_kit.errors import SettingError, Unavailable
 from service_kit.kafka.appender import Appender
@@ -163,6 +164,89 @@ def test_a_portfolio_that_has_lost_too_much_is_stopped_on_every_partition_once(w
         (True, 26_000.0),
     ]
     assert world.commands() == [kill * 2] * PARTITIONS
+
+
+DAY_NS, HOUR_NS = 86_400_000_000_000, 3_600_000_000_000
+
+
+def at(result: float, hour: float) -> RiskMetrics:
+    metrics = metrics_of(result)
+    metrics.timing.source_time_ns = 20_000 * DAY_NS + round(hour * HOUR_NS)
+    return metrics
+
+
+def seen_by(breaker: PortfolioBreaker) -> list[tuple[bool, float]]:
+    found = []
+    while not breaker._seen.empty():
+        one = breaker._seen.get()
+        found.append((one.over, one.loss))
+    return found
+
+
+def test_losses_count_anew_from_the_time_of_day_by_the_markets_clock_and_over_a_restart() -> None:
+    rule = BreakerRule.of(["desk-7=1000000"], 0.02, "17:30")
+    logged: list[RiskAlert] = []
+
+    def life() -> PortfolioBreaker:
+        made = PortfolioBreaker(rule, ACCOUNTS, lambda batches: [], logged.append, lambda: logged)
+        made.resume(logged)
+        return made
+
+    def note_resets(breaker: PortfolioBreaker) -> None:
+        while not breaker._resets.empty():
+            logged.append(breaker._resets.get())
+
+    first = life()
+    for result, hour in ((-15_000.0, 9.0), (-19_000.0, 17.4)):
+        first.look(at(result, hour))
+    assert seen_by(first) == [(False, 15_000.0)]
+    first.look(at(-30_000.0, 17.5))  # 11,000 since the reset, not 30,000
+    assert seen_by(first) == []
+    first.look(at(-40_000.0, 18.0))
+    assert seen_by(first) == [(True, 21_000.0)]
+    note_resets(first)
+    second = life()
+    second.look(at(-40_000.0, 30.0))  # the next morning, the same day of the breaker's
+    assert seen_by(second) == [(True, 21_000.0)]
+    second.look(at(-41_000.0, 41.5))  # the day after: from the P&L told last
+    assert seen_by(second) == [(False, 1_000.0)]
+    note_resets(second)
+    assert [(one.used, one.raised, one.subject) for one in logged] == [
+        (0.0, False, "breaker_loss counts anew"),
+        (19_000.0, False, "breaker_loss counts anew"),
+        (40_000.0, False, "breaker_loss counts anew"),
+    ]
+    # What the alert book of a new life reads of them: nothing that stands.
+    alerts = WatchedAlerts(1_000_000_000)
+    alerts.restore(logged)
+    assert alerts.unknown([]) == []
+
+
+def test_fills_without_a_price_are_an_alert_of_their_own_while_they_last() -> None:
+    breaker = PortfolioBreaker(RULE, ACCOUNTS, lambda batches: [], lambda alert: None, lambda: ())
+    alerts = WatchedAlerts(1_000_000_000, breaker=breaker)
+    blind = metrics_of(-1_000.0)
+    blind.filled.symbol.extend(["AAA", "BBB"])
+    packing.write(blind.filled, "realised", [1.0, float("nan")])
+    packing.write(blind.filled, "unrealised", [1.0, 2.0])
+    (raised,) = [one for one in alerts.update(blind) if one.limit == "breaker_loss"]
+    assert raised.raised
+    assert raised.text == "1 fills without a price are not in the breaker's loss, the first BBB"
+    assert alerts.update(blind) == []
+    second = WatchedAlerts(1_000_000_000, breaker=breaker)
+    second.restore([raised])
+    assert [one.limit for one in second.update(blind)] == []
+    (ended,) = second.update(metrics_of(-1_000.0))
+    assert (ended.raised, ended.subject) == (False, raised.subject)
+    # A portfolio without a breaker has none that could be blind.
+    blind.portfolio = "desk-8"
+    assert [one for one in alerts.update(blind) if one.limit == "breaker_loss"] == []
+
+
+@pytest.mark.parametrize("text", ["24:00", "1:30", "12:60", "noon", "12:3²", "-1:00"])
+def test_a_time_of_day_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(SettingError, match=r"risk\.breaker_reset"):
+        BreakerRule.of(["a=1"], 0.02, text)
 
 
 def test_what_cannot_be_judged_is_left_alone() -> None:

@@ -53,6 +53,7 @@ class OneDevice(DeviceWatch):
 OF_PROMETHEUS = {"up": set(), "ALERTS": {"alertname", "alertstate"}}
 LABELS_OF_A_SCRAPE = {"job", "instance"}
 WORDS = {"and", "or", "unless", "by", "without", "on", "ignoring", "group_left", "bool", "offset"}
+FUNCTIONS = {"sum", "max", "min", "rate", "increase", "histogram_quantile", "time"}
 SUFFIXES = {
     "counter": ("_total",),
     "gauge": ("",),
@@ -138,6 +139,22 @@ def test_every_metric_and_label_is_exported(known, where, expression):
     assert names <= known.keys(), f"{where}: {names - known.keys()} is exported by nobody"
     there = set.union(*(known[name] for name in names)) | LABELS_OF_A_SCRAPE
     assert labels <= there, f"{where}: no label {labels - there}"
+
+
+@pytest.mark.parametrize(("where", "expression"), EXPRESSIONS, ids=[where for where, _ in EXPRESSIONS])
+def test_functions_are_promql_and_brackets_close(where, expression):
+    bare = re.sub(r'"[^"]*"', "", expression)
+    assert set(re.findall(r"\b(\w+)\s*\(", bare)) <= FUNCTIONS | WORDS, where
+    opened = []
+    for one in re.findall(r"[()\[\]{}]", bare):
+        if one in "([{":
+            opened.append(one)
+        else:
+            assert opened.pop() + one in ("()", "[]", "{}"), where
+    assert not opened, where
+    # A rate is of a counter: its name says so.
+    for name in re.findall(r"\b(?:rate|increase)\(([a-z_0-9]+)", bare):
+        assert name.endswith(("_total", "_bucket", "_count", "_sum")), where
 
 
 def test_the_reading_of_expressions_finds_what_is_wrong():

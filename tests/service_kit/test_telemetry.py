@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent import futures
@@ -70,6 +71,16 @@ def test_json_logs_hide_secrets_and_obey_the_level() -> None:
     assert "ValueError: boom" in lines[2]["exception"]
     assert "hunter2" not in out.getvalue()
     assert "abc.def" not in out.getvalue()
+
+
+@pytest.mark.usefixtures("_logs_restored")
+def test_lines_of_threads_name_the_service_too() -> None:
+    out = io.StringIO()
+    start_logs(LogSettings(form="json"), "book_service", out)
+    thread = threading.Thread(target=lambda: logger("venue").info("partition taken"))
+    thread.start()
+    thread.join()
+    assert json.loads(out.getvalue())["service"] == "book_service"
 
 
 @pytest.mark.usefixtures("_logs_restored")

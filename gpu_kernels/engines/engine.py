@@ -232,10 +232,13 @@ def _check_method(method: str) -> None:
 def _columns(options: Options) -> Columns:
     o = options
     fields = (o.spot, o.strike, o.expiry, o.vol, o.rate, o.dividend_yield, o.is_call)
-    return Columns(*(array.reshape(-1) for array in fields))
+    return Columns(*[array.reshape(-1) for array in fields])
 
 
 def _flat(out: ResultT) -> ResultT:
+    # Flat already, as of any request over gRPC: of one row a copy of the record costs more than the kernel.
+    if len(out.status.shape) == 1:  # type: ignore[attr-defined]
+        return out
     return type(out)(*(array.reshape(-1) for array in out.columns()))
 
 

@@ -13,7 +13,6 @@ import gpu_kernels as gk
 from protos import packing
 from protos.risk.v1.risk_pb2 import (
     ROW_STATUS_INVALID_INPUT,
-    ROW_STATUS_NO_MARKET_DATA,
     GreeksByUnderlying,
     RiskMetrics,
     RowFault,
@@ -21,18 +20,16 @@ from protos.risk.v1.risk_pb2 import (
     TailRisk,
 )
 from risk_service.desk_risk import BookNumbers
+from risk_service.filled_rows import FilledRows
 from risk_service.historical_tail import HistoricalTail
 from risk_service.live_risk import GREEKS, STRESSES, limit_usage, oldest_ns, tail_message
 from risk_service.market_state import MarketState
 from risk_service.positions import Positions
 from risk_service.slow_risk import SlowNumbers
 from risk_service.valuation import Book
-from risk_service.vol_marks import is_osi
 from risk_service.worker.fallback import degraded_reason
 
 METHOD = "full revaluation, historical, exact_tail"
-# Units of the underlying in one option of an OSI symbol that no position gives the terms of.
-OSI_MULTIPLIER = 100.0
 
 
 _COLUMNS = ("spot", *GREEKS, "age_ns")
@@ -84,6 +81,7 @@ class MetricsWriter:
     level: float
     degraded_reason: str = ""
     _fixed: dict[str, _Fixed] = field(default_factory=dict)
+    _filled: FilledRows = field(default_factory=FilledRows)
     _tails: HistoricalTail = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +90,7 @@ class MetricsWriter:
     def forget(self, name: str) -> None:
         """Drops what is kept of a book that is no more."""
         self._fixed.pop(name, None)
+        self._filled.forget(name)
 
     def write(
         self,
@@ -122,7 +121,7 @@ class MetricsWriter:
                 metrics.monte_carlo_age_ns = market.clocks.source_time_ns - slow.time_ns
             metrics.component_es_by_underlying.extend(slow.component_es)
         if positions is not None:
-            _add_filled(metrics, market, book, positions)
+            self._filled.add_to(metrics, market, book, positions)
         return metrics
 
     def unmeasured(self, market: MarketState, book: Book, why: str) -> RiskMetrics:
@@ -180,65 +179,12 @@ class MetricsWriter:
         timing.normalized_time_ns = market.clocks.normalized_time_ns
 
 
-def _add_filled(metrics: RiskMetrics, market: MarketState, book: Book, positions: Positions) -> None:
-    """Positions made of fills, and what they have earned and would earn at the market's prices."""
-    held = positions.of(book.held.name)
-    if not held:
-        return
-    filled, symbols = metrics.filled, [symbol for _, symbol, _ in held]
-    multiplier = np.array([_multiplier(book, symbol) for symbol in symbols])
-    quantity, average, realised = (
-        np.array([getattr(one, name) for _, _, one in held])
-        for name in ("quantity", "average_price", "realised")
-    )
-    prices = market.spots(market.find(symbols))
-    # What is flat and has earned nothing is worth nothing, whatever its terms.
-    realised = np.where(realised != 0.0, realised * multiplier, 0.0)
-    unrealised = np.where(quantity != 0.0, quantity * (prices - average) * multiplier, 0.0)
-    # What is held and is no position of the book, since nothing says its terms, is in no risk number.
-    outside = (quantity != 0.0) & ~np.isin(symbols, book.held.symbols)
-    unknown = np.isnan(realised) | np.isnan(unrealised) | outside
-    _name_unknown(metrics, symbols, np.isnan(multiplier) | outside, unknown)
-    filled.symbol.extend(symbols)
-    packing.write(filled, "account", [account for account, _, _ in held])
-    packing.write(filled, "quantity", quantity)
-    packing.write(filled, "average_price", average)
-    packing.write(filled, "realised", realised)
-    packing.write(filled, "unrealised", unrealised)
-    filled.executions_snapshot_id = positions.snapshot_id()
-    metrics.pnl_realised, metrics.pnl_unrealised = (
-        float(np.nansum(realised)),
-        float(np.nansum(unrealised)),
-    )
-
-
-def _name_unknown(
-    metrics: RiskMetrics, symbols: list[str], no_terms: NDArray[np.bool_], unknown: NDArray[np.bool_]
-) -> None:
-    """Fills that are not in the risk, or not in the P&L's sums, as rows after the portfolio's own."""
-    named = {fault.symbol for fault in metrics.faults}
-    for row in np.flatnonzero(unknown).tolist():
-        if symbols[row] not in named:
-            status = ROW_STATUS_INVALID_INPUT if no_terms[row] else ROW_STATUS_NO_MARKET_DATA
-            metrics.faults.add(row=metrics.positions + row, symbol=symbols[row], status=status)
-
-
-def _multiplier(book: Book, symbol: str) -> float:
-    """The position's in that symbol, else what symbols of its kind have; NaN where nothing tells it."""
-    rows = book.held.symbols
-    if symbol in rows:
-        return float(book.held.multiplier[rows.index(symbol)])
-    if symbol in book.held.underlyings:
-        return 1.0
-    return OSI_MULTIPLIER if is_osi(symbol) else math.nan
-
-
 def _method(market: MarketState, numbers: BookNumbers) -> str:
     method = f"{METHOD} of {len(numbers.historical_pnl)} days" if numbers.historical_pnl.size else METHOD
     if numbers.premium_time_ns is None:
         return method
     age_s = (market.valuation_time_ns - numbers.premium_time_ns) / 1e9
     return (
-        f"{method}; early exercise premiums from tables of error at most "
+        f"{method}; early exercise premiums interpolated with an error of at most "
         f"{numbers.premium_error:.1e} of spot, {age_s:.0f} s old"
     )

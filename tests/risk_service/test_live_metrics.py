@@ -109,3 +109,31 @@ def test_the_data_are_as_old_as_the_oldest_quote_that_tells_a_vol(engine):
     books.touch("IDX")
     ((book, numbers),) = books.measure(state, VolMarks())
     assert writer.write(state, book, numbers).provenance.data_age_ns == 0
+
+
+def test_what_is_kept_of_fills_follows_each_fill_and_each_price(engine):
+    state, positions = priced_market(), Positions(AccountRule.of(["7=desk"]))
+    books = DeskBooks(DeskRisk(engine, ScenarioSource(None, 500), DeskPremiums(engine)))
+    held, writer = [check(portfolio(rows=[LISTED, spot_position(1.0)]))], MetricsWriter(engine, 0.975)
+    later = osi("XYZ", "C", 50.0)
+    steps = [
+        (Fill(7, "IDX", 3.0, SPOT - 1.0), SPOT, 3.0),
+        (Fill(7, "IDX", -1.0, SPOT + 1.0), SPOT, 2.0),
+        (Fill(7, later, 2.0, 5.0), SPOT + 4.0, 10.0),
+    ]
+    for offset, (fill, spot, unrealised) in enumerate(steps):
+        books.filled(positions.apply([fill], 0, offset))
+        state.apply(quotes(["IDX"], [spot]), "IDX", 0, 10 + offset)
+        books.touch("IDX")
+        books.take(held, positions, state)
+        ((book, numbers),) = books.measure(state, VolMarks())
+        metrics = writer.write(state, book, numbers, positions)
+        assert metrics.pnl_unrealised == pytest.approx(unrealised)
+        assert metrics.pnl_realised == pytest.approx(0.0 if offset == 0 else 2.0)
+        assert metrics.filled.executions_snapshot_id == f"0:{offset + 1}"
+        assert len(metrics.filled.symbol) == (2 if offset == 2 else 1)
+    assert math.isnan(metrics.filled.unrealised[list(metrics.filled.symbol).index(later)])
+    # Its first price comes after the rows were made.
+    state.apply(quotes([later], [6.0]), "XYZ", 0, 20)
+    priced = writer.write(state, book, numbers, positions)
+    assert priced.pnl_unrealised == pytest.approx(10.0 + 2.0 * 100.0)

@@ -31,7 +31,7 @@ Integers = NDArray[np.int64]
 NUMBERS_AT_ONCE = 1 << 22
 # P&L of European rows in each scenario (P, S), from today's values and what dividends are worth at the
 # horizon: (P, S), or (P, 1) where rates do not move.
-EuropeanPnl = Callable[[Portfolio, "Shocks", Floats, Floats, Floats], None]
+EuropeanPnl = Callable[["Engine", Portfolio, "Shocks", Floats, Floats, Floats], None]
 
 
 def apart_pnl(
@@ -66,7 +66,7 @@ def _european(engine: Engine, book: Portfolio, shocks: Shocks) -> Floats:
     time = np.maximum(book.expiry - shocks.elapsed, 0.0)
     due = due_then(_later(book, shocks, time), book, shocks)
     out = np.empty((book.options, shocks.scenarios))
-    european_pnl(engine)(book, shocks, today, due, out)
+    european_pnl(engine)(engine, book, shocks, today, due, out)
     return out
 
 
@@ -75,7 +75,7 @@ def european_pnl(engine: Engine) -> EuropeanPnl:
     try:
         own: EuropeanPnl = engine.module("dividend_revaluation").european_pnl
     except EngineUnavailable:
-        return lambda *given: _by_prices(engine, *given)
+        return _by_prices
     return own
 
 

@@ -43,7 +43,7 @@ Integers = NDArray[np.int64]
 
 # Distance of lattice points in log vol and in the rate.
 VOL_STEP = 0.15
-RATE_STEP = 0.01
+RATE_STEP = 0.005
 # A place so close to a lattice point is on it.
 SNAP = 1e-9
 # Grids held at once: some 20 MB.

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_kernels.errors import InvalidInput
-from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
+from gpu_kernels.shocked_options import options_of
 
 if TYPE_CHECKING:
     from gpu_kernels.engines.engine import Engine
@@ -70,18 +70,7 @@ def exposures(engine: Engine, portfolio: Portfolio) -> Exposures:
     delta, gamma, vega = np.zeros(count), np.zeros(count), np.zeros(count)
     spot = np.full(count, np.nan)
     if portfolio.options:
-        greeks = engine.greeks(
-            Options(
-                spot=portfolio.spot,
-                strike=portfolio.strike,
-                expiry=portfolio.expiry,
-                vol=portfolio.vol,
-                rate=portfolio.rate,
-                dividend_yield=portfolio.dividend_yield,
-                is_call=portfolio.is_call,
-                american=portfolio.american,
-            )
-        )
+        greeks = engine.greeks(options_of(portfolio))
         # Beyond all numbers is inf or NaN here, which whoever sizes a hedge refuses by row.
         with np.errstate(over="ignore", invalid="ignore"):
             size = portfolio.quantity * portfolio.multiplier

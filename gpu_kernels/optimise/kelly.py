@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ def kelly_sizes(
     leverage: float = np.inf,
     cost_per_lot: ArrayLike = 0.0,
     budget: float = np.inf,
+    check: Callable[[], None] | None = None,
 ) -> Hedge:
     """Trades that bring holdings to ``fraction`` of Kelly's: maximise f·mean − f·cov·f/(2·fraction).
 
@@ -36,7 +38,7 @@ def kelly_sizes(
     ``capital``. ``limit`` bounds each holding in units, ``leverage`` the sum of |f|, ``budget`` the cost of
     the trades; where they bind the answer is the best within them. Without limits it is fraction·cov⁻¹·mean.
     Holdings are rounded towards zero to whole lots; the risk is the yearly volatility of wealth, as a share
-    of capital.
+    of capital. ``check`` is called again and again meanwhile; what it raises ends the search.
     """
     expected = column(mean, "mean", None)
     count = len(expected)
@@ -61,6 +63,7 @@ def kelly_sizes(
         held=now * share,
         cost=charge / (lot * share),
         budget=float(budget),
+        check=check or _go_on,
     )
     wanted = _shares(problem) / share
     # A hair below a whole lot is that lot.
@@ -84,6 +87,10 @@ def kelly_sizes(
     )
 
 
+def _go_on() -> None:
+    """Nobody ends the search."""
+
+
 @dataclass(frozen=True)
 class _Problem:
     """Growth f·mean − ½ f·cov·f of holdings f, in shares of capital, with what bounds them."""
@@ -95,8 +102,10 @@ class _Problem:
     held: Floats
     cost: Floats  # of a trade in the whole of capital
     budget: float
+    check: Callable[[], None]
 
     def growth(self, at: Floats) -> float:
+        self.check()
         return float(at @ self.mean - 0.5 * at @ self.cov @ at)
 
     def spent(self, at: Floats) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 
 import grpc
@@ -15,6 +16,7 @@ from worlds import DAY_NS, NOW_NS, RATE, SPOT, YIELD, black_scholes, option, por
 import gpu_kernels as gk
 import risk_client
 from gpu_kernels.dividend_schedules import CashDividends
+from gpu_kernels.options import FLAG_FIELDS, NUMERIC_FIELDS
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
 from risk_service.api import book_requests
@@ -24,6 +26,7 @@ from risk_service.held_dividends import HeldDividends
 from risk_service.on_demand.books import book_at, stored_book
 from risk_service.on_demand.option_blocks import cost_of
 from risk_service.portfolios import check
+from risk_service.worker.tasks import BookTask, Kept, OptionTask, answer
 from service_kit.errors import InvalidRequest
 from service_kit.grpc_server import GrpcSettings
 
@@ -144,6 +147,17 @@ def test_gathered_requests_keep_their_own_dividends(engine):
     both, _ = joined([(plain, None), (some, None), (plain, None)])
     want = [engine.price(one).price for one in (plain, some, plain)]
     np.testing.assert_array_equal(engine.price(both).price, np.concatenate(want))
+
+
+def test_a_worker_is_sent_the_dividends(engine):
+    fields = {name: getattr(OPTIONS, name) for name in (*NUMERIC_FIELDS, *FLAG_FIELDS, "dividends")}
+    task = pickle.loads(pickle.dumps(OptionTask("price", fields, "accurate")))
+    done = answer(engine, Kept(), task)
+    np.testing.assert_array_equal(done.value[0], engine.price(OPTIONS).price)
+    book = gk.Portfolio(options=OPTIONS, quantity=np.ones(4))
+    given = gk.Scenarios(spot_return=[[0.1], [-0.1]])
+    whole = pickle.loads(pickle.dumps(BookTask(1, 2, None, {1: book, 2: given})))
+    np.testing.assert_array_equal(answer(engine, Kept(), whole).value, engine.revalue(book, given))
 
 
 def test_grids_are_costed():

@@ -580,7 +580,9 @@ class Portfolio(_message.Message):
     def limits(self) -> Global___Limits: ...
     @_builtins.property
     def dividends(self) -> Global___PortfolioDividends:
-        """cash dividends of its underlyings"""
+        """Cash dividends of its underlyings. Under scenarios returns are the price's own: a dividend within `elapsed` is
+        gone from the options' list, and no spot position is paid it.
+        """
 
     def __init__(
         self,
@@ -1870,11 +1872,15 @@ class HedgeRequest(_message.Message):
         OBJECTIVE_DELTA: HedgeRequest._Objective.ValueType  # 0
         OBJECTIVE_DELTA_GAMMA_VEGA: HedgeRequest._Objective.ValueType  # 1
         OBJECTIVE_MIN_EXPECTED_SHORTFALL: HedgeRequest._Objective.ValueType  # 2
+        OBJECTIVE_KELLY: HedgeRequest._Objective.ValueType  # 3
+        """growth: holdings towards a fraction of the Kelly criterion"""
 
     class Objective(_Objective, metaclass=_ObjectiveEnumTypeWrapper): ...
     OBJECTIVE_DELTA: HedgeRequest.Objective.ValueType  # 0
     OBJECTIVE_DELTA_GAMMA_VEGA: HedgeRequest.Objective.ValueType  # 1
     OBJECTIVE_MIN_EXPECTED_SHORTFALL: HedgeRequest.Objective.ValueType  # 2
+    OBJECTIVE_KELLY: HedgeRequest.Objective.ValueType  # 3
+    """growth: holdings towards a fraction of the Kelly criterion"""
 
     PORTFOLIO_FIELD_NUMBER: _builtins.int
     OBJECTIVE_FIELD_NUMBER: _builtins.int
@@ -1890,6 +1896,8 @@ class HedgeRequest(_message.Message):
     LEVEL_FIELD_NUMBER: _builtins.int
     COST_RATE_FIELD_NUMBER: _builtins.int
     RISK_AVERSION_FIELD_NUMBER: _builtins.int
+    KELLY_FIELD_NUMBER: _builtins.int
+    PLAN_REACH_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     objective: Global___HedgeRequest.Objective.ValueType
     budget: _builtins.float
@@ -1900,6 +1908,8 @@ class HedgeRequest(_message.Message):
     level: _builtins.float
     """of that expected shortfall; 0: 0.975"""
     risk_aversion: _builtins.float
+    plan_reach: _builtins.float
+    """Of a delta hedge alone: how far, as a part of the spot, the next trades are looked for; 0: they are not."""
     @_builtins.property
     def instruments(self) -> Global___Positions:
         """what may be traded; quantity is the largest position either way"""
@@ -1921,6 +1931,10 @@ class HedgeRequest(_message.Message):
         one for all instruments or one each; none: 0
         """
 
+    @_builtins.property
+    def kelly(self) -> Global___KellySizing:
+        """of OBJECTIVE_KELLY alone"""
+
     def __init__(
         self,
         *,
@@ -1938,16 +1952,102 @@ class HedgeRequest(_message.Message):
         level: _builtins.float = ...,
         cost_rate: _abc.Iterable[_builtins.float] | None = ...,
         risk_aversion: _builtins.float = ...,
+        kelly: Global___KellySizing | None = ...,
+        plan_reach: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["custom", b"custom", "historical", b"historical", "instruments", b"instruments", "monte_carlo", b"monte_carlo", "scenarios", b"scenarios"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["custom", b"custom", "historical", b"historical", "instruments", b"instruments", "kelly", b"kelly", "monte_carlo", b"monte_carlo", "scenarios", b"scenarios"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cost_per_lot", b"cost_per_lot", "cost_rate", b"cost_rate", "custom", b"custom", "engine", b"engine", "historical", b"historical", "instruments", b"instruments", "level", b"level", "lot_size", b"lot_size", "monte_carlo", b"monte_carlo", "objective", b"objective", "portfolio", b"portfolio", "risk_aversion", b"risk_aversion", "scenarios", b"scenarios", "without_fills", b"without_fills"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cost_per_lot", b"cost_per_lot", "cost_rate", b"cost_rate", "custom", b"custom", "engine", b"engine", "historical", b"historical", "instruments", b"instruments", "kelly", b"kelly", "level", b"level", "lot_size", b"lot_size", "monte_carlo", b"monte_carlo", "objective", b"objective", "plan_reach", b"plan_reach", "portfolio", b"portfolio", "risk_aversion", b"risk_aversion", "scenarios", b"scenarios", "without_fills", b"without_fills"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_scenarios: _TypeAlias = _typing.Literal["historical", "monte_carlo", "custom"]  # noqa: Y015
     _WhichOneofArgType_scenarios: _TypeAlias = _typing.Literal["scenarios", b"scenarios"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_scenarios) -> _WhichOneofReturnType_scenarios | None: ...
 
 Global___HedgeRequest: _TypeAlias = HedgeRequest  # noqa: Y015
+
+@_typing.final
+class KellySizing(_message.Message):
+    """Fractional Kelly over spot or futures, one per underlying; for what the book holds counts its delta.
+    `instruments.quantity` is then the largest holding either way.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPECTED_RETURN_FIELD_NUMBER: _builtins.int
+    COVARIANCE_FIELD_NUMBER: _builtins.int
+    CAPITAL_FIELD_NUMBER: _builtins.int
+    FRACTION_FIELD_NUMBER: _builtins.int
+    LEVERAGE_FIELD_NUMBER: _builtins.int
+    capital: _builtins.float
+    """currency, above 0"""
+    fraction: _builtins.float
+    """of Kelly; 0: 0.5"""
+    leverage: _builtins.float
+    """most that holdings may be worth, in capitals; 0: no bound"""
+    @_builtins.property
+    def expected_return(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """per instrument and year, beyond the rate"""
+
+    @_builtins.property
+    def covariance(self) -> Global___Matrix:
+        """per year, underlyings × underlyings; none: that of the service's history"""
+
+    def __init__(
+        self,
+        *,
+        expected_return: _abc.Iterable[_builtins.float] | None = ...,
+        covariance: Global___Matrix | None = ...,
+        capital: _builtins.float = ...,
+        fraction: _builtins.float = ...,
+        leverage: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["covariance", b"covariance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capital", b"capital", "covariance", b"covariance", "expected_return", b"expected_return", "fraction", b"fraction", "leverage", b"leverage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KellySizing: _TypeAlias = KellySizing  # noqa: Y015
+
+@_typing.final
+class RebalancingPlan(_message.Message):
+    """When to trade next in one underlying while vols and time stay as they are: spots at which the delta leaves the band,
+    nearest first, with the trades of who has made the hedge's own trade before. Units of the instrument.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DUE_NOW_FIELD_NUMBER: _builtins.int
+    SPOT_UP_FIELD_NUMBER: _builtins.int
+    TRADE_UP_FIELD_NUMBER: _builtins.int
+    SPOT_DOWN_FIELD_NUMBER: _builtins.int
+    TRADE_DOWN_FIELD_NUMBER: _builtins.int
+    due_now: _builtins.float
+    """brings the delta back to the band"""
+    @_builtins.property
+    def spot_up(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def trade_up(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def spot_down(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def trade_down(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        due_now: _builtins.float = ...,
+        spot_up: _abc.Iterable[_builtins.float] | None = ...,
+        trade_up: _abc.Iterable[_builtins.float] | None = ...,
+        spot_down: _abc.Iterable[_builtins.float] | None = ...,
+        trade_down: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_now", b"due_now", "spot_down", b"spot_down", "spot_up", b"spot_up", "trade_down", b"trade_down", "trade_up", b"trade_up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebalancingPlan: _TypeAlias = RebalancingPlan  # noqa: Y015
 
 @_typing.final
 class HedgeResponse(_message.Message):
@@ -1963,6 +2063,7 @@ class HedgeResponse(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     BAND_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     risk_before: _builtins.float
     risk_after: _builtins.float
     measure: _builtins.str
@@ -1984,6 +2085,10 @@ class HedgeResponse(_message.Message):
     def band(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """per instrument: half-width within which delta is left alone, in its units"""
 
+    @_builtins.property
+    def plan(self) -> _containers.RepeatedCompositeFieldContainer[Global___RebalancingPlan]:
+        """per instrument, where plan_reach was given"""
+
     def __init__(
         self,
         *,
@@ -1997,10 +2102,11 @@ class HedgeResponse(_message.Message):
         provenance: Global___Provenance | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         band: _abc.Iterable[_builtins.float] | None = ...,
+        plan: _abc.Iterable[Global___RebalancingPlan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["band", b"band", "cost", b"cost", "measure", b"measure", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "risk_after", b"risk_after", "risk_before", b"risk_before", "symbol", b"symbol", "trade", b"trade", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["band", b"band", "cost", b"cost", "measure", b"measure", "plan", b"plan", "portfolio_version", b"portfolio_version", "provenance", b"provenance", "risk_after", b"risk_after", "risk_before", b"risk_before", "symbol", b"symbol", "trade", b"trade", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,7 +80,8 @@ class Desk:
         edges = np.cumsum([0, *(len(one) for one in terms)])
         rows = tuple(inverse[low:high] for low, high in pairwise(edges))
         first_cell = np.cumsum([0, *(len(book.held.underlyings) for book in books)])
-        contracts, is_call = _columns(unique), np.ascontiguousarray(unique["is_call"])
+        # Copies: of one row, a column is contiguous where it lies, and what follows would change it.
+        contracts, is_call = _columns(unique), unique["is_call"].copy()
         unique["is_call"] = False
         strikes, strike_of = np.unique(unique, return_inverse=True)
         blocks = _blocks(books, contracts, strike_of, rows, first_cell)
@@ -195,9 +196,7 @@ def _terms(book: Book) -> NDArray[np.void]:
 
 
 def _columns(terms: NDArray[np.void]) -> Contracts:
-    columns: dict[str, Any] = {
-        name: np.ascontiguousarray(terms[name]) for name in _TERMS.names or () if name != "is_call"
-    }
+    columns: dict[str, Any] = {name: terms[name].copy() for name in _TERMS.names or () if name != "is_call"}
     return Contracts(**columns)
 
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 import math
 
 import pytest
-from worlds import NOW_NS, SPOT, option, osi, portfolio, priced_market, quotes, spot_position
+from worlds import (
+    NOW_NS,
+    SPOT,
+    black_scholes,
+    option,
+    osi,
+    portfolio,
+    priced_market,
+    quotes,
+    smile,
+    spot_position,
+)
 
 import gpu_kernels as gk
 from protos import packing
@@ -58,6 +69,14 @@ def test_an_option_that_was_only_filled_is_in_the_risk(engine):
     assert not metrics.faults
     assert packing.read(metrics.greeks, "delta")[0] == packing.read(put.greeks, "delta")[0]
     assert metrics.value == put.value != plain.value
+
+
+@pytest.mark.parametrize("is_call", [True, False])
+def test_a_desk_of_one_contract_values_it_as_what_it_is(engine, is_call):
+    metrics = measured(engine, portfolio(rows=[option(90.0, is_call, 10.0)]), [])
+    assert metrics.value == pytest.approx(
+        10.0 * black_scholes(SPOT, 90.0, 0.5, smile(90.0), is_call), rel=1e-9
+    )
 
 
 def test_what_cannot_be_told_is_named_and_the_rest_is_summed(engine):

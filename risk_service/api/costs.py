@@ -10,6 +10,7 @@ from risk_service.api import stress_requests
 from risk_service.api.monte_carlo_requests import SCENARIOS_DEFAULT
 from risk_service.api.scenario_requests import ScenarioReader, TailRequest
 from risk_service.on_demand.option_blocks import AMERICAN_COST
+from risk_service.on_demand.sizing import PLAN_STEPS
 from risk_service.on_demand.tail import TailQuestion
 from risk_service.portfolios import HeldPortfolio
 
@@ -77,6 +78,8 @@ def hedge(
     if request.objective == wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL:
         count = scenarios_of(request, scenarios) if request.WhichOneof("scenarios") else _live(scenarios)
     book = _held(held) * (COST_PER_POSITION + (0 if vector_at_hand else count))
+    if request.plan_reach:
+        book += _held(held) * 2 * PLAN_STEPS
     return book + instruments * (count + COST_PER_INSTRUMENT) + dividend_tables(held)
 
 

@@ -90,7 +90,7 @@ def _covariance(
 
 
 def covariance_of(
-    asked: wire.MonteCarloScenarios | wire.ReverseStress,
+    asked: wire.MonteCarloScenarios | wire.ReverseStress | wire.KellySizing,
     underlyings: tuple[str, ...],
     history: PriceHistory | None,
     days: int,

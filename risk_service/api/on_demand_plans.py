@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeVar
@@ -11,24 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
+from gpu_kernels.hedging import RebalancingPlan
 from protos.risk.v1 import risk_pb2 as wire
-from risk_service.api import book_requests, costs, risk_answers, stress_requests
+from risk_service.api import book_requests, costs, hedge_requests, risk_answers, stress_requests
 from risk_service.api.book_requests import within
 from risk_service.api.portfolio_rpcs import PortfolioRpcs
 from risk_service.api.scenario_requests import ScenarioReader
 from risk_service.api.tail_requests import LEVEL_DEFAULT, read_tail
 from risk_service.engines import Engines
 from risk_service.live_snapshot import LiveSnapshot
-from risk_service.on_demand import hedging, stress, tail
+from risk_service.on_demand import hedging, sizing, stress, tail
 from risk_service.on_demand.blocks import Revaluer
 from risk_service.on_demand.books import ValuedBook, book_at, measured_book, same_portfolio, stored_book
 from risk_service.on_demand.patient_engine import Limits, PatientEngine
 from risk_service.portfolios import HeldPortfolio
 from risk_service.worker.fallback import degraded_reason
 from service_kit.errors import InvalidRequest, TooLarge
-
-# Whole lots are found by trying single ones and pairs: with more instruments that takes too long.
-INSTRUMENTS_MAX = 50
 
 Answer = TypeVar("Answer")
 Objective = wire.HedgeRequest
@@ -48,6 +45,14 @@ _HEDGE_NAMES = _TAIL_NAMES | {
     "residual_limit": "instruments",
     "budget": "budget",
     "risk_aversion": "risk_aversion",
+    "mean": "kelly.expected_return",
+    "cov": "kelly.covariance",
+    "capital": "kelly.capital",
+    "fraction": "kelly.fraction",
+    "leverage": "kelly.leverage",
+    "plan_reach": "plan_reach",
+    "lot_size": "lot_size",
+    "cost_per_lot": "cost_per_lot",
 }
 
 
@@ -169,18 +174,24 @@ class OnDemandPlans:
     def hedge(self, request: wire.HedgeRequest) -> Plan[wire.HedgeResponse]:
         """Trades that take risk off a portfolio."""
         held = self.portfolios.readable(request.portfolio)
-        budget = _budget(request)
+        budget = hedge_requests.budget_of(request)
         if request.objective not in Objective.Objective.values():
             raise InvalidRequest("objective", f"{request.objective} is no objective")
-        _expect_what_the_objective_reads(request)
+        hedge_requests.expect_what_the_objective_reads(request)
         fills = not request.without_fills
         tail_asked = request.objective == Objective.OBJECTIVE_MIN_EXPECTED_SHORTFALL
         live = request.WhichOneof("scenarios") is None or self.scenarios.is_live(request)
 
         def compute(job: Job) -> wire.HedgeResponse:
             book, pnl = self._book_for_tail(job, held, live=tail_asked and live, fills=fills)
-            instruments = _instruments(job, request, book, budget)
+            instruments = hedge_requests.instruments_of(job.engine, request, book, budget)
             words, band = "least squares in whole lots", None
+            plans: tuple[RebalancingPlan, ...] = ()
+            kelly = (
+                hedge_requests.kelly_of(request, instruments, self.scenarios)
+                if request.objective == Objective.OBJECTIVE_KELLY
+                else None
+            )
             with within("instruments", _HEDGE_NAMES):
                 if tail_asked:
                     scenarios, words = self.scenarios.of_or_live(
@@ -190,10 +201,15 @@ class OnDemandPlans:
                     answer = hedging.hedge_tail(job.revaluer, book, instruments, scenarios, level, pnl)
                 elif request.objective == Objective.OBJECTIVE_DELTA:
                     answer, band = hedging.hedge_delta(job.engine, book, instruments, request.risk_aversion)
+                    if request.plan_reach:
+                        plans = sizing.plans(job.engine, book, instruments, band, request.plan_reach)
+                elif kelly is not None:
+                    answer = sizing.size_by_kelly(job.engine, book, instruments, kelly)
+                    words = f"{kelly.fraction:g} of Kelly, {kelly.words}"
                 else:
                     answer = hedging.hedge_greeks(job.engine, book, instruments)
             came = risk_answers.came(job.engine, book, words)
-            return risk_answers.hedge_response(book, instruments, answer, came, band)
+            return risk_answers.hedge_response(book, instruments, answer, came, band, plans)
 
         at_hand = live and self._measured(held)
         return Plan(request.engine, costs.hedge(request, held, self.scenarios, at_hand), compute)
@@ -249,49 +265,3 @@ def _book(
     market = job.snapshot.market
     inline = book_requests.read_inline(request.inline_portfolio)
     return book_at(job.engine, market, market.snapshot_id(), inline)
-
-
-def _instruments(
-    job: Job, request: wire.HedgeRequest, book: ValuedBook, budget: float
-) -> hedging.Instruments:
-    """What may be traded; for a delta hedge without any said, the underlyings themselves."""
-    held = book.held
-    if request.objective == Objective.OBJECTIVE_DELTA and not request.instruments.symbol:
-        asked = book_requests.spot_positions(held)
-    else:
-        asked = book_requests.read_positions(request.instruments, held, "instruments")
-    if len(asked) > INSTRUMENTS_MAX:
-        raise InvalidRequest("instruments", f"{len(asked)} are more than {INSTRUMENTS_MAX}")
-    at = book_at(job.engine, book.market, book.snapshot_id, asked)
-    book_requests.expect_valued(at, "instruments")
-    instruments = hedging.Instruments(
-        book=at,
-        lot_size=book_requests.read_per_row(request, "lot_size", len(asked), 1.0),
-        cost_per_lot=book_requests.read_per_row(request, "cost_per_lot", len(asked), 0.0),
-        cost_rate=book_requests.read_per_row(request, "cost_rate", len(asked), 0.0),
-        budget=budget,
-    )
-    instruments.check()
-    return instruments
-
-
-def _expect_what_the_objective_reads(request: wire.HedgeRequest) -> None:
-    """What the objective would pass over is refused, so that nobody thinks it was heeded."""
-    tail_asked = request.objective == Objective.OBJECTIVE_MIN_EXPECTED_SHORTFALL
-    if not 0.0 <= request.level < 1.0:
-        raise InvalidRequest("level", f"must lie strictly between 0 and 1, got {request.level}")
-    if not (math.isfinite(request.risk_aversion) and request.risk_aversion >= 0.0):
-        raise InvalidRequest("risk_aversion", f"must not be negative, got {request.risk_aversion}")
-    if not tail_asked and (request.level or request.WhichOneof("scenarios")):
-        field = "level" if request.level else str(request.WhichOneof("scenarios"))
-        raise InvalidRequest(field, "is of the least expected shortfall alone")
-    if request.objective != Objective.OBJECTIVE_DELTA and (request.risk_aversion or request.cost_rate):
-        raise InvalidRequest(
-            "risk_aversion" if request.risk_aversion else "cost_rate", "is of a delta hedge alone"
-        )
-
-
-def _budget(request: wire.HedgeRequest) -> float:
-    if not request.budget >= 0.0:
-        raise InvalidRequest("budget", f"must not be negative, got {request.budget}")
-    return request.budget or math.inf

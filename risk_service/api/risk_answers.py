@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from gpu_kernels.es_components import TradeImpact
-from gpu_kernels.hedging import Hedge
+from gpu_kernels.hedging import Hedge, RebalancingPlan
 from gpu_kernels.tail_risk import Convention
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
@@ -109,8 +109,9 @@ def hedge_response(
     hedge: Hedge,
     provenance: wire.Provenance,
     band: NDArray[np.float64] | None,
+    plans: Sequence[RebalancingPlan] = (),
 ) -> wire.HedgeResponse:
-    """A trade and its cost per instrument, the risk before and after, and the band of a delta hedge."""
+    """A trade and its cost per instrument, the risk before and after, band and plans of a delta hedge."""
     response = wire.HedgeResponse(
         symbol=instruments.book.held.symbols,
         risk_before=hedge.risk_before,
@@ -124,6 +125,15 @@ def hedge_response(
     packing.write(response, "trade", hedge.trades + 0.0)
     packing.write(response, "cost", hedge.costs)
     _write(response, "band", band)
+    for plan in plans:
+        message = response.plan.add(due_now=plan.due_now + 0.0)
+        for field, values in (
+            ("spot_up", plan.spots_up),
+            ("trade_up", plan.trades_up),
+            ("spot_down", plan.spots_down),
+            ("trade_down", plan.trades_down),
+        ):
+            packing.write(message, field, values)
     return response
 
 

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from gpu_kernels.hedging import Exposures, Hedge, delta_hedge, exposures, whalley_wilmott_band
+from gpu_kernels.hedging import (
+    Exposures,
+    Hedge,
+    delta_hedge,
+    exposures,
+    whalley_wilmott_band,
+)
 from gpu_kernels.optimise.greek_hedge import greek_hedge
 from gpu_kernels.optimise.min_es_hedge import min_es_hedge
 from risk_service.on_demand.blocks import Revaluer
@@ -46,6 +52,11 @@ class Instruments:
         _refuse("cost_per_lot", ~((cost >= 0.0) & (cost <= COST_MAX)), f"must be 0 to {COST_MAX:g}")
         rate = self.cost_rate
         _refuse("cost_rate", ~((rate >= 0.0) & (rate <= 1.0)), "must be 0 to 1")
+
+    def one_linear_each(self) -> bool:
+        """Whether they are spots and futures alone, no two in one underlying."""
+        held = self.book.held
+        return not held.is_option.any() and len(set(held.underlying_index.tolist())) == len(held)
 
     @property
     def limit(self) -> Floats:
@@ -95,7 +106,7 @@ def hedge_delta(
     The band is per instrument and in its units; a `risk_aversion` of 0 asks for none.
     """
     held = instruments.book.held
-    simple = not held.is_option.any() and len(set(held.underlying_index.tolist())) == len(held)
+    simple = instruments.one_linear_each()
     if not simple or math.isfinite(instruments.budget):
         if risk_aversion or instruments.cost_rate.any():
             field = "risk_aversion" if risk_aversion else "cost_rate"
@@ -112,10 +123,10 @@ def hedge_delta(
     spots = np.nan_to_num(book.valuation.spots)
     band = np.zeros(count)
     if risk_aversion:
-        gamma = _padded(at.gamma, count)
+        gamma = padded(at.gamma, count)
         band = whalley_wilmott_band(gamma, spot=spots, cost_rate=rate, risk_aversion=risk_aversion)
     whole = delta_hedge(
-        _padded(at.delta, count),
+        padded(at.delta, count),
         spot=spots,
         lot_size=lot,
         cost_per_lot=cost,
@@ -138,7 +149,7 @@ def gain_per_return(engine: gk.Engine, book: ValuedBook) -> Floats:
     """What the book gains per unit of each underlying's return: delta times spot."""
     count = len(book.held.underlyings)
     at = exposures(engine, book.portfolio)
-    return np.asarray(_padded(at.delta, count) * np.nan_to_num(book.valuation.spots))
+    return np.asarray(padded(at.delta, count) * np.nan_to_num(book.valuation.spots))
 
 
 def hedge_greeks(engine: PatientEngine, book: ValuedBook, instruments: Instruments) -> Hedge:
@@ -187,7 +198,7 @@ def _hedge_greeks(
         spread = np.zeros((count, len(place)))
         spread[place, np.arange(len(place))] = units[row]
         matrix.append(spread)
-        exposure.append(_padded(_exposure(at, name), count))
+        exposure.append(padded(_exposure(at, name), count))
         scale.append(_scale(name, spots))
     hedge = greek_hedge(
         np.concatenate(exposure),
@@ -215,6 +226,6 @@ def _scale(name: str, spots: Floats) -> Floats:
     return 0.5 * np.square(move) if name == "gamma" else np.full(len(spots), VOL_MOVE)
 
 
-def _padded(values: Floats, count: int) -> Floats:
+def padded(values: Floats, count: int) -> Floats:
     """One entry per underlying of the book; the last ones may have no position."""
     return np.concatenate((values, np.zeros(count - len(values))))

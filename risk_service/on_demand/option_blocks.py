@@ -47,6 +47,7 @@ def in_blocks(
     call: Callable[[gk.Options, Any], ResultT], options: gk.Options, price: Any, patience: Patience
 ) -> ResultT:
     """`call(rows, their prices)` over all rows; every row has its own answer, so the cut changes no bit."""
+    patience.check()
     cost = cost_of(options)
     if cost <= BLOCK_COST:
         return call(options, price)

@@ -49,13 +49,13 @@ class AsyncRiskClient(RiskMethods):
 
     async def watch_risk(
         self,
-        portfolios: Sequence[str] = (),
+        portfolios: str | Sequence[str] = (),
         min_interval_ms: int = 0,
         deadline_s: float | None = None,
         *,
         resume: bool = False,
     ) -> AsyncIterator[wire.RiskMetrics]:
-        """The risk of portfolios now, then at every change, until the caller stops or the deadline passes.
+        """Risk of portfolios (none: all) now, then at every change, until the caller or the deadline ends it.
 
         With `resume` a service that goes away is waited for; its risk then starts with how things are.
         """

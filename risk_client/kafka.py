@@ -93,7 +93,7 @@ class RiskSubscriber:
         group: str | None = None,
         *,
         topics: Iterable[str] = (names.RISK_METRICS, names.RISK_ALERTS),
-        portfolios: Iterable[str] = (),
+        portfolios: str | Iterable[str] = (),
         positions: Mapping[Partition, int] | None = None,
         start: Literal["latest", "earliest"] = "latest",
         config: Mapping[str, Any] | None = None,
@@ -107,7 +107,7 @@ class RiskSubscriber:
             raise ValueError(f"start must be latest or earliest, not {start!r}")
         if group is not None and positions is not None:
             raise ValueError("give a group, which keeps its place on the brokers, or positions, not both")
-        self._wanted = frozenset(portfolios)
+        self._wanted = frozenset([portfolios] if isinstance(portfolios, str) else portfolios)
         self._from_start = start == "earliest"
         self._group = group
         self._unreachable_s = unreachable_s

@@ -15,7 +15,6 @@ from risk_client.positions import COLUMNS, FUTURE, KINDS, OPTION, SPOT, Position
 from risk_client.tables import refused
 
 UNGROUPED = "(no group)"  # rows without a group, beside others that have one
-CLOSE_UTC_S = 20 * 3_600  # options and futures of a day expire at the close
 _KIND_OF = {
     OPTION: wire.INSTRUMENT_KIND_OPTION,
     FUTURE: wire.INSTRUMENT_KIND_FUTURE,
@@ -103,7 +102,7 @@ def positions_message(positions: Positions, underlyings: tuple[str, ...]) -> wir
     usual = np.array([osi.is_american(one) for one in positions.root.distinct], np.bool_)
     american = np.where(positions.american < 0, positions.root.spread(usual), positions.american == 1)
     expires = ~np.isnat(positions.expiry_day)
-    seconds = positions.expiry_day.astype("datetime64[s]").astype(np.int64) + CLOSE_UTC_S
+    seconds = positions.expiry_day.astype("datetime64[s]").astype(np.int64) + osi.CLOSE_UTC_S
     message = wire.Positions(symbol=_symbols(positions, is_option))
     columns: dict[str, NDArray[Any]] = {
         "underlying_index": names.spread(index),

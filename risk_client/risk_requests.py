@@ -96,6 +96,10 @@ def stress_test(
     scenarios: Any = None,
     *,
     named: Sequence[str] = (),
+    shocks: Sequence[wire.Shock] = (),
+    ladders: Sequence[wire.Ladder] = (),
+    events: Sequence[wire.NamedEvent] = (),
+    historical: wire.HistoricalScenarios | None = None,
     reverse: wire.ReverseStress | None = None,
     by_group: bool = False,
     by_position: bool = False,
@@ -109,7 +113,9 @@ def stress_test(
     Both may be tables: positions as in `put_portfolio`; a scenario table has a column for each underlying
     with its simple return, `SYMBOL.vol` with the change of its vol, `default` for the others, and `name`,
     `rate`, `elapsed_days`. `reverse` asks the other way: which is the most likely scenario that loses so
-    much? `without_fills` and `progress` are as in `expected_shortfall`.
+    much? `shocks`, `ladders`, `events` and a `historical` window say scenarios in fewer words; the answer has
+    them after `scenarios` and `named`, in this order. `without_fills` and `progress` are as in
+    `expected_shortfall`.
     """
     book = Book.of(portfolio)
 
@@ -117,6 +123,10 @@ def stress_test(
         request = wire.StressTestRequest(
             scenarios=None if scenarios is None else _moves(scenarios, held),
             named=named,
+            shocks=shocks,
+            ladders=ladders,
+            events=events,
+            historical=historical,
             reverse=reverse,
             by_group=by_group,
             by_position=by_position,
@@ -142,6 +152,8 @@ def what_if(
     trade: Any,
     *,
     level: float = 0.0,
+    scenarios: Any = None,
+    convention: Convention = "exact_tail",
     without_fills: bool = False,
     engine: str = "",
     deadline_s: float | None = None,
@@ -149,6 +161,7 @@ def what_if(
     """ES of a stored portfolio with and without a trade in its underlyings; level 0 is 0.975.
 
     A trade is a message, or a table as in `put_portfolio`; a table costs a look at the portfolio first.
+    `scenarios` (none: the live ones) and `convention` are as in `expected_shortfall`.
     """
 
     def ask(held: wire.Portfolio | None) -> Job[WhatIf]:
@@ -156,9 +169,12 @@ def what_if(
             portfolio=portfolio,
             trade=_rows(trade, held),
             level=level,
+            convention=_CONVENTIONS[convention],
             without_fills=without_fills,
             engine=engine,
         )
+        if scenarios is not None:
+            _set_scenarios(request, _moves(scenarios, held))
         asked = Asked.of(trade, None, held)
         return Ask(
             "WhatIf",
@@ -168,7 +184,8 @@ def what_if(
             of_table=asked.has_table,
         )
 
-    return _about(Book(name=portfolio), trade, ask, deadline_s)
+    given = trade if table_kind(trade) is not None else scenarios
+    return _about(Book(name=portfolio), given, ask, deadline_s)
 
 
 def hedge(
@@ -253,7 +270,9 @@ def _rows(given: Any, held: wire.Portfolio | None) -> wire.Positions:
     return given
 
 
-def _set_scenarios(request: wire.ExpectedShortfallRequest | wire.HedgeRequest, scenarios: Any) -> None:
+def _set_scenarios(
+    request: wire.ExpectedShortfallRequest | wire.HedgeRequest | wire.WhatIfRequest, scenarios: Any
+) -> None:
     if isinstance(scenarios, wire.HistoricalScenarios):
         request.historical.CopyFrom(scenarios)
     elif isinstance(scenarios, wire.MonteCarloScenarios):

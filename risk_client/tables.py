@@ -177,5 +177,5 @@ def _number(field: str, value: Any, row: int) -> float:
         raise refused(field, f"needs a number, not {value!r}", row)
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise refused(field, f"needs a number, not {value!r}", row) from None

@@ -16,8 +16,10 @@ class Watch:
     """One watch over any number of streams; with `resume` a service that went away is waited for."""
 
     def __init__(
-        self, portfolios: Sequence[str], min_interval_ms: int, deadline_s: float | None, resume: bool
+        self, portfolios: str | Sequence[str], min_interval_ms: int, deadline_s: float | None, resume: bool
     ) -> None:
+        if isinstance(portfolios, str):
+            portfolios = (portfolios,)  # else it would be its letters
         self.request = wire.WatchRiskRequest(portfolios=portfolios, min_interval_ms=min_interval_ms)
         self._ends_at = None if deadline_s is None else time.monotonic() + deadline_s
         self._resume = resume

@@ -231,8 +231,9 @@ def _ladder(ladder: Ladder) -> str:
         ("spot", "implied vol"),
     )
     words = (
-        "Every spot move (down) with every change of implied volatility (across; 10 pts: from 20 % to 30 %). "
-        "Blue cells are gains, orange cells losses; the stronger the colour, the larger."
+        "Every move of the underlyings' prices (spot, down) with every change of implied volatility (across; "
+        "10 pts: the yearly swing that option prices imply goes from 20 % to 30 %). Blue cells are gains, "
+        "orange cells losses; the stronger the colour, the larger."
     )
     return section(f"Ladder: {ladder.name}", words, wide(chart))
 

@@ -221,6 +221,8 @@ def test_only_the_portfolios_asked_for(broker, desk):
     desk.publish(10)
     with subscribe(broker, portfolios=["desk-3"], start="earliest") as feed:
         assert take(feed, 2) == [3, 8]
+    with subscribe(broker, portfolios="desk-4", start="earliest") as feed:
+        assert take(feed, 2) == [4, 9]
 
 
 def test_what_cannot_be_read_is_skipped_and_counted(broker, desk):

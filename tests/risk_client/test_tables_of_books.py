@@ -117,6 +117,38 @@ def test_trades_and_instruments_may_be_tables(client, kind):
     assert column(hedged.trades, "symbol").tolist() == ["IDX"]
 
 
+def test_a_trade_under_scenarios_of_a_table_is_the_difference_of_two_shortfalls(client):
+    """What it says is an ES with the trade, less one without, each asked for by itself."""
+    as_message(client)
+    draw = pd.DataFrame({"IDX": np.random.default_rng(3).normal(0.0, 0.03, 200)})
+    trade = pd.DataFrame({"symbol": ["IDX"], "quantity": [-120.0]})
+    both = pd.concat([pd.DataFrame(BOOK), trade], ignore_index=True).assign(group=None)
+    asked = {"levels": (0.95,), "convention": "discrete"}
+    found = client.what_if("tables", trade, level=0.95, scenarios=draw, convention="discrete")
+    before = client.expected_shortfall(pd.DataFrame(BOOK), draw, **asked).tail[0].expected_shortfall
+    after = client.expected_shortfall(both, draw, **asked).tail[0].expected_shortfall
+    assert np.isclose(found.before.expected_shortfall, before, rtol=1e-12)
+    assert np.isclose(found.incremental, after - before, rtol=1e-9)
+
+
+def test_scenarios_in_fewer_words_follow_those_of_a_table(client):
+    shock = wire.Shock(name="fall", spot=wire.ByUnderlying(other=-0.2), vol=wire.ByUnderlying(other=0.1))
+    grid = wire.Ladder(name="grid", spot=[-0.2, 0.1], vol=[0.0, 0.1])
+    found = client.stress_test(pd.DataFrame(BOOK), pd.DataFrame(MOVES), shocks=[shock], ladders=[grid])
+    assert found.by_scenario["name"].tolist()[:3] == ["crash", "calm", "fall"]
+    assert found.pnl.size == 2 + 1 + 4
+    # The crash of the table is the shock, and one point of the grid.
+    assert np.isclose(found.pnl[2], found.pnl[0], rtol=1e-12)
+    assert np.isclose(found.pnl[3:], found.pnl[0], rtol=1e-12).any()
+
+
+def test_one_portfolio_may_be_watched_by_its_name(client):
+    as_message(client)
+    watch = client.watch_risk("tables", deadline_s=PATIENCE_S)
+    assert next(watch).portfolio == "tables"
+    watch.close()
+
+
 def test_the_twin_answers_the_same(address, client):
     wanted = client.stress_test(pd.DataFrame(BOOK), pd.DataFrame(MOVES), by_group=True)
     as_message(client)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import gpu_kernels as gk
 from protos import packing
 from protos.risk.v1.risk_pb2 import (
+    ROW_STATUS_NOT_VALUED_LIVE,
     GreeksByUnderlying,
     LimitUsage,
     RiskMetrics,
@@ -213,6 +214,9 @@ def limit_usage(book: Book, metrics: RiskMetrics) -> Iterable[LimitUsage]:
     """How much of each limit is used; a limit of the portfolio's own replaces the default of its kind."""
     limits = book.held.limits
     tail, worst = metrics.historical[0], -min(metrics.stress_pnl, default=0.0)
+    if any(fault.status == ROW_STATUS_NOT_VALUED_LIVE for fault in metrics.faults):
+        # What live numbers leave out of themselves may be all the risk there is: no limit is kept by it.
+        tail, worst = TailRisk(value_at_risk=math.nan, expected_shortfall=math.nan), math.nan
     var_limit = (limits.var_fraction or DEFAULT_VAR_FRACTION) * metrics.gross_value
     stress_limit = limits.stress_loss or (
         (limits.stress_fraction or DEFAULT_STRESS_FRACTION) * metrics.gross_value

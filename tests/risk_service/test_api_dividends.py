@@ -241,6 +241,9 @@ def test_live_numbers_leave_such_options_out_and_name_them(client, service):
         (row, wire.ROW_STATUS_NOT_VALUED_LIVE) for row in range(3)
     ]
     assert latest.value == 0.0
+    # No limit is said to be kept by a number without them.
+    assert all(np.isnan(one.used) and not one.breached for one in latest.limits)
+    assert len(latest.limits) == 2
     # All dividends are after expiry, or nothing: then they change no live number.
     late = paying(name="late")
     late.dividends.amount[1:] = [0.0, 0.0]
@@ -251,6 +254,7 @@ def test_live_numbers_leave_such_options_out_and_name_them(client, service):
         latest = service.loop.board.latest("late")
     assert not latest.faults
     assert latest.value != 0.0
+    assert all(one.used > 0.0 for one in latest.limits)
 
 
 def test_trades_and_instruments_have_their_portfolio_s_dividends(engine):

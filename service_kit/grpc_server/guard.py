@@ -145,6 +145,8 @@ class Guard:
         if code != "OK":
             self._metrics.refused(principal, code)
         endless = route.streams_out and not route.streams_in
+        if endless and self.stopping:
+            return  # watches end with the server; a line for each would say nothing new
         if self._calls.wants(code, seconds, endless):
             request = opened.call.request_id if opened else request_id(context.invocation_metadata())
             self._calls.ended(route.method, principal, code, seconds, request, endless=endless)

@@ -24,13 +24,15 @@ class Topic:
     key: str
     compacted: bool = False
     partitions: int = 4
+    kept: bool = False  # for ever: something is made of it from its beginning
 
 
 TOPICS: tuple[Topic, ...] = (
     Topic(MARKET_DATA_RAW, key="symbol"),
     Topic(MARKET_DATA_NORMALIZED, key="symbol"),
     Topic(ORDERS_INCOMING, key="symbol"),
-    Topic(ORDERS_EXECUTED, key="symbol"),
+    # The positions of every desk are the sum of all fills that ever were.
+    Topic(ORDERS_EXECUTED, key="symbol", kept=True),
     Topic(RISK_PORTFOLIOS, key="portfolio", compacted=True),
     Topic(RISK_METRICS, key="portfolio"),
     Topic(RISK_ALERTS, key="portfolio"),

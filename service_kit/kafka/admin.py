@@ -147,6 +147,8 @@ def _new_topic(topic: Topic, replication: int, settings: KafkaSettings) -> NewTo
         # The log's own clock, not a sender's word: services hold the times within a record against it.
         "message.timestamp.type": "LogAppendTime",
     }
+    if topic.kept:
+        config |= {"retention.ms": "-1", "retention.bytes": "-1"}
     return NewTopic(topic.name, topic.partitions, replication, config=config)
 
 

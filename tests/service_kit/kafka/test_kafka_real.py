@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from protos.topics import Topic, dead_letter
+from protos.topics import ORDERS_EXECUTED, Topic, dead_letter
 from service_kit.kafka.admin import check_broker, ensure_topics, leaders_in_sync
 from service_kit.kafka.connection import client_config
 from service_kit.kafka.consumer import Consumer
@@ -54,6 +54,11 @@ def test_topics_are_made_once_in_the_right_shape(one: KafkaSettings, new_topic: 
     assert config["cleanup.policy"].value == "compact"
     assert config["min.insync.replicas"].value == "1"
     assert int(config["max.message.bytes"].value) > one.record_bytes_max
+    fills = ConfigResource(ResourceType.TOPIC, ORDERS_EXECUTED)
+    ensure_topics(one)
+    # A broker's usual week would take fills out of every position.
+    kept = admin.describe_configs([fills])[fills].result(timeout=10)
+    assert (kept["retention.ms"].value, kept["retention.bytes"].value) == ("-1", "-1")
     with pytest.raises(TopicSetupFailed, match=f"{new_topic} exists with 3 partitions, 5 are needed"):
         ensure_topics(one, (Topic(new_topic, key="symbol", partitions=5),), replication=1)
 

@@ -58,6 +58,10 @@ class AlertBook:
         """How many alerts of a kind stand, over all portfolios; any thread may ask."""
         return sum(what.kind == kind for wrong in tuple(self._standing.values()) for what in wrong)
 
+    def clear(self) -> None:
+        """Forgets what stands, to be told again by `restore`."""
+        self._standing.clear()
+
     def restore(self, logged: Iterable[RiskAlert]) -> None:
         """Takes in what an earlier life has raised and ended, oldest first."""
         for alert in logged:

@@ -40,6 +40,9 @@ class Loop(Protocol):
     def turned_at(self) -> float: ...
 
     @property
+    def without_brokers(self) -> str: ...
+
+    @property
     def failure(self) -> Exception | None: ...
 
     @property
@@ -56,6 +59,8 @@ def why_not(loop: Loop, now: float) -> str:
     """Why the numbers are not to be relied on, at `now` of the monotonic clock (s); empty where they are."""
     if loop.failure is not None:
         return f"the live loop failed: {loop.failure}"
+    if loop.without_brokers:
+        return loop.without_brokers
     if not loop.caught_up:
         return "the logs are still being taken in"
     if now - loop.turned_at > STUCK_AFTER_S:

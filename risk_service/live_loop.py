@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from protos import topics
@@ -21,23 +18,25 @@ from risk_service.catch_up import CatchUp
 from risk_service.desk_books import DeskBooks
 from risk_service.executions import Executions
 from risk_service.live_metrics import MetricsWriter
-from risk_service.live_snapshot import LiveSnapshot, Measured, SnapshotDesk
+from risk_service.live_snapshot import LastNumber, LiveSnapshot, SnapshotDesk
 from risk_service.market_events import MarketEvents, Tick
 from risk_service.market_file import MarketFile
-from risk_service.market_state import LOGGED_AT_ANY_TIME, Clocks, MarketState
+from risk_service.market_state import LOGGED_AT_ANY_TIME, MarketState
 from risk_service.portfolios import PortfolioStore
 from risk_service.positions import Positions
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.silence import Silence, aged
 from risk_service.slow_process import SlowProcess
 from risk_service.slow_risk import SlowRisk
+from risk_service.teller import Teller
 from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
 from service_kit.kafka.consumer import Consumer
+from service_kit.kafka.errors import BrokerUnreachable, DeliveryFailed, QueueFull
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import Message
 from service_kit.lifecycle import Stop
-from service_kit.telemetry.traces import Headers, Traces
+from service_kit.telemetry.traces import Traces
 
 LOG = logging.getLogger(__name__)
 
@@ -46,16 +45,6 @@ WAIT_SLICE_S = 0.005
 LAG_EVERY_S = 0.25
 # Longest time without numbers while more records wait than one poll takes in.
 BEHIND_S_MAX = 0.25
-
-
-class _Last(NamedTuple):
-    """What was worked out for a book the last time, and when."""
-
-    book: Book
-    pnl: NDArray[np.float64]
-    clocks: Clocks
-    snapshot_id: str
-    metrics: RiskMetrics  # as published
 
 
 @dataclass(slots=True)
@@ -84,13 +73,15 @@ class LiveLoop:
     slow: SlowProcess | SlowRisk | None = None
     analytics: Analytics = field(default_factory=Analytics)
     failure: Exception | None = None
+    without_brokers: str = ""  # why nothing can be heard; empty while brokers answer
     _headers: tuple[tuple[str, bytes], ...] = ()
     _marks: VolMarks = field(default_factory=VolMarks)
-    _last: dict[str, _Last] = field(default_factory=dict)
+    _last: dict[str, LastNumber] = field(default_factory=dict)
     _ticks: int = 0
     _lag_due: float = 0.0
     _measured_at: float = 0.0
     _silence: Silence = field(default_factory=Silence)
+    _teller: Teller = field(init=False)
     _catch_up: CatchUp | None = None
     _caught_up: bool = False
     turned_at: float = field(default_factory=time.monotonic)  # when the last round was over
@@ -110,11 +101,24 @@ class LiveLoop:
         """Portfolios whose newest number is none: they were not measured, or not yet."""
         return sum(name not in self._last for name in tuple(self.desk_books.books))
 
+    def __post_init__(self) -> None:
+        self._teller = Teller(
+            self.producer, self.board, self.alerts, self.metrics, self.traces, self.clock_ns
+        )
+
     def run_until_failure(self, stop: Stop) -> None:
         """Until told to stop. A failure is kept for the process to end with, and stops the service."""
         try:
             while not stop.is_set():
-                self.turn()
+                try:
+                    self.turn()
+                except BrokerUnreachable as away:
+                    self._stay(f"no broker answers: {away}")
+                except (DeliveryFailed, QueueFull) as lost:
+                    # What was sent before they went away; what is lost of it is told anew when they are back.
+                    if not self.without_brokers:
+                        raise
+                    LOG.warning("without brokers: %s", lost)
         except Exception as failure:  # noqa: BLE001 - the thread's edge; the process ends with it
             self.failure = failure
             stop.set("the live loop failed")
@@ -134,7 +138,9 @@ class LiveLoop:
         if self._catch_up is None:
             self._catch_up = CatchUp.of((self.market_consumer, self.portfolio_consumer, self.fill_consumer))
             if self.logged_alerts is not None:
-                self.alerts.restore(self.logged_alerts())
+                self._teller.restore(self.logged_alerts)
+        if self.without_brokers and not self.market_consumer.away:
+            self._return()
         if not self._caught_up and self._catch_up.done():
             self._begin()
         # A full batch means that more is waiting: an answer now would be old before it is sent. Yet who is
@@ -161,7 +167,28 @@ class LiveLoop:
         self.desk.catching_up = False
         # Portfolios that were deleted while nobody was there to end what stood for them.
         for name in self.alerts.unknown(self.desk_books.books):
-            self._end_alerts(name)
+            self._teller.end_alerts(name, self.market)
+
+    def _stay(self, why: str) -> None:
+        """Nothing can be heard or told: what is known is answered, and says how old it is and why."""
+        if not self.without_brokers:
+            LOG.error("%s; answers go on with what is known", why)
+        self.without_brokers, now = why, time.monotonic()
+        self._age(now)
+        self.desk.answer(self._snapshot)
+        self.turned_at = now
+
+    def _return(self) -> None:
+        """Brokers answer again: every book is told anew, and what stands is what their log says."""
+        LOG.info("brokers answer again")
+        self.without_brokers = ""
+        if self.logged_alerts is not None:
+            with contextlib.suppress(DeliveryFailed):
+                self.producer.flush()
+            self._teller.restore(self.logged_alerts)
+        for book in self.desk_books.books.values():
+            for name in book.held.underlyings:
+                self.desk_books.touch(name)
 
     def _arrived(self) -> list[Message[MarketEvents | Tick]]:
         """What the market says next; nothing once the wait is over, or as soon as a call asks for us."""
@@ -175,41 +202,32 @@ class LiveLoop:
     def _hear(self, heard: bool, now: float) -> None:
         """When nobody says anything any more, watchers are told how old their numbers are; alerts rise."""
         self._silence.note(heard, now)
+        for older, hysteresis in self._age(now):
+            self._teller.alert(older, hysteresis)
+
+    def _age(self, now: float) -> list[tuple[RiskMetrics, float]]:
+        """Tells watchers how old their numbers are, where that is due."""
         if not self._silence.is_due(now, self.alerts.stale_after_ns):
-            return
+            return []
+        told = []
         for last in self._last.values():
-            older = aged(last.metrics, self._silence.ns(now))
+            older = aged(last.metrics, self._silence.ns(now), self.without_brokers)
             self.board.publish(older)
-            self._alert(older, last.book.held.limits.hysteresis)
-
-    def _alert(self, metrics: RiskMetrics, hysteresis: float) -> None:
-        self._send_alerts(self.alerts.update(metrics, hysteresis))
-
-    def _send_alerts(self, alerts: Iterable[RiskAlert]) -> None:
-        for alert in alerts:
-            self.producer.send(topics.RISK_ALERTS, alert.portfolio, alert.SerializeToString())
-            self.metrics.count_alert(alert)
+            told.append((older, last.book.held.limits.hysteresis))
+        return told
 
     def _snapshot(self) -> LiveSnapshot:
-        market, marks = self.market.copy(), self._marks.copy()
-        market.silent_ns = self._silence.ns(time.monotonic())
-        measured = {}
-        for name, last in self._last.items():
-            historical = self.desk_books.risk.scenarios.historical(last.book.held.underlyings)
-            if historical is None or self.desk_books.is_dirty(last.book):
-                continue
-            seen = market.at(last.clocks)
-            measured[name] = Measured(
-                self.writer.engine, last.book, marks, historical, last.pnl, seen, last.snapshot_id
-            )
-        return LiveSnapshot(
-            market,
-            marks,
-            dict(self.desk_books.books),
-            measured,
-            self.positions.all_quantities(),
-            self.positions.snapshot_id(),
-        )
+        market = self.market.copy()
+        market.away, market.silent_ns = self.without_brokers, self._silence.ns(time.monotonic())
+        marks, books, source = self._marks.copy(), self.desk_books, self.desk_books.risk.scenarios
+        measured = {
+            name: last.at(market, marks, historical, self.writer.engine)
+            for name, last in self._last.items()
+            if (historical := source.historical(last.book.held.underlyings)) is not None
+            and not books.is_dirty(last.book)
+        }
+        fills = self.positions.all_quantities()
+        return LiveSnapshot(market, marks, dict(books.books), measured, fills, self.positions.snapshot_id())
 
     def _apply(self, message: Message[MarketEvents | Tick]) -> None:
         record = message.record
@@ -247,12 +265,8 @@ class LiveLoop:
         for name in self.desk_books.take(self.store.all(), self.positions, self.market):
             self._last.pop(name, None)
             self.board.remove(name)
-            self._end_alerts(name)
+            self._teller.end_alerts(name, self.market)
             self.writer.forget(name)
-
-    def _end_alerts(self, name: str) -> None:
-        snapshot_id, time_ns = self.market.snapshot_id(), self.market.clocks.source_time_ns
-        self._send_alerts(self.alerts.forget(name, snapshot_id, time_ns))
 
     def _measure_dirty(self) -> None:
         with self.metrics.measure_seconds.time():
@@ -261,35 +275,19 @@ class LiveLoop:
         for book, numbers in measured:
             hysteresis = book.held.limits.hysteresis
             if isinstance(numbers, str):
-                self._last.pop(book.held.name, None)
-                self._publish(self.writer.unmeasured(self.market, book, numbers), 0.0)
+                self._tell_none(book, numbers)
                 continue
             try:
                 slow = None if self.slow is None else self.slow.latest.get(book.held.name)
                 metrics = self.writer.write(self.market, book, numbers, self.positions, slow)
             except gk.GpuKernelsError as refusal:
-                self._last.pop(book.held.name, None)
-                self._publish(self.writer.unmeasured(self.market, book, f"not measured: {refusal}"), 0.0)
+                self._tell_none(book, f"not measured: {refusal}")
                 continue
-            self._last[book.held.name] = _Last(
+            self._last[book.held.name] = LastNumber(
                 book, numbers.historical_pnl, self.market.clocks, snapshot_id, metrics
             )
-            self._publish(metrics, hysteresis)
+            self._teller.publish(metrics, hysteresis, self._headers)
 
-    def _publish(self, metrics: RiskMetrics, hysteresis: float) -> None:
-        metrics.timing.published_time_ns = self.clock_ns()
-        self.board.publish(metrics)
-        with self.traces.span("measure", self._headers) as span:
-            headers: Headers = []
-            span.inject(headers)
-            self.producer.send(topics.RISK_METRICS, metrics.portfolio, metrics.SerializeToString(), headers)
-        self._alert(metrics, hysteresis)
-        self.metrics.told()
-        self._time(metrics)
-
-    def _time(self, metrics: RiskMetrics) -> None:
-        timing = metrics.timing
-        if timing.source_time_ns:
-            self.metrics.tick_to_risk_seconds.observe(
-                max(0, timing.published_time_ns - timing.source_time_ns) / 1e9
-            )
+    def _tell_none(self, book: Book, why: str) -> None:
+        self._last.pop(book.held.name, None)
+        self._teller.publish(self.writer.unmeasured(self.market, book, why), 0.0, self._headers)

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from risk_service.market_state import MarketState
+from protos.risk.v1.risk_pb2 import RiskMetrics
+from risk_service.market_state import Clocks, MarketState
 from risk_service.valuation import Book, Valuation, value
 from risk_service.vol_marks import VolMarks
 from service_kit.errors import QuotaExceeded, Unavailable
@@ -41,6 +43,23 @@ class Measured:
         if self._valuation is None:
             self._valuation = value(self.engine, self.market, self.book, self.marks.copy(), live=True)
         return self._valuation
+
+
+class LastNumber(NamedTuple):
+    """What the loop worked out for a book the last time, and when."""
+
+    book: Book
+    pnl: NDArray[np.float64]
+    clocks: Clocks
+    snapshot_id: str
+    metrics: RiskMetrics  # as published
+
+    def at(
+        self, market: MarketState, marks: VolMarks, historical: gk.Scenarios, engine: gk.Engine
+    ) -> Measured:
+        """As a snapshot tells it; none of its underlyings has ticked since."""
+        seen = market.at(self.clocks)
+        return Measured(engine, self.book, marks, historical, self.pnl, seen, self.snapshot_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import BEGINNING, Partition
 from service_kit.lifecycle import Stop
+from service_kit.telemetry.traces import Traces
 
 COMMAND_S = 10.0  # for every partition of the venue to answer a command; then it is written again
 GROUP = "risk-service"  # names the reader in metrics; every instance reads all partitions by itself
@@ -53,6 +54,7 @@ def live_loop(
     kafka_metrics: KafkaMetrics,
     history: price_history.PriceHistory | None,
     tables: TableProcess,
+    traces: Traces | None = None,
 ) -> LiveLoop:
     """The loop with its readers, from the beginning of every log or from where the market's file ends."""
     risk = settings.risk
@@ -92,6 +94,7 @@ def live_loop(
         writer=MetricsWriter(engine, risk.es_level),
         alerts=WatchedAlerts(round(risk.stale_after_s * 1e9)),
         metrics=metrics,
+        traces=traces or Traces.off(),
         desk=SnapshotDesk(risk.snapshots_waiting_max, catching_up=True),
         logged_alerts=lambda: logged_alerts(settings.kafka),
         poll_records_max=risk.poll_records_max,

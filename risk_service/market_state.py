@@ -89,6 +89,7 @@ class MarketState:
     from_the_future: int = 0  # records passed over
     # How long, by the host's clock, nothing has been heard: of a copy only, and only for ages.
     silent_ns: int = 0
+    away: str = ""  # of a copy only: why nothing can be heard at all
 
     def __post_init__(self) -> None:
         self._hold(self._data)
@@ -193,6 +194,7 @@ class MarketState:
             dict(self._next_offsets),
             self.clocks,
             silent_ns=self.silent_ns,
+            away=self.away,
         )
 
     def parts(self) -> tuple[list[str], NDArray[np.void], dict[int, int], Clocks]:
@@ -211,7 +213,9 @@ class MarketState:
 
     def at(self, clocks: Clocks) -> MarketState:
         """The same prices seen from another moment; for reading only."""
-        return MarketState(self._slots, self._data, self._next_offsets, clocks, silent_ns=self.silent_ns)
+        return MarketState(
+            self._slots, self._data, self._next_offsets, clocks, silent_ns=self.silent_ns, away=self.away
+        )
 
     def ages_ns(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """How old each slot's newest good price is."""

@@ -36,10 +36,12 @@ class Silence:
         return True
 
 
-def aged(metrics: RiskMetrics, by_ns: int) -> RiskMetrics:
-    """The same numbers, seen so much later."""
+def aged(metrics: RiskMetrics, by_ns: int, why: str = "") -> RiskMetrics:
+    """The same numbers, seen so much later; `why` says what keeps newer ones away."""
     later = RiskMetrics()
     later.CopyFrom(metrics)
     later.greeks.age_ns[:] = [age_ns + by_ns for age_ns in metrics.greeks.age_ns]
     later.provenance.data_age_ns += by_ns
+    if why:
+        later.provenance.degraded, later.provenance.degraded_reason = True, why
     return later

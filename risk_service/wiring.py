@@ -82,9 +82,15 @@ async def serve(
         executor = ThreadPoolExecutor(thread_name_prefix="compute")
         resources.add("compute", lambda: executor.shutdown(wait=True, cancel_futures=True))
         loop = live_wiring.live_loop(
-            settings, engines.live, producer, ServiceMetrics.on(registry), kafka_metrics, history, tables
+            settings,
+            engines.live,
+            producer,
+            ServiceMetrics.on(registry),
+            kafka_metrics,
+            history,
+            tables,
+            traces,
         )
-        loop.traces = traces
         if loop.market_file is not None:
             resources.add("market file", loop.market_file.close)
         resources.add("market consumer", loop.market_consumer.close)

@@ -32,7 +32,7 @@ def convention(number: int) -> Convention:
 
 def came(engine: gk.Engine, book: ValuedBook, method: str) -> wire.Provenance:
     """Where an answer at the live market comes from."""
-    why = degraded_reason(engine)
+    why = degraded_reason(engine) or book.market.away
     return wire.Provenance(
         degraded=bool(why),
         degraded_reason=why,

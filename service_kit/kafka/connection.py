@@ -92,6 +92,11 @@ class BrokerWatch:
         """A broker has answered."""
         self._down_since = None
 
+    @property
+    def down(self) -> bool:
+        """Whether no broker has answered lately."""
+        return self._down_since is not None
+
     def check(self, list_topics: Callable[..., Any]) -> None:
         """Raise when no broker has answered for `unreachable_s_max`; cheap while all is well."""
         if self._down_since is None:

@@ -109,6 +109,11 @@ class Consumer(Generic[T]):
             if time.monotonic() >= deadline:
                 return []
 
+    @property
+    def away(self) -> bool:
+        """Whether no broker has answered lately."""
+        return self._watch.down
+
     def commit(self, positions: Mapping[Partition, int] | None = None) -> None:
         """Commit the given offsets, or everything that `poll` has returned; waits for the broker."""
         chosen = self.position() if positions is None else positions

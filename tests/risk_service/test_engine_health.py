@@ -32,6 +32,7 @@ class Loop:
     caught_up: bool = True
     turned_at: float = 100.0
     failure: Exception | None = None
+    without_brokers: str = ""
     portfolios: int = 3
     unmeasured: int = 1
     alerts: Any = field(default_factory=lambda: SimpleNamespace(standing=lambda kind: 10 * kind))

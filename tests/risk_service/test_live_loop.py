@@ -11,13 +11,16 @@ from worlds import option, portfolio, quotes
 
 from protos import topics
 from protos.risk.v1 import risk_pb2 as risk
+from risk_service.api import risk_answers
 from risk_service.catch_up import CatchUp
 from risk_service.live_loop import BEHIND_S_MAX
 from risk_service.live_snapshot import CATCH_UP_RETRY_S
 from risk_service.on_demand.books import measured_book, stored_book
 from risk_service.settings import RiskSettings
-from service_kit.errors import Unavailable
+from service_kit.errors import BrokerUnreachable, Unavailable
+from service_kit.kafka.errors import DeliveryFailed
 from service_kit.kafka.records import Partition
+from service_kit.lifecycle import Stop
 
 PATIENCE_S = 60.0
 
@@ -170,6 +173,57 @@ def test_a_portfolio_that_is_deleted_ends_its_alerts(service):
     service.portfolios.send("desk", None)
     service.loop.turn()
     assert (alerts(service).raised, alerts(service).subject) == (False, "IDX")
+
+
+def test_without_brokers_what_is_known_is_answered_with_its_age_and_the_reason(service):
+    opened(service)
+    before = service.loop.board.latest("desk")
+    sent = dict(service.producer.sent)
+    poll, service.market.away = service.market.poll, True
+
+    def unreachable(*_: Any) -> Any:
+        raise BrokerUnreachable("here:1", "no answer for 15 s")
+
+    service.market.poll = unreachable
+    service.loop._silence._heard_at -= 3_600.0
+    stop, asked = Stop(), service.loop.desk.ask()
+    # The loop goes on, through a record that was given up besides, until it is told to stop.
+    asked.add_done_callback(lambda _: stop.set())
+    service.loop.run_until_failure(stop)
+    assert service.loop.failure is None
+    assert "no broker answers" in service.loop.without_brokers
+    older = service.loop.board.latest("desk")
+    assert older.value == before.value
+    assert older.provenance.data_age_ns >= 3_600_000_000_000
+    assert older.provenance.degraded
+    assert "no broker answers" in older.provenance.degraded_reason
+    snapshot = asked.result()
+    book = stored_book(
+        service.engines.serving, snapshot, service.loop.desk_books.books["desk"].held, fills=False
+    )
+    came = risk_answers.came(service.engines.serving, book, "any")
+    assert came.degraded
+    assert "no broker answers" in came.degraded_reason
+    # They are back: the same numbers are told again, and nothing says otherwise any more.
+    service.market.poll, service.market.away = poll, False
+    service.loop.turn()
+    assert service.loop.without_brokers == ""
+    again = service.loop.board.latest("desk")
+    assert (again.value, again.provenance.degraded) == (before.value, False)
+    assert service.producer.sent[topics.RISK_METRICS, "desk"] != sent[topics.RISK_METRICS, "desk"]
+
+
+def test_a_record_that_is_lost_while_brokers_answer_is_a_failure(service):
+    opened(service)
+
+    def lost() -> None:
+        raise DeliveryFailed("a record")
+
+    service.producer.poll = lost
+    stop = Stop()
+    service.loop.run_until_failure(stop)
+    assert isinstance(service.loop.failure, DeliveryFailed)
+    assert stop.is_set()
 
 
 def test_a_flood_does_not_silence_the_loop(service):

@@ -20,6 +20,7 @@ from risk_client.errors import (
     Unavailable,
     Violation,
 )
+from risk_client.portfolios import portfolio_of
 from risk_client.scenario_tables import scenarios_of
 from risk_client.scenarios import historical, monte_carlo, shocks, vol_shock_surface
 
@@ -48,6 +49,7 @@ __all__ = [
     "WhatIf",
     "historical",
     "monte_carlo",
+    "portfolio_of",
     "scenarios_of",
     "shocks",
     "tls",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from protos import osi, packing
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client.columns import Texts, columns_of
+from risk_client.dividend_tables import dividends_of
 from risk_client.faults import Fault, Faults, TableFaults
 from risk_client.positions import COLUMNS, FUTURE, KINDS, OPTION, SPOT, Positions, read_positions
 from risk_client.tables import refused
@@ -44,8 +45,11 @@ def positions_of(table: Any) -> Positions:
         raise faults.as_request() from None
 
 
-def portfolio_of(table: Any, name: str | None) -> wire.Portfolio:
-    """A caller's table as a portfolio; its name may stand in the column portfolio, the same in all rows."""
+def portfolio_of(table: Any, name: str | None = None, dividends: Any = None) -> wire.Portfolio:
+    """A caller's table as a portfolio; its name may stand in the column portfolio, the same in all rows.
+
+    `dividends` is a table with the columns underlying, ex_date and amount; what is not held is passed over.
+    """
     positions = positions_of(table)
     named = positions.portfolio
     if name is None:
@@ -55,9 +59,12 @@ def portfolio_of(table: Any, name: str | None) -> wire.Portfolio:
             raise refused("portfolio", why, row)
         name = named[0]
     try:
-        return portfolio_message(positions, name, named_in(positions), positions.group)
+        message = portfolio_message(positions, name, named_in(positions), positions.group)
     except TableFaults as faults:
         raise faults.as_request() from None
+    if dividends is not None:
+        message.dividends.CopyFrom(dividends_of(dividends, tuple(message.underlyings)))
+    return message
 
 
 def trade_of(table: Any, underlyings: tuple[str, ...]) -> wire.Positions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from protos.risk.v1 import risk_pb2 as wire
+from risk_client.dividend_tables import dividends_of
 from risk_client.jobs import Ask, Job, Pages
 from risk_client.option_jobs import greeks_job, implied_volatility_job, price_job
 from risk_client.portfolios import portfolio_of
@@ -64,18 +65,27 @@ def implied_volatility(
 
 
 def put_portfolio(
-    portfolio: Any, expected_version: int = 0, *, name: str = "", deadline_s: float | None = None
+    portfolio: Any,
+    expected_version: int = 0,
+    *,
+    name: str = "",
+    dividends: Any = None,
+    deadline_s: float | None = None,
 ) -> Job[int]:
     """Stores a portfolio; returns its new version. Never sent twice by itself.
 
     It is a message, or a table of pandas, polars or arrow with the columns of a portfolio file. A table's
-    name is `name`, else the one in its column portfolio.
+    name is `name`, else the one in its column portfolio. `dividends` is a table of the cash dividends of its
+    underlyings: underlying, ex_date (a day) and amount (per unit).
     """
     is_table = not isinstance(portfolio, wire.Portfolio)
-    message = portfolio_of(portfolio, name or None) if is_table else portfolio
+    message = portfolio_of(portfolio, name or None, dividends) if is_table else portfolio
     request = wire.PutPortfolioRequest(portfolio=message, expected_version=expected_version)
     if name:
         request.portfolio.portfolio = name
+    if dividends is not None and not is_table:
+        held = tuple(request.portfolio.underlyings)
+        request.portfolio.dividends.CopyFrom(dividends_of(dividends, held))
     return Ask("PutPortfolio", request, lambda answer: int(answer.version), deadline_s, of_table=is_table)
 
 

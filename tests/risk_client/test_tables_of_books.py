@@ -4,6 +4,7 @@ words."""
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pandas as pd
@@ -241,3 +242,38 @@ def test_a_column_of_the_answer_replaces_none_of_the_callers(client):
     as_message(client)
     with pytest.raises(InvalidRequest, match="cost"):
         client.hedge("tables", "delta", pd.DataFrame({"symbol": ["IDX"], "quantity": [1e6], "cost": [0]}))
+
+
+# ---- cash dividends ---------------------------------------------------------------------------------------
+
+DIVIDENDS = {
+    "underlying": ["IDX", "SPX", "IDX"],
+    "ex_date": ["2023-12-01", "2023-12-04", date(2024, 1, 10)],
+    "amount": [1.5, 9.0, 0.25],
+}
+
+
+@pytest.mark.parametrize("put", ["table", "message"])
+def test_dividends_come_along_with_a_portfolio(client, put):
+    book = pd.DataFrame(BOOK) if put == "table" else as_message(client)
+    client.put_portfolio(book, name="paying", dividends=pd.DataFrame(DIVIDENDS))
+    kept = client.get_portfolio("paying").dividends
+    days = [datetime.fromtimestamp(one / 1e9, UTC) for one in kept.ex_time_ns]
+    assert days == [datetime(2023, 12, 1, tzinfo=UTC), datetime(2024, 1, 10, tzinfo=UTC)]
+    assert (list(kept.amount), list(kept.underlying_index)) == ([1.5, 0.25], [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "says"),
+    [
+        ({"ex_date": ["2023-12-01", "soon", None]}, "ex_date[1]", "'soon' is no date"),
+        ({"amount": [1.0, -1.0, 1.0]}, "amount[1]", "0 or more"),
+        ({"amount": [1.0, "x", 1.0]}, "amount[1]", "'x' is not a number"),
+        ({"amount": [1.0, 1.0, None]}, "amount[2]", "is missing"),
+        ({"underlying": ["IDX", None, "IDX"]}, "underlying[1]", "is missing"),
+    ],
+)
+def test_a_bad_dividend_is_named_by_column_and_row(changed, field, says):
+    with pytest.raises(InvalidRequest) as caught:
+        risk_client.portfolio_of(pd.DataFrame(BOOK), "x", pd.DataFrame({**DIVIDENDS, **changed}))
+    assert (caught.value.violations[0].field, says in str(caught.value)) == (field, True)

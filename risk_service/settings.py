@@ -42,7 +42,7 @@ class RiskSettings:
     positions_max: int = limited(5_000_000, at_least=1, at_most=100_000_000)
     portfolios_per_owner_max: int = limited(1_000, at_least=1, at_most=1_000_000)
     positions_per_owner_max: int = limited(1_000_000, at_least=1, at_most=100_000_000)
-    positions_put_per_second_max: float = limited(200_000.0, at_least=1.0, at_most=1e9)
+    positions_put_per_second_max: float = limited(20_000.0, at_least=1.0, at_most=1e9)
     # Whose fills are whose: "ACCOUNT=PORTFOLIO" each; any other account belongs to the portfolio named by the
     # prefix and its number, or to none where the prefix is empty.
     accounts: tuple[str, ...] = ()

@@ -23,8 +23,10 @@ class PortfolioLimits:
     positions: int = 5_000_000
     portfolios_each: int = 1_000
     positions_each: int = 1_000_000
-    changed_per_second: float = 200_000.0  # positions that one principal may put, on average
-    changed_at_once: float = 1_000_000.0  # and in one go
+    # Positions that one principal may put, on average and in one go. Laid out again, 200,000 of them held up
+    # the live risk of everybody for more than a second.
+    changed_per_second: float = 20_000.0
+    changed_at_once: float = 200_000.0
 
     def expect_room(self, held: list[HeldPortfolio], name: str, rows: int, owner: str | None) -> None:
         """Refuses a portfolio that would be one too many, or too large; without an owner all are alike."""

@@ -21,6 +21,7 @@ from risk_service.price_history import PriceHistory, Weighting
 from service_kit.errors import InvalidRequest, TooLarge
 
 DEVIATIONS_DEFAULT = 12.0
+NAME_LENGTH_MAX = 200  # characters: each comes back in the answer
 
 Floats = NDArray[np.float64]
 TailRequest = wire.ExpectedShortfallRequest | wire.HedgeRequest | wire.WhatIfRequest
@@ -136,6 +137,8 @@ class ScenarioReader:
             raise InvalidRequest(
                 f"{field}.name", f"has {len(columns.name)} entries for {len(returns)} scenarios"
             )
+        for row, name in enumerate(columns.name):
+            expect_short(f"{field}.name", name, row)
         change = columns.HasField("vol_change")
         vols = matrix_of(columns.vol_change, f"{field}.vol_change") if change else np.zeros((len(returns), 1))
         with within(field, {"weights": f"{field}.weight"}):
@@ -156,6 +159,12 @@ class ScenarioReader:
                 f"{field}: {scenarios} scenarios of {len(underlyings)} underlyings are more than the "
                 f"{self.values_max} numbers of one request"
             )
+
+
+def expect_short(field: str, name: str, row: int) -> None:
+    """Refuses the name of a scenario that would fill the answer."""
+    if len(name) > NAME_LENGTH_MAX:
+        raise InvalidRequest(field, f"has {len(name)} characters, more than {NAME_LENGTH_MAX}", row)
 
 
 def expect_underlyings(underlyings: tuple[str, ...]) -> None:

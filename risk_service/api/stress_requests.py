@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,14 @@ import gpu_kernels as gk
 from gpu_kernels.stress_library import EVENTS, ladder, shock_scenario, stress_scenarios
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
-from risk_service.api.book_requests import within
-from risk_service.api.scenario_requests import ScenarioReader, expect_underlyings
+from risk_service.api.scenario_requests import ScenarioReader, expect_short, expect_underlyings
 from service_kit.errors import InvalidRequest, TooLarge
 
 # Each has a name in the answer, which costs more than its number.
 DESCRIBED_MAX = 100_000
 EVENTS_NAMED_MAX = 1_000
+VOL_CHANGE_MAX = 10.0  # absolute: 1,000 points of vol
+BETA_MAX = 100.0
 
 Floats = NDArray[np.float64]
 
@@ -37,8 +39,10 @@ def stresses(
     expect_underlyings(underlyings)
     described = count(request, reader) - request.scenarios.spot_return.rows
     if described > DESCRIBED_MAX:
-        raise TooLarge(f"ladders: {described} scenarios in few words are more than {DESCRIBED_MAX}")
-    reader.expect_room("ladders", described, underlyings)
+        raise TooLarge(
+            f"{described} scenarios by name, shock, ladder and history are more than {DESCRIBED_MAX}"
+        )
+    reader.expect_room("shocks, ladders, events and historical", described, underlyings)
     parts = list(_parts(request, reader, underlyings))
     if not parts and request.HasField("reverse"):
         return gk.Scenarios(np.empty((0, len(underlyings)))), "no scenarios given"
@@ -79,6 +83,7 @@ def _events(events: Sequence[wire.NamedEvent], underlyings: tuple[str, ...]) -> 
     parts = []
     for row, event in enumerate(events):
         beta = _by_underlying(event, "beta", "events", row, underlyings, 1.0)
+        _expect_at_most("events.beta", beta, BETA_MAX, row)
         parts.append(stress_scenarios([event.name], len(underlyings), beta=beta))
     return gk.Scenarios.stacked(parts)
 
@@ -96,7 +101,9 @@ def _shock(shock: wire.Shock, row: int, underlyings: tuple[str, ...]) -> gk.Scen
     spot = _by_underlying(shock, "spot", "shocks", row, underlyings, 0.0)
     vol = _by_underlying(shock, "vol", "shocks", row, underlyings, 0.0)
     _expect_falls("shocks.spot", spot, row)
-    with within(f"shocks[{row}]"):
+    _expect_at_most("shocks.vol", vol, VOL_CHANGE_MAX, row)
+    expect_short("shocks.name", shock.name, row)
+    with _of("shocks", row):
         return shock_scenario(
             shock.name or f"shock {row}",
             underlyings,
@@ -112,8 +119,11 @@ def _ladder(grid: wire.Ladder, row: int, underlyings: tuple[str, ...]) -> gk.Sce
     if not len(spot):
         raise InvalidRequest("ladders.spot", "is missing", row)
     _expect_falls("ladders.spot", spot, row)
+    _expect_at_most("ladders.vol", vol, VOL_CHANGE_MAX, row)
+    expect_short("ladders.name", grid.name, row)
     beta = _by_underlying(grid, "beta", "ladders", row, underlyings, 1.0)
-    with within(f"ladders[{row}]"):
+    _expect_at_most("ladders.beta", beta, BETA_MAX, row)
+    with _of("ladders", row):
         return ladder(
             spot.tolist(),
             vol.tolist() or [0.0],
@@ -142,6 +152,21 @@ def _past(
         names=[f"history: {days} d ago, over {horizon} d" for days in ago],
         notes=past.notes,
     )
+
+
+@contextmanager
+def _of(table: str, row: int) -> Iterator[None]:
+    """A fault of the kernels' is that of this row of the table."""
+    try:
+        yield
+    except gk.InvalidInput as fault:
+        raise InvalidRequest(f"{table}.{fault.field}", fault.reason, row) from fault
+
+
+def _expect_at_most(field: str, values: Floats, most: float, row: int) -> None:
+    bad = values[~(np.abs(values) <= most)]
+    if bad.size:
+        raise InvalidRequest(field, f"{bad[0]:g} is beyond {most:g} either way: a mistake of units", row)
 
 
 def _expect_falls(field: str, moves: Floats, row: int) -> None:

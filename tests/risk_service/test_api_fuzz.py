@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 from served import STRIKES, Service, price_history
-from worlds import option, osi, portfolio, spot_position
+from worlds import DAY_NS, NOW_NS, option, osi, portfolio, spot_position
 
 import gpu_kernels as gk
 from protos.risk.v1 import risk_pb2 as wire
@@ -29,8 +29,22 @@ SHOCKS = wire.ScenarioColumns(
     name=["a", "b", "c", "d"],
 )
 TRADE = portfolio(rows=(option(90.0, False, 5.0), spot_position(20.0))).positions
-PRICE = [wire.PriceRequest(options=OPTIONS)]
-GREEKS = [wire.GreeksRequest(options=OPTIONS)]
+BY = wire.ByUnderlying(other=0.5, underlying=["IDX"], value=[-0.1])
+DIVIDENDS = wire.OptionColumns(
+    spot=[100.0],
+    strike=[90.0, 100.0],
+    expiry=[0.5],
+    vol=[0.2],
+    american=[False],
+    dividends=wire.DividendColumns(schedule=[0, 1], ex_date=[0.2, 0.3], amount=[1.0, 2.0]),
+    dividend_schedule=[0, 1],
+)
+PAYING = portfolio(rows=(option(90.0, False, 10.0), spot_position(150.0)))
+PAYING.dividends.CopyFrom(
+    wire.PortfolioDividends(underlying_index=[0], ex_time_ns=[NOW_NS + 30 * DAY_NS], amount=[1.5])
+)
+PRICE = [wire.PriceRequest(options=OPTIONS), wire.PriceRequest(options=DIVIDENDS)]
+GREEKS = [wire.GreeksRequest(options=OPTIONS), wire.GreeksRequest(options=DIVIDENDS)]
 VOLS = [wire.ImpliedVolatilityRequest(options=OPTIONS, price=[11.0, 7.0])]
 GOOD = {
     "Price": PRICE,
@@ -56,18 +70,43 @@ GOOD = {
     "StressTest": [
         wire.StressTestRequest(portfolio="desk", scenarios=SHOCKS, by_group=True, by_position=True),
         wire.StressTestRequest(inline_portfolio=BOOK, named=["2020-03"], by_position=True),
+        wire.StressTestRequest(
+            portfolio="desk",
+            shocks=[wire.Shock(name="a", spot=BY, vol=BY, rate=0.01, elapsed=0.1)],
+            ladders=[wire.Ladder(name="b", spot=[-0.1, 0.1], vol=[0.0, 0.2], beta=BY)],
+            events=[wire.NamedEvent(name="2020-03", beta=BY)],
+            historical=wire.HistoricalScenarios(window_days=20, horizon_days=2),
+        ),
+        wire.StressTestRequest(inline_portfolio=PAYING, scenarios=SHOCKS),
     ],
     "Hedge": [
         wire.HedgeRequest(portfolio="desk", objective=objective, instruments=TRADE, lot_size=[1.0])
         for objective in wire.HedgeRequest.Objective.values()
+    ]
+    + [
+        wire.HedgeRequest(portfolio="desk", cost_rate=[0.001], risk_aversion=0.1, plan_reach=0.2),
+        wire.HedgeRequest(
+            portfolio="desk",
+            objective=wire.HedgeRequest.OBJECTIVE_KELLY,
+            instruments=portfolio(rows=(spot_position(1e6),)).positions,
+            kelly=wire.KellySizing(expected_return=[0.05], capital=1e6, fraction=0.5, leverage=2.0),
+        ),
     ],
-    "WhatIf": [wire.WhatIfRequest(portfolio="desk", trade=TRADE)],
+    "WhatIf": [
+        wire.WhatIfRequest(portfolio="desk", trade=TRADE),
+        wire.WhatIfRequest(portfolio="desk", trade=TRADE, custom=SHOCKS, level=0.5, convention=1),
+        wire.WhatIfRequest(
+            portfolio="desk", trade=TRADE, monte_carlo=wire.MonteCarloScenarios(scenarios=256)
+        ),
+    ],
     "WatchRisk": [wire.WatchRiskRequest(portfolios=["desk"], min_interval_ms=1)],
 }
 for _name in ("ExpectedShortfall", "StressTest", "Hedge"):
     GOOD[f"{_name}WithProgress"] = GOOD[_name]
 WORDS = ("desk", "IDX", "cpu", "reference", "2020-03", *(osi("IDX", "C", strike) for strike in STRIKES))
-LIMITS = RiskSettings(revaluations_per_request_max=20_000_000, values_per_answer_max=100_000)
+LIMITS = RiskSettings(
+    revaluations_per_request_max=20_000_000, values_per_answer_max=100_000, positions_put_per_second_max=1e9
+)
 
 
 @pytest.mark.parametrize("count", [REQUESTS, pytest.param(SOAK_REQUESTS, marks=pytest.mark.soak)])

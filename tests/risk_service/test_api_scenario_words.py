@@ -150,7 +150,7 @@ WRONG = {
         r"ladders.spot\[1\]: is",
     ),
     "NaN move": ({"ladders": [wire.Ladder(spot=[float("nan")])]}, INVALID, r"ladders.spot\[0\]"),
-    "NaN vol": ({"ladders": [wire.Ladder(spot=[0.1], vol=[float("nan")])]}, INVALID, r"ladders\[0\].vol"),
+    "NaN vol": ({"ladders": [wire.Ladder(spot=[0.1], vol=[float("nan")])]}, INVALID, r"ladders.vol\[0\]"),
     "stranger": (
         {"shocks": [wire.Shock(), wire.Shock(spot=by({"XYZ": 0.1}))]},
         INVALID,
@@ -172,7 +172,7 @@ WRONG = {
         r"shocks.vol\[0\]: must be",
     ),
     "falls": ({"shocks": [wire.Shock(spot=by({}, -1.5))]}, INVALID, r"shocks.spot\[0\]: -1.5"),
-    "back in time": ({"shocks": [wire.Shock(elapsed=-1.0)]}, INVALID, r"shocks\[0\].elapsed"),
+    "back in time": ({"shocks": [wire.Shock(elapsed=-1.0)]}, INVALID, r"shocks.elapsed\[0\]"),
     "event": ({"events": [wire.NamedEvent(name="1066")]}, INVALID, r"events\[0\]: '1066' is unknown"),
     "beta": (
         {"events": [wire.NamedEvent(name="2020-03", beta=by({"XYZ": 1.0}))]},
@@ -190,10 +190,32 @@ WRONG = {
         INVALID,
         "historical.horizon_days",
     ),
+    "points of vol": (
+        {"shocks": [wire.Shock(vol=by({}, 15.0))]},
+        INVALID,
+        r"shocks.vol\[0\]: 15 is beyond 10",
+    ),
+    "much vol": ({"ladders": [wire.Ladder(spot=[0.0], vol=[1e300])]}, INVALID, r"ladders.vol\[0\]: 1e\+300"),
+    "large beta": (
+        {"events": [wire.NamedEvent(name="2020-03", beta=by({}, 1e9))]},
+        INVALID,
+        r"events.beta\[0\]: 1e\+09 is beyond 100",
+    ),
+    "long name": ({"shocks": [wire.Shock(name="x" * 201)]}, INVALID, r"shocks.name\[0\]: has 201"),
+    "long ladder": ({"ladders": [wire.Ladder(name="x" * 201, spot=[0.0])]}, INVALID, r"ladders.name\[0\]"),
+    "long names": (
+        {
+            "scenarios": wire.ScenarioColumns(
+                spot_return=wire.Matrix(rows=1, columns=2, values=[0.0, 0.0]), name=["x" * 201]
+            )
+        },
+        INVALID,
+        r"scenarios.name\[0\]: has 201",
+    ),
     "too many": (
         {"ladders": [wire.Ladder(spot=[0.0] * 1_000, vol=[0.0] * 1_000)]},
         LARGE,
-        "ladders: 1000000 scenarios in few words are more than 100000",
+        "1000000 scenarios by name, shock, ladder and history are more than 100000",
     ),
 }
 

@@ -37,6 +37,7 @@ STILL = SimpleNamespace(
     caught_up=True,
     turned_at=0.0,
     failure=None,
+    without_brokers="",
     portfolios=0,
     unmeasured=0,
     alerts=SimpleNamespace(standing=lambda kind: 0),

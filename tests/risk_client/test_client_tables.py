@@ -233,7 +233,7 @@ def test_row_states_are_those_of_the_service():
 
 def test_the_example_of_the_page_runs(address, capsys):
     page = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
-    [example] = [one for one in re.findall(r"```python\n(.*?)```", page, re.S) if "RiskClient" in one]
+    [example] = [one for one in re.findall(r"```python\n(.*?)```", page, re.S) if "chain =" in one]
     names: dict[str, object] = {}
     exec(compile(example.replace("localhost:50051", address), "docs/client.md", "exec"), names)
     chain = names["chain"]

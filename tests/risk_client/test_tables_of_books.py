@@ -4,7 +4,9 @@ words."""
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -242,6 +244,17 @@ def test_a_column_of_the_answer_replaces_none_of_the_callers(client):
     as_message(client)
     with pytest.raises(InvalidRequest, match="cost"):
         client.hedge("tables", "delta", pd.DataFrame({"symbol": ["IDX"], "quantity": [1e6], "cost": [0]}))
+
+
+def test_the_example_of_the_page_runs(address, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
+    [example] = [one for one in re.findall(r"```python\n(.*?)```", page, re.S) if "book =" in one]
+    # The service of the tests has another index, and options of another day.
+    for said, here in (("SPX   270319P04800000", osi("IDX", "P", 90.0)), ("SPX", "IDX")):
+        example = example.replace(said, here)
+    exec(compile(example.replace("localhost:50051", address), "docs/client.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("crash", "pnl.vol", "pnl.hedge", "expected_shortfall", "after"))
 
 
 # ---- cash dividends ---------------------------------------------------------------------------------------

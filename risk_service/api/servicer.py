@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +10,34 @@ from typing import Any
 import gpu_kernels as gk
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceServicer
+from risk_service.api.on_demand_plans import OnDemandPlans, Plan
 from risk_service.api.on_demand_rpcs import OnDemandRpcs
 from risk_service.api.option_rpcs import OptionRpcs
 from risk_service.api.portfolio_rpcs import PortfolioRpcs
 from risk_service.device_health import Device, DeviceWatch
 from risk_service.engines import DEVICE_ENGINES, Engines
+
+
+def _each(answer: Callable[[OptionRpcs, Any], Awaitable[Any]]) -> Any:
+    """A stream of requests: one answer to each, in order."""
+
+    async def stream(self: RiskServicer, requests: AsyncIterable[Any], context: Any) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield await answer(self.options, request)
+
+    return stream
+
+
+def _told(plan: Callable[[OnDemandPlans, Any], Plan[Any]], update: Callable[..., Any]) -> Any:
+    """The same answer as the call without progress, and before it how far it is."""
+
+    async def stream(self: RiskServicer, request: Any, context: Any) -> AsyncIterator[Any]:
+        told = self.on_demand.with_progress(plan(self.on_demand.plans, request), update)
+        async with aclosing(told) as updates:
+            async for one in updates:
+                yield one
+
+    return stream
 
 
 @dataclass(slots=True)
@@ -41,26 +64,9 @@ class RiskServicer(RiskServiceServicer):
         """Vols of options in columns."""
         return await self.options.implied_volatility(request)
 
-    async def PriceStream(
-        self, requests: AsyncIterable[wire.PriceRequest], context: Any
-    ) -> AsyncIterator[wire.PriceResponse]:
-        """One answer to each request, in order."""
-        async for request in requests:
-            yield await self.options.price(request)
-
-    async def GreeksStream(
-        self, requests: AsyncIterable[wire.GreeksRequest], context: Any
-    ) -> AsyncIterator[wire.GreeksResponse]:
-        """One answer to each request, in order."""
-        async for request in requests:
-            yield await self.options.greeks(request)
-
-    async def ImpliedVolatilityStream(
-        self, requests: AsyncIterable[wire.ImpliedVolatilityRequest], context: Any
-    ) -> AsyncIterator[wire.ImpliedVolatilityResponse]:
-        """One answer to each request, in order."""
-        async for request in requests:
-            yield await self.options.implied_volatility(request)
+    PriceStream = _each(OptionRpcs.price)
+    GreeksStream = _each(OptionRpcs.greeks)
+    ImpliedVolatilityStream = _each(OptionRpcs.implied_volatility)
 
     async def PutPortfolio(
         self, request: wire.PutPortfolioRequest, context: Any
@@ -102,32 +108,9 @@ class RiskServicer(RiskServiceServicer):
         """Expected shortfall with and without a trade."""
         return await self.on_demand.answer(self.on_demand.plans.what_if(request))
 
-    async def ExpectedShortfallWithProgress(
-        self, request: wire.ExpectedShortfallRequest, context: Any
-    ) -> AsyncIterator[wire.ExpectedShortfallUpdate]:
-        """How far it is, then the tail risk."""
-        plan = self.on_demand.plans.expected_shortfall(request)
-        async with aclosing(self.on_demand.with_progress(plan, wire.ExpectedShortfallUpdate)) as updates:
-            async for update in updates:
-                yield update
-
-    async def StressTestWithProgress(
-        self, request: wire.StressTestRequest, context: Any
-    ) -> AsyncIterator[wire.StressTestUpdate]:
-        """How far it is, then the stresses."""
-        plan = self.on_demand.plans.stress_test(request)
-        async with aclosing(self.on_demand.with_progress(plan, wire.StressTestUpdate)) as updates:
-            async for update in updates:
-                yield update
-
-    async def HedgeWithProgress(
-        self, request: wire.HedgeRequest, context: Any
-    ) -> AsyncIterator[wire.HedgeUpdate]:
-        """How far it is, then the trades."""
-        plan = self.on_demand.plans.hedge(request)
-        async with aclosing(self.on_demand.with_progress(plan, wire.HedgeUpdate)) as updates:
-            async for update in updates:
-                yield update
+    ExpectedShortfallWithProgress = _told(OnDemandPlans.expected_shortfall, wire.ExpectedShortfallUpdate)
+    StressTestWithProgress = _told(OnDemandPlans.stress_test, wire.StressTestUpdate)
+    HedgeWithProgress = _told(OnDemandPlans.hedge, wire.HedgeUpdate)
 
     async def WatchRisk(
         self, request: wire.WatchRiskRequest, context: Any

@@ -12,6 +12,7 @@ from served import Service, price_history
 from worlds import option, portfolio
 
 from protos.risk.v1 import risk_pb2 as wire
+from risk_service.settings import RiskSettings
 from service_kit.grpc_server import GrpcSettings
 from tests.service_kit.certificates import World
 from tests.service_kit.rpc_faults import FaultCase, call, fault_cases, secure_channel
@@ -29,7 +30,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def service():
-    with Service(price_history()) as service:
+    # The bearer puts a portfolio that fills are routed to.
+    with Service(price_history(), risk=RiskSettings(writers=("desk-1",))) as service:
         service.open_market()
         yield service
         assert service.loop.board.watchers() == 0

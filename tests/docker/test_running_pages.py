@@ -103,8 +103,10 @@ def full(found):
         "gpu_risk_orders_total",
         "gpu_risk_tick_to_risk_seconds_count",
     )
+    lags = {labels["topic"] for labels, _ in found.get("gpu_risk_kafka_consumer_lag_records", ())}
     return (
-        all(sum(value for _, value in found.get(name, ())) > 0 for name in wanted)
+        {"market.data.raw", "market.data.normalized", "orders.incoming"} <= lags
+        and all(sum(value for _, value in found.get(name, ())) > 0 for name in wanted)
         and found["gpu_risk_portfolios_unmeasured"][0][1] == 0
     )
 

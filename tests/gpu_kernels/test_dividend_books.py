@@ -87,7 +87,7 @@ def test_american_rows_are_those_priced_cell_by_cell(vols: bool, rates: bool, el
     given = scenarios(rng, 30, vols=vols, rates=rates, elapsed=elapsed)
     found, want = position_pnl(engine, held, given), cell_by_cell(engine, held, given)
     size = np.abs(held.quantity * held.multiplier * held.spot)[:, None]
-    # A deep put waits for the next dividend or not, and where it stops waiting its value has a kink in the rate.
+    # A deep put waits for the next dividend or not; where it stops waiting its value has a kink in the rate.
     limit = 1e-3 if rates else 2e-4
     assert (np.abs(found - want) <= limit * size).all(), np.abs(found - want).max(axis=1) / size[:, 0]
 

@@ -113,7 +113,7 @@ class LiveLoop:
                 try:
                     self.turn()
                 except BrokerUnreachable as away:
-                    self._stay(f"no broker answers: {away}")
+                    self._stay(f"no Kafka broker answers at {away.bootstrap}", away.why)
                 except (DeliveryFailed, QueueFull) as lost:
                     # What was sent before they went away; what is lost of it is told anew when they are back.
                     if not self.without_brokers:
@@ -169,10 +169,10 @@ class LiveLoop:
         for name in self.alerts.unknown(self.desk_books.books):
             self._teller.end_alerts(name, self.market)
 
-    def _stay(self, why: str) -> None:
+    def _stay(self, why: str, details: str) -> None:
         """Nothing can be heard or told: what is known is answered, and says how old it is and why."""
         if not self.without_brokers:
-            LOG.error("%s; answers go on with what is known", why)
+            LOG.error("%s (%s); answers go on with what is known", why, details)
         self.without_brokers, now = why, time.monotonic()
         self._age(now)
         self.desk.answer(self._snapshot)

@@ -21,6 +21,7 @@ from risk_service.api.scenario_requests import ScenarioReader
 from risk_service.api.tail_requests import read_tail
 from risk_service.on_demand.option_blocks import AMERICAN_COST, BLOCK_COST, cost_of, in_blocks
 from risk_service.on_demand.patience import Patience
+from risk_service.on_demand.sizing import PLAN_STEPS
 from risk_service.portfolios import check
 from risk_service.settings import RiskSettings
 from service_kit.errors import DeadlinePassed, QuotaExceeded
@@ -113,7 +114,21 @@ def test_what_a_request_will_cost():
     marked = wire.ExpectedShortfallRequest(inline_portfolio=message, historical=inline.historical)
     assert cost(marked, None, at_hand=False) == (2 + AMERICAN_COST) * 310
     named = wire.StressTestRequest(portfolio="p", named=["2020-03"], by_group=True)
-    assert costs.stress_test(named, held) == 2 * 12
+    assert costs.stress_test(named, held, reader) == 2 * 12
+    words = wire.StressTestRequest(
+        portfolio="p",
+        shocks=[wire.Shock()] * 2,
+        ladders=[wire.Ladder(spot=[0.0] * 3, vol=[0.0] * 4), wire.Ladder(spot=[0.0] * 5)],
+        events=[wire.NamedEvent(name="2020-03")],
+        historical=wire.HistoricalScenarios(window_days=300),
+    )
+    assert costs.stress_test(words, held, reader) == 2 * (2 + 12 + 5 + 1 + 300 + 10)
+    trade = wire.WhatIfRequest(trade=portfolio(rows=rows[:1]).positions, monte_carlo=drawn.monte_carlo)
+    assert costs.what_if(trade, held, reader, vector_at_hand=False) == (1 + 2) * 1_010
+    plain = wire.HedgeRequest(portfolio="p")
+    planned = wire.HedgeRequest(portfolio="p", plan_reach=0.2)
+    beside = costs.hedge(planned, held, reader, False) - costs.hedge(plain, held, reader, False)
+    assert beside == 2 * 2 * PLAN_STEPS
 
 
 def test_long_columns_are_cut_and_no_bit_changes(seed):

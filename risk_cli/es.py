@@ -12,7 +12,7 @@ from risk_cli.engine_choice import chosen_engine
 from risk_cli.progress_bar import progress_bar
 from risk_cli.refusals import DONE, BadInput
 from risk_cli.server_options import Server
-from risk_cli.stress.command import SAMPLES
+from risk_cli.stress.command import SAMPLES, sample_explained
 from risk_cli.stress.in_process import run_in_process
 from risk_cli.stress.market_file import read_market
 from risk_cli.stress.outcome import Outcome
@@ -68,7 +68,7 @@ def _of_server(request: Request) -> Outcome:
     plan = Plan(file="", distributions=(_wanted(request),))
     from risk_cli.stress.through_server import run_through_server
 
-    with progress_bar("asking the server") as progress:
+    with progress_bar("asking the server") as progress, sample_explained(request.sample, desk):
         return run_through_server(desk, plan, request.server, request.engine, progress)
 
 

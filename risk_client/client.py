@@ -12,7 +12,7 @@ import grpc
 
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
-from risk_client.connection import CHUNK_ROWS, DEADLINE_S, Token, bearer, open_channel
+from risk_client.connection import CHUNK_ROWS, DEADLINE_S, Token, bearer, checked_deadline, open_channel
 from risk_client.errors import from_rpc
 from risk_client.jobs import Job
 from risk_client.methods import RiskMethods
@@ -87,7 +87,7 @@ class RiskClient(RiskMethods):
     def _run(self, describe: Callable[[], Job[Result]]) -> Result:
         """Sends a job's messages, as many at once as it allows, and reads the answers in their order."""
         job = describe()
-        seconds = self._deadline_s if job.deadline_s is None else job.deadline_s
+        seconds = checked_deadline(self._deadline_s if job.deadline_s is None else job.deadline_s)
         together = job.together(self._chunk_rows)
         under_way: deque[Any] = deque()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,13 @@ def tls(
     if (certificate is None) != (key is None):
         raise ValueError("certificate and key are given together or not at all")
     return grpc.ssl_channel_credentials(_pem(ca), _pem(key), _pem(certificate))
+
+
+def checked_deadline(seconds: float) -> float:
+    """Seconds that a call may take; refuses what is no time at all."""
+    if not 0.0 < seconds < math.inf:
+        raise ValueError(f"deadline_s must be above 0, in seconds, not {seconds}")
+    return seconds
 
 
 def bearer(token: Token | None) -> tuple[tuple[str, str], ...]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from risk_client.errors import InvalidRequest, Violation
 
 Kind = Literal["numpy", "pandas", "polars", "arrow"]
+_LETTERS = {"is_call": {"C": True, "P": False}, "american": {"A": True, "E": False}}
 ARROW_PROVENANCE = b"gpu_risk.provenance"
 
 
@@ -80,12 +81,16 @@ def numbers(field: str, given: Any) -> NDArray[np.float64]:
 
 
 def flags(field: str, given: Any) -> NDArray[np.bool_]:
-    """A column as booleans; 0 and 1 are taken, anything else is refused by its row."""
+    """A column as booleans; 0 and 1 are taken, C and P of calls, A and E of exercise; others are refused."""
     array = _array(field, given)
     if array.dtype == np.bool_:
         return np.ascontiguousarray(array)
     out = np.empty(array.size, np.bool_)
+    letters = _LETTERS.get(field.rpartition(".")[2], {})
     for row, value in enumerate(array.tolist()):
+        if isinstance(value, str) and value.strip().upper() in letters:
+            out[row] = letters[value.strip().upper()]
+            continue
         if not isinstance(value, bool | int | float) or value not in (0, 1):
             raise refused(field, f"needs true or false, not {value!r}", row)
         out[row] = value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from risk_cli.answers import Form, check_writable, show
 from risk_cli.progress_bar import progress_bar
-from risk_cli.refusals import DONE, LIMIT_BREACHED, BadInput
+from risk_cli.refusals import DONE, LIMIT_BREACHED, BadInput, CannotDo
 from risk_cli.server_options import Server
 from risk_cli.stress.market_file import Market, market_of, read_market
 from risk_cli.stress.outcome import Outcome
@@ -48,6 +49,21 @@ def run_stress(request: Request, form: Callable[[], Form]) -> int:
     return LIMIT_BREACHED if any(one.breached for one in outcome.usages) else DONE
 
 
+@contextmanager
+def sample_explained(sample: bool, desk: Desk) -> Iterator[None]:
+    """Says beside a server's refusal of the sample desk what that desk needs."""
+    try:
+        yield
+    except (BadInput, CannotDo) as fault:
+        if not sample:
+            raise
+        held = ", ".join(desk.positions.underlying.named().distinct)
+        raise type(fault)(
+            f"{fault} (the sample desk holds {held}: a server must have their market and history; without "
+            "--server it needs none)"
+        ) from None
+
+
 def _files(request: Request) -> tuple[Path, Path, Path | None]:
     if request.sample:
         if request.portfolio or request.scenarios or request.market:
@@ -75,7 +91,7 @@ def _worked_out(request: Request, desk: Desk, plan: Plan, market_file: Path | No
             raise BadInput("--market: the server has its own")
         from risk_cli.stress.through_server import run_through_server
 
-        with progress_bar("asking the server") as progress:
+        with progress_bar("asking the server") as progress, sample_explained(request.sample, desk):
             return run_through_server(desk, plan, request.server, request.engine, progress)
     from risk_cli.engine_choice import chosen_engine
     from risk_cli.stress.in_process import run_in_process

@@ -89,3 +89,11 @@ def test_an_engine_that_the_server_has_not_is_refused(address: str) -> None:
     words = ["--spot", "1", "--strike", "1", "--expiry", "1", "--vol", "1", "--engine", "abacus"]
     done = run("price", *words, "--server", address)
     assert (done.exit_code, "abacus" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("command", ["stress", "es"])
+def test_the_sample_desk_at_a_server_without_its_market_is_explained(address: str, command: str) -> None:
+    done = run(command, "--sample", "--server", address)
+    assert done.exit_code in (1, 2)
+    assert "the sample desk holds SPX" in done.stderr
+    assert "without --server it needs none" in done.stderr

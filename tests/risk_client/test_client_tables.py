@@ -147,7 +147,7 @@ BAD = {
     "dates": ({"expiry": pd.to_datetime(["2030-01-01"] * 2)}, "given in years"),
     "flags for numbers": ({"vol": [True, False]}, "options.vol[0]: holds true and false"),
     "flag of two": ({"is_call": [1, 2]}, "options.is_call[1]: needs true or false, not 2"),
-    "C and P": ({"is_call": ["C", "P"]}, "options.is_call[0]: needs true or false, not 'C'"),
+    "X and Y": ({"is_call": ["X", "Y"]}, "options.is_call[0]: needs true or false, not 'X'"),
     "no strike": ({"strike": None}, "options.strike: is missing"),
 }
 
@@ -240,3 +240,18 @@ def test_the_example_of_the_page_runs(address, capsys):
     assert list(chain["status"]) == [RowStatus.OK] * 3
     assert chain["iv_vol"].between(0.15, 0.35).all()
     assert "delta" in capsys.readouterr().out
+
+
+def test_letters_of_calls_and_exercise_are_taken(client):
+    asked = {"spot": 100.0, "strike": 100.0, "expiry": 1.0, "vol": 0.2}
+    letters = client.price(**asked, is_call=["C", "p"], american=["E", "A"])
+    plain = client.price(**asked, is_call=[True, False], american=[False, True])
+    np.testing.assert_array_equal(letters["price"], plain["price"])
+    with pytest.raises(InvalidRequest, match=r"options.is_call\[1\]"):
+        client.price(**asked, is_call=["C", "X"])
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_deadline_is_a_time(client, seconds):
+    with pytest.raises(ValueError, match="deadline_s"):
+        client.list_engines(deadline_s=seconds)

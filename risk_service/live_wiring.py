@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import gpu_kernels as gk
@@ -33,14 +34,18 @@ from risk_service.slow_risk import SlowRisk
 from risk_service.table_process import TableProcess
 from risk_service.worker.fallback import LastingEngine
 from service_kit.closing import Resources
+from service_kit.errors import SettingError
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.control_log import ControlLog
+from service_kit.kafka.lookup import LogLookup
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import BEGINNING, Partition
 from service_kit.lifecycle import Stop
 from service_kit.telemetry.traces import Traces
+
+LOG = logging.getLogger(__name__)
 
 COMMAND_S = 10.0  # for every partition of the venue to answer a command; then it is written again
 GROUP = "risk-service"  # names the reader in metrics; every instance reads all partitions by itself
@@ -80,6 +85,9 @@ def live_loop(
         settings.kafka, [topics.ORDERS_EXECUTED], GROUP, decode_fills, producer, metrics=kafka_metrics
     )
     fills.assign(_whole(topics.ORDERS_EXECUTED))
+    with LogLookup(settings.kafka) as look:
+        begins_at = {one: look.bounds(one)[0] for one in _whole(topics.ORDERS_EXECUTED)}
+    expect_every_fill(begins_at, partial=risk.partial_fills)
     # Tables are made on the CPU whatever engine serves: only it has the interpolants.
     premiums = DeskPremiums(gk.engine("cpu"), tables.make)
     return LiveLoop(
@@ -102,6 +110,21 @@ def live_loop(
         market=state,
         market_file=kept,
     )
+
+
+def expect_every_fill(begins_at: Mapping[Partition, int], *, partial: bool) -> None:
+    """Raises where a partition of fills does not begin at its beginning; with `partial` it is only said."""
+    cut = {one: offset for one, offset in sorted(begins_at.items()) if offset > 0}
+    if not cut:
+        return
+    first, offset = next(iter(cut.items()))
+    what = (
+        f"{first.topic}[{first.partition}] begins at offset {offset}: the fills before are gone, by the "
+        "brokers' retention or by hand, and positions made of the rest are wrong"
+    )
+    if not partial:
+        raise SettingError("risk.partial_fills", f"{what}; true starts nevertheless")
+    LOG.error("%s", what)
 
 
 def start_breaker(

@@ -47,6 +47,8 @@ class RiskSettings:
     # prefix and its number, or to none where the prefix is empty.
     accounts: tuple[str, ...] = ()
     account_prefix: str = ""
+    # Whether to start where orders.executed has lost its beginning, and with it fills of positions.
+    partial_fills: bool = False
     # "PORTFOLIO=CAPITAL" each: when it has lost this share of it, its accounts are killed on the venue.
     capital: tuple[str, ...] = ()
     breaker_loss: float = limited(0.02, at_least=0.0001, at_most=1.0)

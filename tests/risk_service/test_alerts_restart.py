@@ -17,14 +17,16 @@ from protos.market.v1 import market_pb2 as market
 from protos.risk.v1 import risk_pb2 as risk
 from risk_service.breaker import logged_alerts
 from risk_service.live_loop import LiveLoop
-from risk_service.live_wiring import live_loop
+from risk_service.live_wiring import expect_every_fill, live_loop
 from risk_service.price_history import PriceHistory
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.settings import RiskServiceSettings, RiskSettings
 from risk_service.table_process import TableProcess
+from service_kit.errors import SettingError
 from service_kit.kafka.embedded import EmbeddedBroker
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.producer import Producer
+from service_kit.kafka.records import Partition
 from service_kit.kafka.settings import KafkaSettings
 
 PATIENCE_S = 60.0
@@ -72,6 +74,16 @@ class Life:
             one.close()
         self.producer.flush()
         self.producer.close()
+
+
+def test_a_log_of_fills_without_its_beginning_is_refused_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    topic = topics.ORDERS_EXECUTED
+    expect_every_fill({Partition(topic, number): 0 for number in range(4)}, partial=False)
+    cut = {Partition(topic, 0): 0, Partition(topic, 2): 17}
+    with pytest.raises(SettingError, match=r"orders\.executed\[2\] begins at offset 17"):
+        expect_every_fill(cut, partial=False)
+    expect_every_fill(cut, partial=True)
+    assert "begins at offset 17" in caplog.text
 
 
 def standing(life: Life) -> int:

@@ -92,17 +92,23 @@ def test_american_rows_are_those_priced_cell_by_cell(vols: bool, rates: bool, el
     assert (np.abs(found - want) <= limit * size).all(), np.abs(found - want).max(axis=1) / size[:, 0]
 
 
-def test_engines_agree_on_american_rows() -> None:
+def test_engines_agree_on_american_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = fresh_rng()
     held, given = book(rng, 3, [True, False, True]), scenarios(rng, 2, rates=False)
     want = position_pnl(gk.engine("cpu"), held, given)
     size = np.abs(held.quantity * held.multiplier * held.spot)[:, None]
-    for name in ("reference", "xla"):
-        try:
-            engine = gk.engine(name)
-        except gk.EngineUnavailable:
-            continue
-        assert (np.abs(position_pnl(engine, held, given) - want) <= 2e-4 * size).all(), name
+    assert (np.abs(position_pnl(gk.engine("reference"), held, given) - want) <= 2e-4 * size).all()
+    try:
+        engine = gk.engine("xla")
+    except gk.EngineUnavailable as error:
+        pytest.skip(str(error))
+    # Coarse grids: XLA takes its time to compile fine ones.
+    monkeypatch.setattr(dividend_tables, "POINTS", 80)
+    monkeypatch.setattr(dividend_tables, "STEPS", 24)
+    monkeypatch.setattr(dividend_tables, "_kept", dividend_tables._Kept())
+    rows = held.rows(np.flatnonzero(held.american & held.paying))
+    one, other = (position_pnl(e, rows, given) for e in (engine, gk.engine("cpu")))
+    assert (np.abs(one - other) <= 1e-5 * size[held.american & held.paying]).all()
 
 
 def test_wild_cells_are_priced_by_themselves() -> None:

@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SHOW_CURSOR = b"\x1b[?25h"
+_ENDS: list[Callable[[], None]] = []  # what a first signal calls; signals are the process's, not a caller's
 
 
 def end_at_once() -> None:
@@ -30,19 +31,16 @@ def end_at_once() -> None:
 
 
 @contextlib.contextmanager
-def as_keyboard_interrupt() -> Iterator[None]:
-    """Within, a signal raises KeyboardInterrupt: for a command whose usual end it is. Main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    told = signal.set_wakeup_fd(-1)
-    before = {number: signal.signal(number, _interrupt) for number in SIGNALS}
+def on_signal(end: Callable[[], None]) -> Iterator[None]:
+    """Within, the first signal calls `end`, from a thread: for a command whose usual end it is.
+
+    Raising KeyboardInterrupt instead would be lost where it falls into a finaliser or a callback.
+    """
+    _ENDS.append(end)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(told)
+        _ENDS.remove(end)
 
 
 def status_of(number: int) -> int:
@@ -51,9 +49,15 @@ def status_of(number: int) -> int:
 
 
 def _wait(heard: int) -> NoReturn:
-    number = 0
-    while number not in SIGNALS:
+    number, told = 0, False
+    while True:
         number = os.read(heard, 1)[0]
+        if number in SIGNALS and (told or not _ENDS):
+            break
+        if number in SIGNALS:
+            told = True
+            for end in tuple(_ENDS):
+                end()
     # A progress bar hides the cursor; nobody else is left to show it again.
     if sys.stderr is not None and sys.stderr.isatty():
         with contextlib.suppress(OSError):
@@ -63,7 +67,3 @@ def _wait(heard: int) -> NoReturn:
 
 def _no_operation(_number: int, _frame: FrameType | None) -> None:
     """Stands in for the usual end, so that the pipe is told."""
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
@@ -15,13 +16,13 @@ from rich.live import Live
 from protos.risk.v1.risk_pb2 import RiskMetrics
 from risk_cli.answers import Form
 from risk_cli.desk_view import DeskView
-from risk_cli.interrupts import as_keyboard_interrupt
+from risk_cli.interrupts import on_signal
 from risk_cli.refusals import DONE
 from risk_cli.screen import plain_lines, render, timing_line
 from risk_cli.server_options import Server
 from risk_cli.servers import risk_server
 from risk_cli.watch_rows import CsvRows, ParquetRows, rows_of
-from risk_client import DeadlinePassed
+from risk_client import DeadlinePassed, RiskClientError
 
 REFRESH_PER_SECOND = 8
 PLAIN_EVERY_S = 1.0
@@ -30,22 +31,34 @@ PLAIN_EVERY_S = 1.0
 def run_watch(server: Server, portfolios: Sequence[str], seconds: float, form: Callable[[], Form]) -> int:
     """Watches until Ctrl-C, or for `seconds`; the exit status."""
     shape = form()
-    with (
-        risk_server(server) as client,
-        as_keyboard_interrupt(),
-        _kept(shape.parquet) as keep,
-        suppress(KeyboardInterrupt, DeadlinePassed),
-    ):
-        stream = _also(client.watch_risk(portfolios, deadline_s=seconds or None), keep)
-        if shape.json:
-            _print_json(stream)
-        elif shape.csv:
-            _print_csv(stream)
-        elif sys.stdout.isatty():
-            _show(stream, server.address)
-        else:
-            _print_lines(stream)
+    ended = threading.Event()
+    with risk_server(server) as client, _kept(shape.parquet) as keep:
+
+        def end() -> None:
+            ended.set()
+            client.close()
+
+        with on_signal(end):
+            try:
+                _take(_also(client.watch_risk(portfolios, deadline_s=seconds or None), keep), shape, server)
+            except (DeadlinePassed, KeyboardInterrupt):
+                pass
+            except (RiskClientError, ValueError):
+                # A stream that we have closed ends with an error; one that cannot be opened any more, too.
+                if not ended.is_set():
+                    raise
     return DONE
+
+
+def _take(stream: Iterator[RiskMetrics], shape: Form, server: Server) -> None:
+    if shape.json:
+        _print_json(stream)
+    elif shape.csv:
+        _print_csv(stream)
+    elif sys.stdout.isatty():
+        _show(stream, server.address)
+    else:
+        _print_lines(stream)
 
 
 def _kept(path: Path | None) -> AbstractContextManager[ParquetRows | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from risk_cli.answers import Form, show
 from risk_cli.book.drawing import drawn, plain
 from risk_cli.book.ladder import Ladder, body_of, ladder_of, rows_of
 from risk_cli.book.picture import write_picture
+from risk_cli.interrupts import on_signal
 from risk_cli.refusals import DONE, BadInput
 from risk_cli.server_options import Server
 from risk_cli.servers import book_server
@@ -61,11 +62,9 @@ def answer(ladder: Ladder, form: Form, png: Path | None = None) -> None:
 
 
 def _follow(fetch: Callable[[], Ladder]) -> int:
-    console = Console()
-    try:
-        with Live(console=console, screen=True, auto_refresh=False) as live:
-            while True:
-                live.update(drawn(fetch(), console.width), refresh=True)
-                time.sleep(LIVE_EVERY_S)
-    except KeyboardInterrupt:
-        return DONE
+    console, ended = Console(), threading.Event()
+    with on_signal(ended.set), Live(console=console, screen=True, auto_refresh=False) as live:
+        while not ended.is_set():
+            live.update(drawn(fetch(), console.width), refresh=True)
+            ended.wait(LIVE_EVERY_S)
+    return DONE

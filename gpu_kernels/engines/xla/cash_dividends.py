@@ -112,7 +112,8 @@ def _step(
     below, above = below.at[:, 0].set(0.0), above.at[:, -1].set(0.0)
     inner = jax.lax.linalg.tridiagonal_solve(below, diagonal, above, target[:, :, None])[:, :, 0]
     free = inner - time * push[:, 1:-1]
-    kept = jnp.where(american, jnp.maximum(free, payoff[:, 1:-1]), inner)
+    # A row that has arrived is exercised no more: its steps know of no dividends.
+    kept = jnp.where(american & (time > 0.0), jnp.maximum(free, payoff[:, 1:-1]), inner)
     added = jnp.where(american & (time > 0.0), (kept - free) / jnp.where(time > 0.0, time, 1.0), 0.0)
     first = kept[:, :1] - left * (kept[:, 1:2] - kept[:, :1])
     last = kept[:, -1:] + right * (kept[:, -1:] - kept[:, -2:-1])

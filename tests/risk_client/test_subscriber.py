@@ -100,7 +100,7 @@ def test_a_new_reader_starts_at_the_end_or_the_beginning(broker, desk):
     desk.publish(2)
     with subscribe(broker) as latest, subscribe(broker, start="earliest") as earliest:
         desk.publish(2)
-        assert take(latest, 2) == [2, 3]
+        assert sorted(take(latest, 2)) == [2, 3]  # of two books: their order is nobody's promise
         assert sorted(take(earliest, 4)) == [0, 1, 2, 3]
 
 

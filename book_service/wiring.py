@@ -23,7 +23,7 @@ from protos.book.v1.book_pb2_grpc import add_BookServiceServicer_to_server
 from service_kit.closing import Resources
 from service_kit.errors import SettingError
 from service_kit.grpc_server.server import GrpcServer
-from service_kit.kafka.admin import check_broker
+from service_kit.kafka.admin import check_topics
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.broker_version import all_from_version_4
 from service_kit.kafka.consumer import Consumer
@@ -38,13 +38,19 @@ from service_kit.telemetry.traces import Traces
 
 SERVICE = BOOK.services_by_name["BookService"].full_name
 ORDER_PARTITIONS = PARTITIONS
+TOPICS = (
+    topics.MARKET_DATA_RAW,
+    topics.MARKET_DATA_NORMALIZED,
+    topics.ORDERS_INCOMING,
+    topics.ORDERS_EXECUTED,
+)
 
 
 async def serve(
     settings: BookServiceSettings, stop: Stop, listening: Callable[[int], None] = lambda port: None
 ) -> None:
     """Runs the service until told to stop; `listening` is given the port once calls are answered."""
-    check_broker(settings.kafka)
+    await asyncio.to_thread(check_topics, settings.kafka, TOPICS)
     settings = await asyncio.to_thread(_with_transactions_decided, settings)
     registry = process_registry()
     kafka_metrics = KafkaMetrics(registry)

@@ -10,18 +10,19 @@ from typing import Any
 
 from confluent_kafka import KafkaError as ClientError
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from protos.topics import TOPICS, Topic, dead_letter
 from service_kit.errors import BrokerUnreachable
+from service_kit.kafka import topic_settings
 from service_kit.kafka.connection import LOG, client_config, plain
 from service_kit.kafka.errors import TopicSetupFailed
 from service_kit.kafka.settings import KafkaSettings
 
-# Room for the framing of a record of `record_bytes_max`.
-_FRAMING_BYTES = 65_536
 _SLICE_S = 0.25
+# What is only looked at must not hold up a start while brokers come and go.
+_DESCRIBE_S = 3.0
 
 # The client library's ClusterMetadata: its module exports no types.
 _Metadata = Any
@@ -51,8 +52,8 @@ def ensure_topics(
     """Make missing topics and their dead-letter topics; return the names made.
 
     `replication` None: three, or as many as there are brokers. With three replicas a write needs two of
-    them in sync, so that one broker may fail without loss or halt. A topic that exists with other
-    partitions than asked is an error: keys would move.
+    them in sync, so that one broker may fail without loss or halt. A topic that exists in a shape in which
+    records are lost is an error, as for `check_topics`.
     """
     admin = _Admin(settings)
     deadline = time.monotonic() + timeout_s
@@ -62,13 +63,48 @@ def ensure_topics(
     for topic in list(wanted.values()):
         name = dead_letter(topic.name)
         wanted[name] = Topic(name, key=topic.key, partitions=1)
-    for name, topic in wanted.items():
-        _check_partitions(topic, metadata, name)
     missing = [topic for name, topic in wanted.items() if name not in metadata.topics]
+    _check(admin, settings, [topic for topic in wanted.values() if topic not in missing], metadata)
     if missing:
         admin.create([_new_topic(topic, copies, settings) for topic in missing], deadline)
         admin.wait_for({topic.name: topic.partitions for topic in missing}, deadline)
     return [topic.name for topic in missing]
+
+
+def check_topics(settings: KafkaSettings, names: Iterable[str], timeout_s: float = 5.0) -> None:
+    """Raises where one of our topics is missing, has other partitions, or is set to lose records.
+
+    What works and should be set otherwise is logged, and so is a broker that does not tell its settings.
+    """
+    admin, wanted = _Admin(settings), [one for one in TOPICS if one.name in set(names)]
+    deadline = time.monotonic() + timeout_s
+    while True:
+        metadata = admin.metadata(timeout_s)
+        missing = [topic.name for topic in wanted if topic.name not in metadata.topics]
+        if not missing:
+            break
+        # A broker that has just started may not have heard of them yet.
+        if time.monotonic() >= deadline:
+            raise TopicSetupFailed(
+                f"no topic {', '.join(missing)} at {settings.bootstrap}; `risk topics` makes it"
+            )
+        admin.pause()
+    _check(admin, settings, wanted, metadata)
+
+
+def _check(admin: _Admin, settings: KafkaSettings, topics: list[Topic], metadata: _Metadata) -> None:
+    for topic in topics:
+        _check_partitions(topic, metadata)
+    for topic, found in admin.described(topics):
+        replication = min(len(one.replicas) for one in metadata.topics[topic.name].partitions.values())
+        for doubt in topic_settings.doubts(found, replication, settings.record_bytes_max):
+            LOG.warning("topic %s: %s", topic.name, doubt)
+        losses = topic_settings.losses(topic, found)
+        if losses:
+            raise TopicSetupFailed(
+                f"topic {topic.name} at {settings.bootstrap} would lose records: {'; '.join(losses)} "
+                f"(kafka-configs.sh --alter --topic {topic.name} --add-config NAME=VALUE)"
+            )
 
 
 class _Admin:
@@ -116,7 +152,32 @@ class _Admin:
                 return
             if time.monotonic() >= deadline:
                 raise TopicSetupFailed(f"topics without leaders: {', '.join(waiting)}")
-            self._client.poll(0.02)
+            self.pause()
+
+    def pause(self) -> None:
+        """A moment, before something is asked again."""
+        self._client.poll(0.02)
+
+    def described(self, topics: list[Topic]) -> list[tuple[Topic, dict[str, str]]]:
+        """The settings of topics that are there; of none where the broker does not tell them."""
+        resources = {ConfigResource(ResourceType.TOPIC, topic.name): topic for topic in topics}
+        if not resources:
+            return []
+        futures = self._client.describe_configs(list(resources), request_timeout=_DESCRIBE_S)
+        out = []
+        for resource, future in futures.items():
+            try:
+                entries = future.result(timeout=_DESCRIBE_S + 1.0)
+            except KafkaException as error:
+                LOG.warning(
+                    "the settings of topic %s are not checked: %s", resource.name, plain(error.args[0])
+                )
+            except FutureTimeout:
+                LOG.warning("the settings of topic %s are not checked: no answer", resource.name)
+            else:
+                known = {name: entries[name].value for name in topic_settings.ASKED if name in entries}
+                out.append((resources[resource], known))
+        return out
 
     def _on_error(self, error: ClientError) -> None:
         if error.code() != ClientError._ALL_BROKERS_DOWN:
@@ -131,24 +192,17 @@ def _brokers(metadata: _Metadata) -> tuple[Broker, ...]:
     return tuple(sorted(found, key=lambda one: one.id))
 
 
-def _check_partitions(topic: Topic, metadata: _Metadata, name: str) -> None:
-    existing = metadata.topics.get(name)
-    if existing is not None and len(existing.partitions) != topic.partitions:
+def _check_partitions(topic: Topic, metadata: _Metadata) -> None:
+    there = len(metadata.topics[topic.name].partitions)
+    if there != topic.partitions:
+        # Keys would move, and nobody would read what lies beyond.
         raise TopicSetupFailed(
-            f"topic {name} exists with {len(existing.partitions)} partitions, {topic.partitions} are needed"
+            f"topic {topic.name} exists with {there} partitions, {topic.partitions} are needed"
         )
 
 
 def _new_topic(topic: Topic, replication: int, settings: KafkaSettings) -> NewTopic:
-    config = {
-        "cleanup.policy": "compact" if topic.compacted else "delete",
-        "max.message.bytes": str(settings.record_bytes_max + _FRAMING_BYTES),
-        "min.insync.replicas": str(max(1, replication - 1)),
-        # The log's own clock, not a sender's word: services hold the times within a record against it.
-        "message.timestamp.type": "LogAppendTime",
-    }
-    if topic.kept:
-        config |= {"retention.ms": "-1", "retention.bytes": "-1"}
+    config = topic_settings.wanted(topic, replication, settings.record_bytes_max)
     return NewTopic(topic.name, topic.partitions, replication, config=config)
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from protos.topics import TOPICS, Topic, dead_letter
 from service_kit.kafka.errors import EmbeddedBrokerFailed
 from service_kit.kafka.settings import KafkaSettings
+from service_kit.kafka.topic_settings import keeping
 
 _END_WAIT_S = 5.0
 # When a member comes or goes it waits this long for the others to join again.
@@ -21,10 +22,16 @@ class EmbeddedBroker:
     """One broker (`memory_broker`) on loopback with our topics; every process of this host can reach it."""
 
     def __init__(self, topics: Iterable[Topic] = TOPICS) -> None:
-        words = [
-            f"{name}:{partitions}"
+        made = [
+            one
             for topic in topics
-            for name, partitions in ((topic.name, topic.partitions), (dead_letter(topic.name), 1))
+            for one in (topic, Topic(dead_letter(topic.name), topic.key, partitions=1))
+        ]
+        words = [
+            ":".join(
+                (one.name, str(one.partitions), *(f"{name}={value}" for name, value in keeping(one).items()))
+            )
+            for one in made
         ]
         # It ends when its standard input does, so also when this process is killed.
         self._process: subprocess.Popen[str] | None = subprocess.Popen(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 import pytest
 from running import run_risk
 
+from protos.topics import ORDERS_EXECUTED, RISK_PORTFOLIOS, TOPICS
 from service_kit.kafka.embedded import EmbeddedBroker
 
 COMMANDS = ("serve", "book", "feed")
@@ -56,6 +58,18 @@ def test_a_taken_port():
         for command in ("serve", "book"):
             line = refused(command, GPU_RISK_KAFKA_BOOTSTRAP=broker.bootstrap, GPU_RISK_GRPC_PORT=port)
             assert f"127.0.0.1:{port}" in line
+
+
+def test_topics_that_would_lose_records():
+    made = [replace(one, kept=False, compacted=False) for one in TOPICS]
+    with EmbeddedBroker(made) as broker:
+        for command, topic in (("serve", ORDERS_EXECUTED), ("book", ORDERS_EXECUTED)):
+            line = refused(command, GPU_RISK_KAFKA_BOOTSTRAP=broker.bootstrap)
+            assert f"topic {topic}" in line
+            assert "retention.bytes=-1 is needed" in line
+    with EmbeddedBroker([one for one in TOPICS if one.name != RISK_PORTFOLIOS]) as broker:
+        line = refused("serve", GPU_RISK_KAFKA_BOOTSTRAP=broker.bootstrap)
+        assert f"no topic {RISK_PORTFOLIOS}" in line
 
 
 def test_an_engine_that_is_not_there():

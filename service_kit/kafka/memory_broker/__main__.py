@@ -26,8 +26,8 @@ async def _main(topics: Topics) -> None:
 if __name__ == "__main__":
     made = Topics()
     for word in sys.argv[1:]:
-        name, _, partitions = word.rpartition(":")
-        made.create(name, int(partitions))
+        name, partitions, *settings = word.split(":")
+        made.create(name, int(partitions), dict(one.split("=", 1) for one in settings))
     # A pause for the collector is everybody's, and hardly anything here goes in circles.
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)

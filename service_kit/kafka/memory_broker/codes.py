@@ -22,6 +22,7 @@ class Api(IntEnum):
     API_VERSIONS = 18
     CREATE_TOPICS = 19
     INIT_PRODUCER_ID = 22
+    DESCRIBE_CONFIGS = 32
 
 
 # Oldest and newest version of each: the newest before the compact encoding came, which nothing here needs.
@@ -41,6 +42,7 @@ VERSIONS: dict[Api, tuple[int, int]] = {
     Api.API_VERSIONS: (0, 3),
     Api.CREATE_TOPICS: (2, 4),
     Api.INIT_PRODUCER_ID: (0, 1),
+    Api.DESCRIBE_CONFIGS: (1, 1),
 }
 
 

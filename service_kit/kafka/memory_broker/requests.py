@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from service_kit.kafka.memory_broker import wire
 from service_kit.kafka.memory_broker.codes import VERSIONS, Api, Code
@@ -18,6 +19,16 @@ NODE = 1
 _CLUSTER = "gpu-risk-in-memory"
 _NOT_KEPT = -1  # times that the log does not tell, epochs that it does not have
 _LATEST, _EARLIEST = -1, -2
+_TOPIC, _SET_FOR_THE_TOPIC = 2, 1  # a kind of thing that has settings, and where one of them comes from
+
+
+class _NewTopic(NamedTuple):
+    """A topic that is to be made."""
+
+    name: str
+    partitions: int
+    copies: int
+    settings: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -90,12 +101,25 @@ class Requests:
         reply(NO_THROTTLE + body if version >= 3 else body)
 
     def create_topics(self, version: int, request: Reader, reply: Reply) -> None:
-        """Makes topics; their settings are taken note of by nobody, a log here has but one shape."""
+        """Makes topics."""
         asked = request.array(lambda: _new_topic(request))
         request.int32()
         only_checked = bool(request.int8())
-        results = [self._create(name, partitions, copies, only_checked) for name, partitions, copies in asked]
+        results = [self._create(one, only_checked) for one in asked]
         reply(NO_THROTTLE + wire.array(results))
+
+    def describe_configs(self, version: int, request: Reader, reply: Reply) -> None:
+        """What topics are set to, as far as this broker knows of settings."""
+
+        def one() -> bytes:
+            kind, name = request.int8(), request.string()
+            request.optional_array(request.string)  # the settings asked for: all are told
+            found = self.topics.settings(name) if kind == _TOPIC else None
+            code = Code.UNKNOWN_TOPIC_OR_PARTITION if found is None else Code.NONE
+            head = wire.int16(code) + wire.optional_string(None) + wire.int8(kind) + wire.string(name)
+            return head + wire.array(_setting(*item) for item in (found or {}).items())
+
+        reply(NO_THROTTLE + wire.array(request.array(one)))
 
     def init_producer(self, version: int, request: Reader, reply: Reply) -> None:
         """A number for an idempotent producer; there are no transactions."""
@@ -153,14 +177,14 @@ class Requests:
     def _broker(self) -> bytes:
         return wire.int32(NODE) + wire.string(self.host) + wire.int32(self.port)
 
-    def _create(self, name: str, partitions: int, copies: int, only_checked: bool) -> bytes:
-        code = Code.NONE if copies in (1, -1) else Code.INVALID_REPLICATION_FACTOR
+    def _create(self, asked: _NewTopic, only_checked: bool) -> bytes:
+        code = Code.NONE if asked.copies in (1, -1) else Code.INVALID_REPLICATION_FACTOR
         try:
             if code is Code.NONE and not only_checked:
-                self.topics.create(name, partitions)
+                self.topics.create(asked.name, asked.partitions, asked.settings)
         except Refused as refusal:
             code = refusal.code
-        return wire.string(name) + wire.int16(code) + wire.optional_string(None)
+        return wire.string(asked.name) + wire.int16(code) + wire.optional_string(None)
 
 
 def api_versions(version: int) -> bytes:
@@ -183,6 +207,7 @@ _ANSWERS: dict[Api, Callable[[Requests, int, Reader, Reply], None]] = {
     Api.FIND_COORDINATOR: Requests.find_coordinator,
     Api.CREATE_TOPICS: Requests.create_topics,
     Api.INIT_PRODUCER_ID: Requests.init_producer,
+    Api.DESCRIBE_CONFIGS: Requests.describe_configs,
 }
 
 _OF_GROUPS: dict[Api, Callable[[GroupRequests, int, Reader, Reply], None]] = {
@@ -195,8 +220,14 @@ _OF_GROUPS: dict[Api, Callable[[GroupRequests, int, Reader, Reply], None]] = {
 }
 
 
-def _new_topic(request: Reader) -> tuple[str, int, int]:
+def _new_topic(request: Reader) -> _NewTopic:
     name, partitions, copies = request.string(), request.int32(), request.int16()
     request.array(lambda: (request.int32(), request.array(request.int32)))
-    request.array(lambda: (request.string(), request.optional_string()))
-    return name, partitions, copies
+    settings = request.array(lambda: (request.string(), request.optional_string()))
+    return _NewTopic(name, partitions, copies, {name: value or "" for name, value in settings})
+
+
+def _setting(name: str, value: str) -> bytes:
+    """One that can be changed, was set for the topic, is no secret, and has no other names."""
+    told = wire.string(name) + wire.optional_string(value)
+    return told + wire.int8(0) + wire.int8(_SET_FOR_THE_TOPIC) + wire.int8(0) + wire.array([])

@@ -49,7 +49,7 @@ $(VENV)/bin/python:
 $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing run-time dependencies into $(VENV) (once)" >&2
 	@$(PIP) --editable '.[service]'
-	@echo "compiling the kernels for this machine (once)" >&2
+	@echo "compiling the kernels for this machine (once; a minute or two, more on a busy one)" >&2
 	@$(BIN)/risk warm-up --services
 	@touch $@
 

@@ -6,16 +6,23 @@ Bars in columns, series in rows, oldest first; a price of NaN is a bar in which 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_kernels.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from gpu_kernels.engines.engine import Engine
+
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 # Returns that two series must share before anything is said of their correlation.
 SHARED_RETURNS_MIN = 8
+# A series whose returns vary by no more than this part of their mean square does not move.
+STILL = 1e-14
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,40 @@ class SeriesFigures:
     moving_average_fast: Floats
     moving_average_slow: Floats
     rsi: Floats  # 0 to 100
-    correlation: Floats  # (N, N) of log returns
+    peer: Integers  # (N, peers) series whose log returns go with each one's most, strongest first; -1: none
+    correlation: Floats  # (N, peers) with them; NaN: none
+
+
+class Bars(NamedTuple):
+    """What engines are given, (N, T) each."""
+
+    price: Floats
+    volume: Floats
+    turnover: Floats  # paid for the volumes
+
+
+class Settings(NamedTuple):
+    """How many bars the figures are of."""
+
+    bars_per_year: float
+    fast: int
+    slow: int
+    rsi_bars: int
+
+
+class Figures(NamedTuple):
+    """What engines answer: the figures of each series alone, in the order of FIGURES, and its peers."""
+
+    alone: Floats  # (5, N)
+    peer: Integers
+    correlation: Floats
+
+
+FIGURES = ("realised_vol", "vwap", "moving_average_fast", "moving_average_slow", "rsi")
 
 
 def series_figures(
+    engine: Engine,
     prices: ArrayLike,
     volumes: ArrayLike,
     *,
@@ -39,13 +76,14 @@ def series_figures(
     slow: int = 60,
     rsi_bars: int = 14,
     turnover: ArrayLike | None = None,
+    peers: int = 20,
 ) -> SeriesFigures:
-    """All figures of ``prices`` (N, T) and ``volumes`` (N, T), every series in one go.
+    """All figures of ``prices`` (N, T) and ``volumes`` (N, T) in one call of an engine.
 
-    Moving averages are plain means of the last ``fast`` and ``slow`` prices there are; RSI is Wilder's index
-    with plain means of the gains and losses of the last ``rsi_bars`` bars. A return is that between two bars
-    side by side that both have a price. ``turnover`` (N, T) is what was paid for the volumes;
-    without it they count at the bar's price.
+    Moving averages are plain means of the last ``fast`` and ``slow`` prices there are. RSI is the one of
+    plain means, Cutler's: 100 times the gains over gains and losses of the last ``rsi_bars`` bars, with no
+    memory of bars before, as Wilder's has. A return is that between two bars side by side that both have a
+    price. ``turnover`` (N, T) is what was paid for the volumes; without it they count at the bar's price.
     """
     price, volume = np.asarray(prices, np.float64), np.asarray(volumes, np.float64)
     if price.ndim != 2:
@@ -60,56 +98,18 @@ def series_figures(
         raise InvalidInput("volumes", f"is {volume[tuple(bad[0])]}", int(bad[0][0]))
     if not (np.isfinite(bars_per_year) and bars_per_year > 0.0):
         raise InvalidInput("bars_per_year", f"must be above 0, got {bars_per_year}")
-    paid = np.nan_to_num(price) * volume if turnover is None else np.asarray(turnover, np.float64)
+    for name, count in (("fast", fast), ("slow", slow), ("rsi_bars", rsi_bars), ("peers", peers)):
+        if count < (name != "peers"):
+            raise InvalidInput(name, f"must not be {count}")
+    if turnover is None:
+        volume = np.where(np.isnan(price), 0.0, volume)
+        paid = np.nan_to_num(price) * volume
+    else:
+        paid = np.asarray(turnover, np.float64)
     if paid.shape != price.shape:
         raise InvalidInput("turnover", f"must have shape {price.shape}, got {paid.shape}")
-    counted = np.where(np.isnan(price), 0.0, volume) if turnover is None else volume
-    returns = np.diff(np.log(price), axis=1)
-    known = np.isfinite(returns)
-    moves = np.where(known, returns, 0.0)
+    settings = Settings(float(bars_per_year), fast, slow, rsi_bars)
+    found: Figures = engine.module("analytics").figures(Bars(price, volume, paid), settings, peers)
     return SeriesFigures(
-        realised_vol=np.sqrt(_ratio((moves**2).sum(axis=1), known.sum(axis=1)) * bars_per_year),
-        vwap=_ratio(paid.sum(axis=1), counted.sum(axis=1)),
-        moving_average_fast=_mean_of_last(price, fast),
-        moving_average_slow=_mean_of_last(price, slow),
-        rsi=_rsi(np.diff(price, axis=1)[:, -rsi_bars:]),
-        correlation=_correlation(moves, known),
+        **dict(zip(FIGURES, found.alone, strict=True)), peer=found.peer, correlation=found.correlation
     )
-
-
-def _ratio(above: Floats, below: ArrayLike) -> Floats:
-    under = np.asarray(below, np.float64)
-    return np.asarray(np.divide(above, under, out=np.full(above.shape, np.nan), where=under > 0.0))
-
-
-def _mean_of_last(price: Floats, count: int) -> Floats:
-    """Mean of the last ``count`` prices of each series that are there."""
-    there = np.isfinite(price)
-    # Counted from the newest bar backwards.
-    rank = np.cumsum(there[:, ::-1], axis=1)[:, ::-1]
-    chosen = there & (rank <= count)
-    return _ratio(np.where(chosen, price, 0.0).sum(axis=1), chosen.sum(axis=1))
-
-
-def _rsi(steps: Floats) -> Floats:
-    gains = np.nansum(np.maximum(steps, 0.0), axis=1)
-    losses = -np.nansum(np.minimum(steps, 0.0), axis=1)
-    return 100.0 * _ratio(gains, gains + losses)
-
-
-def _correlation(moves: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Pearson's, over the returns that both series of a pair have: a few products of matrices."""
-    there = known.astype(np.float64)
-    count = there @ there.T
-    total = moves @ there.T  # of series i where j is there too
-    square = (moves**2) @ there.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = total / count
-        variance = square / count - mean**2
-        covariance = (moves @ moves.T) / count - mean * mean.T
-        # A series that does not move has no correlation; rounding must not give it one.
-        still = (variance <= 1e-14 * square / count) | (variance.T <= 1e-14 * (square / count).T)
-        found = covariance / np.sqrt(variance * variance.T)
-    found = np.clip(found, -1.0, 1.0)
-    found[still | (count < SHARED_RETURNS_MIN)] = np.nan
-    return np.asarray(found)

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import gpu_kernels as gk
-from protos import topics
 from protos.risk.v1.risk_pb2 import Portfolio, RiskAlert, RiskMetrics
 from risk_service.alerts import AlertBook
-from risk_service.analytics import Analytics
+from risk_service.analytics_bars import BarBook
 from risk_service.board import RiskBoard
 from risk_service.catch_up import CatchUp
 from risk_service.desk_books import DeskBooks
@@ -71,7 +70,7 @@ class LiveLoop:
     market_file: MarketFile | None = None
     logged_alerts: Callable[[], Iterable[RiskAlert]] | None = None  # by an earlier life, oldest first
     slow: SlowProcess | SlowRisk | None = None
-    analytics: Analytics = field(default_factory=Analytics)
+    bars: BarBook = field(default_factory=BarBook)
     failure: Exception | None = None
     without_brokers: str = ""  # why nothing can be heard; empty while brokers answer
     _headers: tuple[tuple[str, bytes], ...] = ()
@@ -149,8 +148,6 @@ class LiveLoop:
         if self._caught_up and not behind and self.market.clocks.source_time_ns:
             self._measured_at = now
             self._measure_dirty()
-            for result in self.analytics.results():
-                self.producer.send(topics.ANALYTICS_RESULTS, result.key, result.SerializeToString())
         self._hear(bool(messages), now)
         if self.market_file is not None and self._caught_up:
             self.market_file.save_when_due(self.market, now)
@@ -227,7 +224,10 @@ class LiveLoop:
             and not books.is_dirty(last.book)
         }
         fills = self.positions.all_quantities()
-        return LiveSnapshot(market, marks, dict(books.books), measured, fills, self.positions.snapshot_id())
+        return LiveSnapshot(
+            *(market, marks, dict(books.books), measured, fills, self.positions.snapshot_id()),
+            bars=self.bars.history(),
+        )
 
     def _apply(self, message: Message[MarketEvents | Tick]) -> None:
         record = message.record
@@ -246,7 +246,7 @@ class LiveLoop:
             LOG.warning("%s[%d] at %d is of the future", record.topic, record.partition, record.offset)
             return
         self._ticks += len(message.value)
-        self.analytics.take(record.key, message.value)
+        self.bars.take(record.key, message.value)
         if changed:
             self.desk_books.touch(record.key)
 

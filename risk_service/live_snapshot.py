@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from protos.risk.v1.risk_pb2 import RiskMetrics
+from risk_service.analytics_bars import NO_BARS, History
 from risk_service.market_state import Clocks, MarketState
 from risk_service.valuation import Book, Valuation, value
 from risk_service.vol_marks import VolMarks
@@ -72,6 +73,7 @@ class LiveSnapshot:
     measured: Mapping[str, Measured]
     fills: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # quantity by portfolio and symbol
     executions_snapshot_id: str = ""  # the prefix of orders.executed that these come from
+    bars: History = NO_BARS
 
 
 class NotYet(Unavailable):

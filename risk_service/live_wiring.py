@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import gpu_kernels as gk
 from protos import topics
 from protos.risk.v1.risk_pb2 import RiskAlert
 from risk_service import market_events, price_history
+from risk_service.analytics import Result
 from risk_service.board import RiskBoard
 from risk_service.breaker import PortfolioBreaker, WatchedAlerts, logged_alerts
 from risk_service.breaker_rule import BreakerRule
@@ -38,6 +39,7 @@ from service_kit.errors import SettingError
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.control_log import ControlLog
+from service_kit.kafka.errors import DeliveryFailed, QueueFull
 from service_kit.kafka.lookup import LogLookup
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.producer import Producer
@@ -152,7 +154,7 @@ def start_breaker(
 
     thread = threading.Thread(target=run, name="breaker")
     thread.start()
-    resources.add("breaker", thread.join)
+    resources.add("breaker", thread.join, recovers=True)
 
 
 def _log_alert(appender: Appender, alert: RiskAlert) -> None:
@@ -167,17 +169,26 @@ def _whole(name: str) -> dict[Partition, int]:
 def start_slow(
     loop: LiveLoop, engine: gk.Engine, source: ScenarioSource, level: float, stop: Stop
 ) -> Callable[[], None]:
-    """Monte Carlo beside the loop: in a process of its own, or asking the engine's."""
+    """Monte Carlo and analytics beside the loop: in a process of their own, or asking the engine's."""
     run: Callable[[], None]
+    tell = partial(_tell_analytics, loop.producer)
     if isinstance(engine, LastingEngine):
         risk = SlowRisk.of(engine, source, level)
-        loop.slow, run = risk, partial(risk.run, loop.desk, stop)
+        loop.slow, run = risk, partial(risk.run, loop.desk, tell, stop)
     else:
-        apart = SlowProcess(loop.desk, engine.name, source, level)
+        apart = SlowProcess(loop.desk, engine.name, source, level, tell)
         loop.slow, run = apart, partial(apart.run, stop)
     thread = threading.Thread(target=run, name="monte carlo")
     thread.start()
     return thread.join
+
+
+def _tell_analytics(producer: Producer, results: Sequence[Result]) -> None:
+    try:
+        for key, value in results:
+            producer.send(topics.ANALYTICS_RESULTS, key, value)
+    except (DeliveryFailed, QueueFull) as lost:
+        LOG.warning("the rest of this second's analytics is not told: %s", lost)
 
 
 def start_tables(tables: TableProcess, stop: Stop) -> Callable[[], None]:
@@ -193,8 +204,17 @@ def start_tables(tables: TableProcess, stop: Stop) -> Callable[[], None]:
     return close
 
 
-def start(loop: LiveLoop, stop: Stop) -> threading.Thread:
-    """The loop in its thread."""
+def start(loop: LiveLoop, stop: Stop) -> Callable[[], None]:
+    """The loop in its thread; its end comes before that of what it reads from."""
     thread = threading.Thread(target=loop.run_until_failure, args=(stop,), name="live loop")
     thread.start()
-    return thread
+
+    def close() -> None:
+        stop.set("the service ends")
+        thread.join()
+        for consumer in (loop.market_consumer, loop.portfolio_consumer, loop.fill_consumer):
+            consumer.close()
+        if loop.market_file is not None:
+            loop.market_file.close()
+
+    return close

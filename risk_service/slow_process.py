@@ -1,4 +1,4 @@
-"""Monte Carlo in a process of its own, so that it never holds the interpreter while a tick waits.
+"""Monte Carlo and analytics in a process of their own, which never holds the interpreter while a tick waits.
 
 A thread of low priority would: whoever is put aside while holding the interpreter's lock makes the live loop
 wait for it. Here a thread only carries snapshots and numbers.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import gpu_kernels as gk
 from protos.risk.v1.risk_pb2 import TailRisk
+from risk_service.analytics import Analytics, Result
+from risk_service.analytics_bars import History
 from risk_service.child_process import LOOK_S, Child, child, settle
 from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import LiveSnapshot, NotYet, SnapshotDesk
@@ -33,6 +35,7 @@ class _Question(NamedTuple):
     market: MarketState
     marks: VolMarks
     books: list[Book] | None  # None: as in the last question
+    bars: History  # those after the last question's
 
 
 class _Found(NamedTuple):
@@ -49,6 +52,7 @@ class SlowProcess:
     engine: str  # one that computes in the process that asks it
     source: ScenarioSource
     level: float
+    tell: Callable[[Sequence[Result]], None]  # what analytics says
     latest: dict[str, SlowNumbers] = field(default_factory=dict)  # replaced as a whole
     pid: int | None = None  # of the child
 
@@ -67,6 +71,7 @@ class SlowProcess:
 
     def _carry(self, made: Child, stop: Stop) -> None:
         known: list[Book] = []
+        told = 0  # bars before this second
         while not stop.is_set():
             began = time.monotonic()
             try:
@@ -82,8 +87,12 @@ class SlowProcess:
                 continue
             books = [book for _, book in sorted(snapshot.books.items())]
             same = len(books) == len(known) and all(a is b for a, b in zip(books, known, strict=True))
-            made.connection.send(_Question(snapshot.market, snapshot.marks, None if same else books))
-            known = books
+            bars = snapshot.bars.since(told)
+            made.connection.send(_Question(snapshot.market, snapshot.marks, None if same else books, bars))
+            known, told = books, bars.ends
+            if not made.answered(stop, PATIENCE_S):
+                return
+            self.tell(made.connection.recv())
             if not made.answered(stop, PATIENCE_S):
                 return
             found: Sequence[_Found] = made.connection.recv()
@@ -100,12 +109,15 @@ def _serve(connection: Connection, engine: str, history: Any, days: int, level: 
     """The child's whole life; it ends when the service lets go of the pipe, or dies."""
     settle()
     risk = SlowRisk.of(gk.engine(engine), ScenarioSource(history, days), level)
-    books: list[Book] = []
+    analytics, books = Analytics(), list[Book]()
     while True:
         try:
             question: _Question = connection.recv()
         except (EOFError, OSError):
             return
+        # Monte Carlo may take long: it comes apart, and second.
+        with contextlib.suppress(BrokenPipeError):
+            connection.send(analytics.results(question.bars))
         books = books if question.books is None else question.books
         held = {book.held.name: book for book in books}
         risk.update(LiveSnapshot(question.market, question.marks, held, {}), Stop())

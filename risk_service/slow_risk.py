@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 import gpu_kernels as gk
 from gpu_kernels.tail_risk import tail_scenarios
 from protos.risk.v1.risk_pb2 import TailRisk
+from risk_service.analytics import Analytics, Result
 from risk_service.desk_risk import DeskRisk
 from risk_service.live_risk import ScenarioSource, stress_scenarios, tail_message
 from risk_service.live_snapshot import LiveSnapshot, NotYet, SnapshotDesk
@@ -100,12 +102,15 @@ class SlowRisk:
         risk = DeskRisk(engine, scenarios, WidePremiums(gk.engine("cpu")), with_stresses=False)
         return cls(risk, level)
 
-    def run(self, desk: SnapshotDesk, stop: Stop) -> None:
-        """Until told to stop, or until the live market is not followed any more."""
+    def run(self, desk: SnapshotDesk, tell: Callable[[Sequence[Result]], None], stop: Stop) -> None:
+        """Until told to stop, or until the live market is not followed any more; `tell` gets analytics."""
+        analytics = Analytics()
         while not stop.is_set():
             began = time.monotonic()
             try:
-                self.update(desk.ask().result(), stop)
+                snapshot = desk.ask().result()
+                tell(analytics.results(snapshot.bars))
+                self.update(snapshot, stop)
             except NotYet:
                 LOG.debug("the logs are still being read; Monte Carlo waits")
             except (Unavailable, CancelledError):

@@ -9,6 +9,10 @@ import pytest
 
 import gpu_kernels as gk
 from gpu_kernels.analytics import SHARED_RETURNS_MIN, series_figures
+from gpu_kernels.engines.cpu.analytics import TILE
+
+ENGINES = [gk.engine("reference"), gk.engine("cpu")]
+every_engine = pytest.mark.parametrize("engine", ENGINES, ids=lambda one: one.name)
 
 
 def history(seed, series=7, bars=90):
@@ -33,9 +37,10 @@ def same(got, wanted):
     assert got == pytest.approx(wanted, rel=1e-9, abs=1e-9, nan_ok=True)
 
 
-def test_every_figure_is_that_of_a_plain_loop(seed):
+@every_engine
+def test_every_figure_is_that_of_a_plain_loop(engine, seed):
     prices, volumes = history(seed)
-    got = series_figures(prices, volumes, bars_per_year=252.0, fast=5, slow=20, rsi_bars=14)
+    got = series_figures(engine, prices, volumes, bars_per_year=252.0, fast=5, slow=20, rsi_bars=14)
     for place, row in enumerate(prices):
         there = [price for price in row.tolist() if not math.isnan(price)]
         returns = list(plain_returns(row).values())
@@ -55,28 +60,68 @@ def test_every_figure_is_that_of_a_plain_loop(seed):
         same(got.rsi[place], 100.0 * gains / (gains + losses))
 
 
-def test_correlations_are_those_of_each_pair_alone(seed):
+def plain_correlation(one, other):
+    left, right = plain_returns(one), plain_returns(other)
+    both = sorted(left.keys() & right.keys())
+    if len(both) < SHARED_RETURNS_MIN:
+        return math.nan
+    return np.corrcoef([left[bar] for bar in both], [right[bar] for bar in both])[0, 1]
+
+
+@every_engine
+@pytest.mark.parametrize("peers", [0, 1, 4, 9])
+def test_peers_are_the_strongest_of_the_pairs_taken_one_by_one(engine, peers, seed):
     prices, volumes = history(seed)
-    got = series_figures(prices, volumes, bars_per_year=252.0).correlation
-    for i in range(len(prices) - 1):
-        for j in range(len(prices) - 1):
-            left, right = plain_returns(prices[i]), plain_returns(prices[j])
-            both = sorted(left.keys() & right.keys())
-            wanted = np.corrcoef([left[bar] for bar in both], [right[bar] for bar in both])[0, 1]
-            same(got[i, j], wanted)
-    assert np.isnan(got[-1]).all()
+    # One that goes against another.
+    prices[3] = 1e4 / prices[2] * np.exp(0.002 * np.random.default_rng(seed).standard_normal(prices.shape[1]))
+    got = series_figures(engine, prices, volumes, bars_per_year=252.0, peers=peers)
+    assert got.peer.shape == got.correlation.shape == (len(prices), peers)
+    for i, row in enumerate(prices):
+        pairs = {j: plain_correlation(row, other) for j, other in enumerate(prices) if j != i}
+        pairs = {j: found for j, found in pairs.items() if not math.isnan(found)}
+        wanted = sorted(pairs, key=lambda j: -abs(pairs[j]))[:peers]
+        assert got.peer[i].tolist() == wanted + [-1] * (peers - len(wanted))
+        same(got.correlation[i].tolist(), [pairs[j] for j in wanted] + [math.nan] * (peers - len(wanted)))
 
 
-def test_too_little_tells_nothing():
+def test_more_series_than_a_tile_holds_are_those_of_the_reference(seed):
+    prices, volumes = history(seed, series=TILE + 9, bars=40)
+    prices[TILE - 3] = 7.0
+    wanted, got = (
+        series_figures(engine, prices, volumes, bars_per_year=252.0, peers=3) for engine in ENGINES
+    )
+    same(got.correlation, wanted.correlation)
+    assert (got.peer == wanted.peer).all()
+    same(got.realised_vol, wanted.realised_vol)
+
+
+def test_of_peers_as_strong_the_first_is_told(seed):
+    prices, volumes = history(seed)
+    prices[:4] = prices[0]
+    got = series_figures(gk.engine("cpu"), prices, volumes, bars_per_year=252.0, peers=2)
+    assert got.peer[:4].tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
+
+
+@every_engine
+def test_too_little_tells_nothing(engine):
     prices = np.full((2, SHARED_RETURNS_MIN), 10.0)
-    flat = series_figures(prices, np.zeros(prices.shape), bars_per_year=252.0)
+    flat = series_figures(engine, prices, np.zeros(prices.shape), bars_per_year=252.0)
     assert np.isnan(flat.correlation).all()
+    assert (flat.peer == -1).all()
     assert np.isnan(flat.vwap).all()
     assert np.isnan(flat.rsi).all()
     assert (flat.realised_vol == 0.0).all()
-    alone = series_figures([[10.0]], [[1.0]], bars_per_year=252.0)
+    alone = series_figures(engine, [[10.0]], [[1.0]], bars_per_year=252.0)
     assert math.isnan(alone.realised_vol[0])
     assert alone.vwap[0] == 10.0
+    none = series_figures(engine, np.zeros((0, 0)), np.zeros((0, 0)), bars_per_year=252.0)
+    assert none.peer.shape == (0, 20)
+
+
+@every_engine
+def test_what_was_paid_may_differ_from_the_bars_price(engine):
+    got = series_figures(engine, [[10.0, math.nan]], [[3.0, 1.0]], bars_per_year=1.0, turnover=[[33.0, 13.0]])
+    assert got.vwap[0] == 11.5
 
 
 @pytest.mark.parametrize(
@@ -90,5 +135,12 @@ def test_too_little_tells_nothing():
 )
 def test_what_is_wrong_is_named(prices, volumes, field):
     with pytest.raises(gk.InvalidInput) as refused:
-        series_figures(prices, volumes, bars_per_year=252.0)
+        series_figures(gk.engine("cpu"), prices, volumes, bars_per_year=252.0)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("field", ["fast", "slow", "rsi_bars", "peers", "bars_per_year"])
+def test_counts_of_bars_must_be_some(field):
+    with pytest.raises(gk.InvalidInput) as refused:
+        series_figures(gk.engine("cpu"), [[1.0]], [[1.0]], **({"bars_per_year": 1.0} | {field: -1}))
     assert refused.value.field == field

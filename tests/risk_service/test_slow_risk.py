@@ -16,7 +16,10 @@ from worlds import SPOT, option, portfolio, priced_market, quotes, spot_position
 
 import gpu_kernels as gk
 from protos import packing
+from protos.risk.v1.risk_pb2 import AnalyticsResult
 from risk_service import slow_risk
+from risk_service.analytics import Analytics
+from risk_service.analytics_bars import Bar, History
 from risk_service.desk_books import DeskBooks
 from risk_service.desk_premiums import DeskPremiums
 from risk_service.desk_risk import DeskRisk
@@ -48,6 +51,19 @@ def history():
     moves = 0.01 * random.standard_normal((400, 2))
     moves[:, 1] = 0.5 * moves[:, 0] + moves[:, 1]
     return PriceHistory(("IDX", "ABC"), SPOT * np.exp(np.cumsum(moves, axis=0)), np.full((400, 2), 0.2))
+
+
+# Two underlyings; what was said of the second came later.
+BARS = History(
+    ("IDX", "ABC"),
+    tuple(
+        Bar(
+            1_000 + second, *np.array([[100.0 + second, 50.0], [1.0, 0.0], [99.0, 0.0]])[:, : 1 + second // 3]
+        )
+        for second in range(6)
+    ),
+    1_006,
+)
 
 
 def slow(engine, history, messages):
@@ -169,10 +185,11 @@ def apart(history):
     """Monte Carlo in its own process, over a desk that is given `snapshot`; and the snapshot."""
     _, state, books = slow(gk.engine("cpu"), history, [portfolio(rows=OTHER, underlyings=("IDX", "ABC"))])
     desk, stop = SnapshotDesk(1), Stop()
-    process = SlowProcess(desk, "cpu", ScenarioSource(history, 500), 0.975)
+    told = []
+    process = SlowProcess(desk, "cpu", ScenarioSource(history, 500), 0.975, told.append)
     carrying = threading.Thread(target=process.run, args=(stop,))
     carrying.start()
-    yield process, LiveSnapshot(state, VolMarks(), books, {})
+    yield process, LiveSnapshot(state, VolMarks(), books, {}, bars=BARS), told
     stop.set()
     desk.close()
     carrying.join(PATIENCE_S)
@@ -191,7 +208,7 @@ def answered(process, snapshot):
 
 
 def test_a_process_of_its_own_comes_to_the_same_bits(apart, engine, history):
-    process, snapshot = apart
+    process, snapshot, _ = apart
     here = SlowRisk.of(engine, ScenarioSource(history, 500), 0.975)
     here.measure(snapshot, Stop())
     for _ in range(2):  # the second time it is not told the books again
@@ -205,8 +222,20 @@ def test_a_process_of_its_own_comes_to_the_same_bits(apart, engine, history):
         )
 
 
+def test_a_process_tells_analytics_of_each_bar_once(apart):
+    process, snapshot, told = apart
+    wanted = Analytics().results(BARS)
+    assert [one.key for one in wanted] == ["IDX", "ABC"]
+    answered(process, snapshot)
+    answered(process, snapshot)
+    assert told == [wanted, []]
+    one_more = BARS.bars[-1]._replace(number=1_009)
+    answered(process, replace(snapshot, bars=BARS._replace(bars=(*BARS.bars, one_more), ends=1_010)))
+    assert AnalyticsResult.FromString(told[-1][0].value).time_ns == 1_010_000_000_000
+
+
 def test_a_process_that_dies_is_replaced(apart):
-    process, snapshot = apart
+    process, snapshot, told = apart
     first = answered(process, snapshot)["desk"]
     dead = process.pid
     os.kill(dead, signal.SIGKILL)
@@ -214,3 +243,5 @@ def test_a_process_that_dies_is_replaced(apart):
     while process.pid == dead:
         again = answered(process, snapshot)["desk"]
     assert again.tail == first.tail
+    # Whoever takes its place is given all bars.
+    assert told.count(Analytics().results(BARS)) == 2

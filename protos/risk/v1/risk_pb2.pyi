@@ -2592,7 +2592,7 @@ Global___RiskAlert: _TypeAlias = RiskAlert  # noqa: Y015
 
 @_typing.final
 class AnalyticsResult(_message.Message):
-    """Topic analytics.results, keyed by symbol or portfolio."""
+    """Topic analytics.results, keyed by underlying. Of bars of one second, the last price of each; NaN: too few."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2607,15 +2607,25 @@ class AnalyticsResult(_message.Message):
     CORRELATION_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     time_ns: _builtins.int
+    """end of the last bar, by the source's clock"""
     realised_vol: _builtins.float
+    """per trading year, of five minutes"""
     vwap: _builtins.float
+    """of trades, five minutes"""
     moving_average_fast: _builtins.float
+    """of 12 prices"""
     moving_average_slow: _builtins.float
+    """of 60"""
     rsi: _builtins.float
+    """0 to 100, of 14 bars, by plain means (Cutler's, not Wilder's)"""
     @_builtins.property
-    def correlated_symbol(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def correlated_symbol(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """most correlated either way, strongest first, 20 at most"""
+
     @_builtins.property
-    def correlation(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def correlation(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """of log returns of bars that both have, eight at least"""
+
     def __init__(
         self,
         *,

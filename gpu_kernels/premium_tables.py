@@ -66,12 +66,8 @@ class PremiumTable:
         across = (np.abs(vol - self.vol) / self.vol_range).max(initial=0.0)
         return float(max(along, across))
 
-    def greeks_today(self, spot: float, vol: Floats) -> Floats:
-        """Premium and its derivatives, (C, 9) in the order of POINT_FIELDS."""
-        return np.asarray(np.tensordot(self.spot_weights(spot), self.today_at_nodes(vol), axes=1))
-
     def today_at_nodes(self, vol: Floats) -> Floats:
-        """Premiums and derivatives at these vols, for sums over the nodes with `spot_weights`: (N, C, 9)."""
+        """Premiums and derivatives (POINT_FIELDS) at these vols, to be summed by `spot_weights`: (N, C, 9)."""
         across = _quadratic(self._off(vol) / VOL_RANGE)
         return np.asarray(np.einsum("vc,nvcf->ncf", across, self.today))
 
@@ -93,14 +89,6 @@ class PremiumTable:
         first, half = weight[:, moved] * off[moved], weight[:, moved] * off[moved] ** 2
         slope, cross, curve = (self.by_vol[k, moved].astype(np.float64) for k in range(3))
         return first @ slope + half @ curve, first @ cross
-
-    def in_scenarios_at(self, spot: float, vol: Floats) -> Floats:
-        """Premiums (C, S), option by option."""
-        base = np.tensordot(self.spot_weights(spot), self.in_scenarios.astype(np.float64), axes=1)
-        off, move = self._off(vol)[:, None], float(np.log(spot / self.spot))
-        return np.asarray(
-            base + off * (self.by_vol[0] + move * self.by_vol[1].astype(np.float64) + off * self.by_vol[2])
-        )
 
     def _off(self, vol: Floats) -> Floats:
         return np.clip(vol - self.vol, -VOL_RANGE, VOL_RANGE)

@@ -19,6 +19,8 @@ import pytest
 from scenario_books import fresh_rng, random_book, random_scenarios
 
 import gpu_kernels as gk
+from gpu_kernels import cash_dividends
+from gpu_kernels.dividend_schedules import CashDividends
 from gpu_kernels.engines.engine import Columns
 from gpu_kernels.revaluation import position_pnl
 from gpu_kernels.scenarios import VolShockSurface
@@ -61,6 +63,9 @@ def main(sanitizer: str) -> None:
         engine.greeks(options)
         engine.implied_vol(options, prices)
         engine.price(gk.Options(spot=100.0, strike=np.linspace(50, 150, 37), expiry=1.0, vol=0.2))
+        paid = CashDividends.same([(0.2, 2.0), (0.4, 200.0)], 13)
+        cash_dividends.price(american, paid, engine=engine, points=40, steps=8)
+        engine.price(american.replace(dividends=CashDividends.same([(0.2, 2.0)], 13)))
     print("clean")
 
 

@@ -16,6 +16,7 @@ import pytest
 from cuda_on_host import HostKernel
 
 from gpu_kernels.engines.engine import Engine
+from gpu_kernels.engines.held_books import HeldBooks
 
 
 class DeviceArray(np.ndarray):  # type: ignore[type-arg]
@@ -161,6 +162,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> tuple[Engine, StandIn]:
         monkeypatch.setattr(module, "cupy", stand_in)
     monkeypatch.setattr(rows, "_pipelines", rows._Pipelines())
     monkeypatch.setattr(rows, "_tables", rows._Tables())
-    monkeypatch.setattr(revaluation, "_books", revaluation._Books())
+    monkeypatch.setattr(revaluation, "_books", HeldBooks(revaluation._Book))
     monkeypatch.setattr(revaluation, "_shock_arrays", revaluation._ShockArrays())
     return Engine("cuda", "stand-in", cuda), stand_in

@@ -13,16 +13,6 @@ from gpu_kernels.shocked_options import repriced_pnl
 COUNT = 24
 
 
-@pytest.fixture
-def engine() -> gk.Engine:
-    return gk.engine("cpu")
-
-
-@pytest.fixture
-def rng(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
 def book_of(rng: np.random.Generator, spot: float, vol: np.ndarray) -> gk.Portfolio:
     options = gk.Options(
         spot=spot,
@@ -38,12 +28,12 @@ def book_of(rng: np.random.Generator, spot: float, vol: np.ndarray) -> gk.Portfo
 
 
 def test_a_moved_book_is_as_good_as_its_bound_and_one_that_goes_too_far_is_refused(
-    engine: gk.Engine, rng: np.random.Generator
+    cpu: gk.Engine, rng: np.random.Generator
 ) -> None:
     vol = rng.uniform(0.15, 0.5, COUNT)
     book = book_of(rng, 100.0, vol)
     wide = gk.Scenarios([[-0.15], [0.15]], [[-0.06], [0.06]], elapsed=1 / 252)
-    made = AmericanBook(engine, book, wide, tolerance=2e-4)
+    made = AmericanBook(cpu, book, wide, tolerance=2e-4)
     assert len(made.interpolated) == int(book.american.sum())
     moves = rng.uniform(-0.1, 0.1, 200)[:, None]
     scenarios = gk.Scenarios(moves, rng.uniform(-0.02, 0.02, 200)[:, None], elapsed=1 / 252)
@@ -52,8 +42,8 @@ def test_a_moved_book_is_as_good_as_its_bound_and_one_that_goes_too_far_is_refus
         moved = made.moved([spot], vols)
         now = book.with_spots([spot]).with_vols(vols)
         wanted, plain = np.empty((2, COUNT, len(scenarios)))
-        repriced_pnl(engine, now, shocks(now, scenarios), wanted)
-        repriced_pnl(engine, now.europeans(), shocks(now, scenarios), plain)
+        repriced_pnl(cpu, now, shocks(now, scenarios), wanted)
+        repriced_pnl(cpu, now.europeans(), shocks(now, scenarios), plain)
         size = np.abs(book.quantity * book.multiplier) * 100.0
         off = np.abs(moved.position_pnl(scenarios) - wanted).max(axis=1) / size
         print(spot, off.max(), made.error)
@@ -63,7 +53,7 @@ def test_a_moved_book_is_as_good_as_its_bound_and_one_that_goes_too_far_is_refus
         assert np.abs(premiums).max() > 100.0 * made.error
     # The book it was moved from is what it was.
     wanted = np.empty((COUNT, len(scenarios)))
-    repriced_pnl(engine, book, shocks(book, scenarios), wanted)
+    repriced_pnl(cpu, book, shocks(book, scenarios), wanted)
     assert (np.abs(made.position_pnl(scenarios) - wanted).max(axis=1) / size <= made.error).all()
     with pytest.raises(gk.InvalidInput, match="spot_return"):
         made.moved([107.0], vol).position_pnl(scenarios)

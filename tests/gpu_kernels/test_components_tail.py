@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scenario_books import fresh_rng, random_book, random_scenarios, scipy_pnl
+from scenario_books import random_book, random_scenarios, scipy_pnl
 
 import gpu_kernels as gk
 from gpu_kernels import basel, es_components
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return fresh_rng()
 
 
 @pytest.mark.parametrize("convention", ["exact_tail", "discrete"])

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("scipy", reason="needs SciPy for the reference engine")
 
-import grids
+import agreement
+from agreement import random_rows
 from american_cases import random_fields
-from scenario_books import fresh_rng, random_book, random_scenarios, scipy_pnl
+from scenario_books import random_book, random_scenarios
 
 import gpu_kernels as gk
-from gpu_kernels.revaluation import position_pnl
 
 pytestmark = pytest.mark.gpu
 
@@ -29,15 +29,6 @@ cupy = pytest.importorskip("cupy")
 NUMERIC = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return fresh_rng()
-
-
-def random_rows(rng: np.random.Generator, size: int) -> gk.Options:
-    return gk.Options(**grids.everything(rng, size)._asdict())
-
-
 def on_device(options: gk.Options) -> gk.Options:
     return gk.Options(**{name: cupy.asarray(getattr(options, name)) for name in (*NUMERIC, "is_call")})
 
@@ -48,30 +39,11 @@ def same_bits(one: Any, other: Any) -> None:
 
 
 def test_price_and_greeks_agree_with_the_reference(rng: np.random.Generator) -> None:
-    options = random_rows(rng, 400_000)
-    found, wanted = CUDA.greeks(options), gk.engine("reference").greeks(options)
-    scale = np.maximum(options.spot, options.strike)
-    assert (np.abs(found.price - wanted.price) <= 4e-15 * scale).all()
-    np.testing.assert_array_equal(found.status, wanted.status)
-    seen = wanted.price > 1e-30 * options.spot
-    for name in found.COLUMNS[:-1]:
-        one, other = getattr(found, name)[seen], getattr(wanted, name)[seen]
-        size = np.maximum(np.abs(other), 1e-6 * np.abs(other).max())
-        assert (np.abs(one - other) <= 1e-9 * size).all(), name
-    price = CUDA.price(options).price
-    assert (np.abs(price - wanted.price)[seen] <= 1e-11 * wanted.price[seen]).all()
+    agreement.values_and_greeks(CUDA, random_rows(rng, 400_000))
 
 
 def test_implied_vol_agrees_with_the_reference(rng: np.random.Generator) -> None:
-    options = random_rows(rng, 200_000)
-    prices = gk.engine("reference").greeks(options)
-    found = CUDA.implied_vol(options, prices.price)
-    wanted = gk.engine("reference").implied_vol(options, prices.price)
-    assert (found.status == wanted.status).mean() > 0.99
-    clear = (prices.vega * options.vol > 1e-3 * prices.price) & (found.status == 0) & (wanted.status == 0)
-    leverage = prices.price[clear] / (prices.vega * options.vol)[clear]
-    error = np.abs(found.vol - wanted.vol)[clear] / wanted.vol[clear]
-    assert (error <= 1e-12 + 8e-16 * leverage).all()
+    agreement.implied_vols(CUDA, random_rows(rng, 200_000))
 
 
 @pytest.mark.parametrize("method", ["fast", "accurate"])
@@ -91,15 +63,7 @@ def test_american_values_agree_with_the_reference(rng: np.random.Generator, meth
 
 
 def test_bad_rows_have_their_status() -> None:
-    options = gk.Options(
-        spot=[100.0, np.nan, 100.0, -1.0, 100.0, np.inf, 0.0, 100.0],
-        strike=[100.0, 100.0, 100.0, 100.0, 90.0, 100.0, 100.0, 100.0],
-        expiry=[1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0],
-        vol=[0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.0],
-    )
-    found, wanted = CUDA.greeks(options), gk.engine("reference").greeks(options)
-    for name in found.COLUMNS:
-        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-12, atol=1e-300)
+    agreement.rows_without_a_value(CUDA)
 
 
 def test_device_columns_stay_on_the_device(rng: np.random.Generator) -> None:
@@ -175,15 +139,7 @@ def test_the_callers_stream_is_respected(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(("vols", "rates"), [(True, True), (False, False)])
 def test_revaluation(rng: np.random.Generator, vols: bool, rates: bool) -> None:
     book = random_book(rng, 3000, 5, groups=7, linear=20)
-    scenarios = random_scenarios(rng, 211, 5, vols=vols, rates=rates)
-    each, gross = scipy_pnl(book, scenarios)
-    found = CUDA.revalue(book, scenarios)
-    assert np.abs(found - each.sum(axis=0)).max() <= 1e-11 * gross
-    np.testing.assert_array_equal(found, CUDA.revalue(book, scenarios))
-    by_group = CUDA.revalue(book, scenarios, by="group")
-    expected = np.array([each[book.group == group].sum(axis=0) for group in range(book.groups)])
-    assert np.abs(by_group - expected).max() <= 1e-11 * gross
-    assert np.abs(position_pnl(CUDA, book, scenarios) - each).max() <= 1e-11 * gross
+    agreement.revaluation(CUDA, book, random_scenarios(rng, 211, 5, vols=vols, rates=rates))
 
 
 def test_revaluation_of_many_scenarios_in_turns(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -11,30 +9,22 @@ pytest.importorskip("cupy", reason="needs CuPy to transpile the kernels")
 pytest.importorskip("scipy", reason="needs SciPy for the reference engine")
 
 import accuracy
+import agreement
 import cuda_stand_in
 import cuda_toolchain
 import grids
-from american_cases import random_fields
+from agreement import random_rows
 from cuda_on_host import HostKernel
 from cupyx import jit
-from scenario_books import fresh_rng, random_book, random_scenarios, scipy_pnl
 
 import gpu_kernels as gk
-from gpu_kernels import cash_dividends
 from gpu_kernels.engines.cuda import compile as cuda_compile
-from gpu_kernels.engines.cuda import european, ops, revaluation_kernels, rows
-from gpu_kernels.revaluation import position_pnl
-from gpu_kernels.scenarios import VolShockSurface
+from gpu_kernels.engines.cuda import european, ops, rows
 
 KERNELS = cuda_compile.every_kernel()
 
 # Registers a thread may take so that `blocks` of its blocks are on a multiprocessor at once.
 REGISTERS_OF_MULTIPROCESSOR = 65_536
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return fresh_rng()
 
 
 @pytest.fixture
@@ -45,10 +35,6 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> tuple[gk.Engine, cuda_stand_in
 @pytest.fixture
 def engine(installed: tuple[gk.Engine, cuda_stand_in.StandIn]) -> gk.Engine:
     return installed[0]
-
-
-def random_rows(rng: np.random.Generator, size: int) -> gk.Options:
-    return gk.Options(**grids.everything(rng, size)._asdict())
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
@@ -169,17 +155,8 @@ def test_logarithm_of_a_ratio_near_one_and_far_away(rng: np.random.Generator) ->
             assert abs(parts - exact) <= 2e-17 * abs(exact), (a[i], b[i])
 
 
-def test_bad_and_expired_rows(engine: gk.Engine) -> None:
-    options = gk.Options(
-        spot=[100.0, np.nan, 100.0, -1.0, 100.0, np.inf, 0.0, 100.0],
-        strike=[100.0, 100.0, 100.0, 100.0, 90.0, 100.0, 100.0, 100.0],
-        expiry=[1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0],
-        vol=[0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.0],
-        rate=0.01,
-    )
-    found, wanted = engine.greeks(options), gk.engine("reference").greeks(options)
-    for name in found.COLUMNS:
-        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-12, atol=1e-300)
+def test_rows_without_a_value(engine: gk.Engine) -> None:
+    agreement.rows_without_a_value(engine)
 
 
 def test_one_value_for_all_rows(engine: gk.Engine, rng: np.random.Generator) -> None:
@@ -270,207 +247,6 @@ def test_implied_vol_agrees_with_the_reference(engine: gk.Engine, rng: np.random
     assert (error <= bound).all()
 
 
-def test_impossible_prices(engine: gk.Engine) -> None:
-    prices = np.array([np.nan, -1.0, 0.0, 200.0, 10.0, np.inf, 1e-312])
-    found = engine.implied_vol(gk.Options(spot=100.0, strike=100.0, expiry=np.ones(7)), prices)
-    wanted = gk.engine("reference").implied_vol(
-        gk.Options(spot=100.0, strike=100.0, expiry=np.ones(7)), prices
-    )
-    np.testing.assert_array_equal(found.status, wanted.status)
-    assert np.isnan(found.vol[found.status != 0]).all()
-
-
-@pytest.mark.parametrize(("vols", "rates"), [(True, True), (True, False), (False, False), (False, True)])
-def test_revaluation(engine: gk.Engine, rng: np.random.Generator, vols: bool, rates: bool) -> None:
-    book = random_book(rng, 300, 5, groups=3, linear=8)
-    scenarios = random_scenarios(rng, 37, 5, vols=vols, rates=rates)
-    each, gross = scipy_pnl(book, scenarios)
-    found = engine.revalue(book, scenarios)
-    assert np.abs(found - each.sum(axis=0)).max() <= 1e-11 * gross
-    np.testing.assert_array_equal(found, engine.revalue(book, scenarios))
-    by_group = engine.revalue(book, scenarios, by="group")
-    expected = np.array([each[book.group == group].sum(axis=0) for group in range(book.groups)])
-    assert np.abs(by_group - expected).max() <= 1e-11 * gross
-    assert np.abs(position_pnl(engine, book, scenarios) - each).max() <= 1e-11 * gross
-
-
-def test_revaluation_in_turns_gives_the_same_bits(
-    engine: gk.Engine, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from gpu_kernels.engines.cuda import revaluation
-
-    book = random_book(rng, 200, 3)
-    scenarios = random_scenarios(rng, 300, 3)
-    wanted = engine.revalue(book, scenarios)
-    monkeypatch.setattr(revaluation, "DOUBLES_MAX", 1)
-    np.testing.assert_array_equal(engine.revalue(book, scenarios), wanted)
-
-
-def test_revaluation_with_a_vol_surface(engine: gk.Engine, rng: np.random.Generator) -> None:
-    book = random_book(rng, 100, 2)
-    plain = random_scenarios(rng, 11, 2)
-    surface = VolShockSurface.factors(parallel=rng.normal(0, 0.05, 11), skew=rng.normal(0, 0.2, 11))
-    scenarios = gk.Scenarios(
-        plain.spot_return, plain.vol_change, plain.rate_change, plain.elapsed, vol_shock_surface=surface
-    )
-    wanted = gk.engine("reference").revalue(book, scenarios)
-    gross = np.abs(book.quantity * book.multiplier * book.spot).sum()
-    assert np.abs(engine.revalue(book, scenarios) - wanted).max() <= 1e-11 * gross
-
-
-def test_a_tick_sends_spots_only(
-    installed: tuple[gk.Engine, cuda_stand_in.StandIn], rng: np.random.Generator
-) -> None:
-    engine, device = installed
-    book = random_book(rng, 50, 2)
-    scenarios = random_scenarios(rng, 5, 2, vols=False, rates=False)
-    engine.revalue(book, scenarios)
-    device.uploads = 0
-    engine.revalue(book, scenarios)
-    without = device.uploads
-    device.uploads = 0
-    moved = book.with_spots(np.array([101.0, 57.0]))
-    found = engine.revalue(moved, scenarios)
-    assert device.uploads == without + 1
-    wanted = gk.engine("reference").revalue(moved, scenarios)
-    assert np.abs(found - wanted).max() <= 1e-11 * np.abs(book.quantity * book.multiplier * 101.0).sum()
-
-
-def american_rows(rng: np.random.Generator, size: int) -> gk.Options:
-    # Rows with two boundaries are left out, so that more must be drawn.
-    return gk.Options(**random_fields(rng, 2 * size), american=True).rows(np.arange(size))
-
-
-@pytest.mark.parametrize("method", ["fast", "accurate"])
-def test_american_prices_agree_with_the_reference(
-    engine: gk.Engine, rng: np.random.Generator, method: Any
-) -> None:
-    options = american_rows(rng, 101)
-    found = engine.price(options, american_method=method)
-    wanted = gk.engine("reference").price(options, american_method=method)
-    np.testing.assert_array_equal(found.status, wanted.status)
-    np.testing.assert_allclose(found.price, wanted.price, rtol=0, atol=1e-10)
-    # A row's place in its block does not matter, nor what else is in it.
-    some = np.array([7, 50, 51, 96])
-    np.testing.assert_array_equal(
-        engine.price(options.rows(some), american_method=method).price, found.price[some]
-    )
-
-
-def test_american_greeks_and_implied_vol_agree_with_the_reference(
-    engine: gk.Engine, rng: np.random.Generator
-) -> None:
-    options = american_rows(rng, 21).replace(vol=0.3)
-    found = engine.greeks(options, american_method="fast")
-    wanted = gk.engine("reference").greeks(options, american_method="fast")
-    np.testing.assert_array_equal(found.status, wanted.status)
-    for name in found.COLUMNS[:-1]:
-        # Second differences of the premium magnify rounding errors.
-        size = 1.0 + np.abs(getattr(wanted, name))
-        assert (np.abs(getattr(found, name) - getattr(wanted, name)) <= 1e-6 * size).all(), name
-    few = options.rows(np.arange(4)).replace(spot=np.array([92.0, 97.0, 102.0, 108.0]))
-    priced = gk.engine("reference").price(few, american_method="fast").price
-    vols = engine.implied_vol(few, priced, american_method="fast")
-    again = gk.engine("reference").implied_vol(few, priced, american_method="fast")
-    np.testing.assert_array_equal(vols.status, again.status)
-    np.testing.assert_allclose(vols.vol, again.vol, rtol=0, atol=1e-7)
-
-
-def test_american_rows_that_have_no_collocation(engine: gk.Engine) -> None:
-    nan = float("nan")
-    options = gk.Options(
-        spot=[90.0, 90.0, nan, 90.0, 0.0, 90.0, 50.0],
-        strike=100.0,
-        expiry=[1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0],
-        vol=[0.2, 0.2, 0.2, 0.0, 0.2, 0.2, 0.2],
-        rate=[-0.01, 0.05, 0.05, 0.05, 0.05, 0.0, 0.05],
-        dividend_yield=[-0.04, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-        is_call=False,
-        american=True,
-    )
-    for result in (engine.price(options, american_method="fast"), engine.greeks(options)):
-        # The first has two boundaries: from the grid.
-        assert list(result.status[:3]) == [0, 1, 2]
-        assert np.isnan(result.price[2])
-        plain = gk.engine("reference").price(options, american_method="fast")
-        np.testing.assert_array_equal(result.status, plain.status)
-        np.testing.assert_allclose(result.price, plain.price, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("policy", ["liquidator", "survivor"])
-def test_cash_dividends_agree_with_the_processor(
-    engine: gk.Engine, rng: np.random.Generator, policy: Any
-) -> None:
-    size = 9
-    options = gk.Options(
-        spot=rng.uniform(70, 130, size), strike=100.0, expiry=rng.uniform(0.2, 2, size),
-        vol=rng.uniform(0.1, 0.5, size), rate=rng.uniform(-0.01, 0.06, size),
-        dividend_yield=rng.uniform(0, 0.03, size),
-        is_call=rng.random(size) < 0.5, american=rng.random(size) < 0.7,
-    )  # fmt: skip
-    # Before today, in the option's life, after it; one takes all that there is.
-    lists = [
-        [(t, rng.uniform(0.5, 4)) for t in sorted(rng.uniform(-0.1, 2.2, i % 5))] for i in range(size - 1)
-    ]
-    paid = cash_dividends.CashDividends.per_option([*lists, [(0.1, 500.0)]])
-    for call in (cash_dividends.price, cash_dividends.greeks):
-        found = call(options, paid, engine=engine, policy=policy, points=80, steps=40)
-        wanted = call(options, paid, engine="cpu", policy=policy, points=80, steps=40)
-        np.testing.assert_array_equal(found.status, wanted.status)
-        np.testing.assert_allclose(found.price, wanted.price, rtol=0, atol=1e-9)
-        np.testing.assert_allclose(found.error, wanted.error, rtol=0, atol=1e-9)
-        if wanted.greeks is not None:
-            for name in wanted.greeks.COLUMNS[:-1]:
-                one, other = getattr(found.greeks, name), getattr(wanted.greeks, name)
-                np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
-
-
-def test_cash_dividends_in_turns_give_the_same_bits(
-    engine: gk.Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from gpu_kernels.engines.cuda import cash_dividends as backend
-
-    options = gk.Options(spot=np.linspace(80, 120, 150), strike=100.0, expiry=1.0, vol=0.2, american=True)
-    paid = cash_dividends.CashDividends.same([(0.5, 2.0)], 150)
-    whole = cash_dividends.price(options, paid, engine=engine, points=40, steps=20).price
-    monkeypatch.setattr(backend, "SCRATCH_BYTES", 1)
-    np.testing.assert_array_equal(
-        cash_dividends.price(options, paid, engine=engine, points=40, steps=20).price, whole
-    )
-
-
-def test_american_columns_on_the_device(
-    installed: tuple[gk.Engine, cuda_stand_in.StandIn], rng: np.random.Generator
-) -> None:
-    engine, device = installed
-    options = american_rows(rng, 9)
-    wanted = engine.price(options, american_method="fast")
-    names = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_call")
-    there = gk.Options(
-        **{name: cuda_stand_in.on_device(getattr(options, name)) for name in names}, american=True
-    )
-    device.uploads = 0
-    out = gk.PriceResult(device.empty(9), device.empty(9, np.uint8))
-    engine.price(there, american_method="fast", out=out)
-    assert device.uploads == 0
-    np.testing.assert_array_equal(np.asarray(out.price), wanted.price)
-    nine = gk.GreeksResult(*(device.empty(9) for _ in range(9)), device.empty(9, np.uint8))
-    engine.greeks(there, american_method="fast", out=nine)
-    np.testing.assert_array_equal(
-        np.asarray(nine.delta), engine.greeks(options, american_method="fast").delta
-    )
-
-
-def test_american_books_are_repriced(engine: gk.Engine) -> None:
-    options = gk.Options(
-        spot=100.0, strike=[95.0, 105.0], expiry=1.0, vol=0.2, rate=0.03, is_call=False, american=True
-    )
-    book = gk.Portfolio(options, quantity=1.0)
-    scenarios = gk.Scenarios(spot_return=[[0.1], [-0.1]])
-    wanted = gk.engine("reference").revalue(book, scenarios)
-    np.testing.assert_allclose(engine.revalue(book, scenarios), wanted, rtol=0, atol=1e-9)
-
-
 def test_warm_up_calls_every_function(engine: gk.Engine) -> None:
     engine.warm_up()
     assert cuda_stand_in.compiled.cache_info().currsize >= 3
@@ -481,7 +257,3 @@ def test_blocks_fit_a_multiprocessor() -> None:
         registers = cuda_toolchain.cubin(kernel.source(), cuda_compile.OPTIONS).registers
         resident = REGISTERS_OF_MULTIPROCESSOR // (-(-registers // 8) * 8 * kernel.threads)
         assert resident >= kernel.blocks, f"{kernel.name}: {resident} blocks of {registers} registers"
-
-
-def test_scenarios_fill_whole_blocks() -> None:
-    assert revaluation_kernels.strip_pnl.threads == revaluation_kernels.WIDTH

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scenario_books import fresh_rng, random_book, random_scenarios
+from scenario_books import random_book, random_scenarios
 from scipy import optimize
 
 import gpu_kernels as gk
@@ -22,11 +22,6 @@ from gpu_kernels.optimise.greek_hedge import greek_hedge
 from gpu_kernels.optimise.kelly import kelly_sizes
 from gpu_kernels.optimise.min_es_hedge import min_es_hedge
 from gpu_kernels.revaluation import position_pnl
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return fresh_rng()
 
 
 def test_exposures_are_sums_of_greeks(rng: np.random.Generator) -> None:

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from scenario_books import fresh_rng
 
 import gpu_kernels as gk
 from gpu_kernels.historical_scenarios import (
@@ -15,11 +14,6 @@ from gpu_kernels.historical_scenarios import (
     fit_garch,
     historical_scenarios,
 )
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return fresh_rng()
 
 
 def random_prices(rng: np.random.Generator, days: int, underlyings: int) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scenario_books import fresh_rng
 
 import gpu_kernels as gk
 from gpu_kernels.american_book import TOLERANCE, AmericanBook
@@ -12,19 +11,6 @@ from gpu_kernels.revaluation import position_pnl, shocks
 from gpu_kernels.shocked_options import repriced_pnl
 
 COUNT = 16
-
-
-@pytest.fixture(scope="module")
-def engine() -> gk.Engine:
-    try:
-        return gk.engine("cpu")
-    except gk.EngineUnavailable as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return fresh_rng()
 
 
 def columns(rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -80,7 +66,7 @@ def at_the_boundary(rng: np.random.Generator) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("rates", [False, True])
 @pytest.mark.parametrize("kind", [columns, short, rate_near_yield, low_vols, at_the_boundary])
 def test_no_value_is_further_off_than_its_bound(
-    engine: gk.Engine, rng: np.random.Generator, kind: object, rates: bool
+    cpu: gk.Engine, rng: np.random.Generator, kind: object, rates: bool
 ) -> None:
     """Every value over a field of spots and vols much finer than nodes and checks, edges included."""
     reach, spread = [(0.05, 0.01), (0.2, 0.05), (0.5, 0.02)][int(rng.integers(3))]
@@ -91,11 +77,11 @@ def test_no_value_is_further_off_than_its_bound(
     spot, vol = (field.reshape(-1, 1) for field in np.meshgrid(moves, vols))
     rate = rng.uniform(-0.002, 0.002, len(spot)) if rates else 0.0
     scenarios = gk.Scenarios(spot, vol, rate_change=rate, elapsed=float(rng.choice([0.0, 1 / 252])))
-    held = AmericanBook(engine, book, scenarios)
+    held = AmericanBook(cpu, book, scenarios)
     kept = held.interpolated
     wanted = np.empty((len(kept), len(scenarios)))
     part = book.rows(kept)
-    repriced_pnl(engine, part, shocks(part, scenarios), wanted)
+    repriced_pnl(cpu, part, shocks(part, scenarios), wanted)
     size = np.abs(part.quantity * part.multiplier) * part.spot
     found = np.abs(held.position_pnl(scenarios)[kept] - wanted).max(axis=1, initial=0.0) / size
     print(kind.__name__, given, held.notes, found / held.bounds)
@@ -104,7 +90,7 @@ def test_no_value_is_further_off_than_its_bound(
     assert np.array_equal(np.sort(np.concatenate([held.interpolated, held.exact])), np.arange(COUNT))
 
 
-def test_what_no_interpolant_can_hold_is_priced_in_full_and_counted(engine: gk.Engine) -> None:
+def test_what_no_interpolant_can_hold_is_priced_in_full_and_counted(cpu: gk.Engine) -> None:
     """A vol down to its floor, near the strike, beside an option that is easy."""
     options = gk.Options(
         spot=100.0,
@@ -117,19 +103,19 @@ def test_what_no_interpolant_can_hold_is_priced_in_full_and_counted(engine: gk.E
     )
     book = gk.Portfolio(options, [1.0, 2.0])
     scenarios = gk.Scenarios(np.linspace(-0.2, 0.2, 9)[:, None], np.linspace(-0.05, 0.05, 9)[:, None])
-    held = AmericanBook(engine, book, scenarios)
+    held = AmericanBook(cpu, book, scenarios)
     assert held.exact.tolist() == [0]
     (said,) = held.notes
     assert said.startswith("1 of 2 American positions are priced exactly: the error bound")
-    moved = AmericanBook(engine, book, gk.Scenarios([[-0.1], [0.1]], rate_change=[-0.06, 0.0]))
+    moved = AmericanBook(cpu, book, gk.Scenarios([[-0.1], [0.1]], rate_change=[-0.06, 0.0]))
     assert "kink in the rate" in moved.notes[-1]
     wanted = np.empty((1, 9))
     first = book.rows(np.array([0]))
-    repriced_pnl(engine, first, shocks(first, scenarios), wanted)
+    repriced_pnl(cpu, first, shocks(first, scenarios), wanted)
     assert held.position_pnl(scenarios)[0] == pytest.approx(wanted[0], abs=1e-5)
 
 
-def test_the_bound_is_of_what_is_seen_and_left_out(engine: gk.Engine) -> None:
+def test_the_bound_is_of_what_is_seen_and_left_out(cpu: gk.Engine) -> None:
     """Fewer nodes make larger bounds, and they still hold."""
     options = gk.Options(
         spot=100.0, strike=[90.0, 100.0, 110.0], expiry=0.5, vol=0.3, rate=0.05, is_call=False, american=True
@@ -137,10 +123,10 @@ def test_the_bound_is_of_what_is_seen_and_left_out(engine: gk.Engine) -> None:
     book = gk.Portfolio(options, 1.0)
     scenarios = gk.Scenarios(np.linspace(-0.3, 0.3, 61)[:, None], np.tile([-0.1, 0.0, 0.1], 21)[:61, None])
     wanted = np.empty((3, 61))
-    repriced_pnl(engine, book, shocks(book, scenarios), wanted)
+    repriced_pnl(cpu, book, shocks(book, scenarios), wanted)
     last = 0.0
     for nodes in ((32, 8, 4), (16, 6, 4), (10, 4, 4), (6, 3, 4)):
-        held = AmericanBook(engine, book, scenarios, nodes=nodes, tolerance=1e-2)
+        held = AmericanBook(cpu, book, scenarios, nodes=nodes, tolerance=1e-2)
         found = np.abs(held.position_pnl(scenarios) - wanted).max(axis=1) / 100.0
         assert (found <= held.bounds).all()
         assert held.error >= last
@@ -151,10 +137,10 @@ def test_the_bound_is_of_what_is_seen_and_left_out(engine: gk.Engine) -> None:
 @pytest.mark.parametrize("rates", [False, True])
 @pytest.mark.parametrize("kind", [columns, short, rate_near_yield, low_vols, at_the_boundary])
 def test_values_from_interpolated_boundaries_are_within_their_tolerance(
-    engine: gk.Engine, rng: np.random.Generator, kind: object, rates: bool
+    cpu: gk.Engine, rng: np.random.Generator, kind: object, rates: bool
 ) -> None:
     """What `revalue` itself does under many scenarios that move vols and rates, against single prices."""
-    moves = engine.module("american_moves")
+    moves = cpu.module("american_moves")
     given = kind(rng)
     book = gk.Portfolio(gk.Options(**given, american=True), 1.0, underlying=0)
     size, vol, rate = [(0.03, 0.01, 0.001), (0.1, 0.05, 0.004), (0.03, 0.1, 0.0002)][int(rng.integers(3))]
@@ -167,11 +153,11 @@ def test_values_from_interpolated_boundaries_are_within_their_tolerance(
     )
     moved = shocks(book, scenarios)
     wanted, found = np.empty((COUNT, count)), np.empty((COUNT, count))
-    repriced_pnl(engine, book, moved, wanted)
-    lost = moves.moved_pnl(engine, book, moved, found)
+    repriced_pnl(cpu, book, moved, wanted)
+    lost = moves.moved_pnl(cpu, book, moved, found)
     kept = np.setdiff1d(np.arange(COUNT), lost)
     error = np.abs(found - wanted)[kept].max(axis=1, initial=0.0) / 100.0
     print(kind.__name__, given, lost, error)
     assert (error <= moves.TOLERANCE).all()
-    assert np.array_equal(position_pnl(engine, book, scenarios)[kept], found[kept])
-    assert position_pnl(engine, book, scenarios)[lost] == pytest.approx(wanted[lost], abs=1e-9)
+    assert np.array_equal(position_pnl(cpu, book, scenarios)[kept], found[kept])
+    assert position_pnl(cpu, book, scenarios)[lost] == pytest.approx(wanted[lost], abs=1e-9)

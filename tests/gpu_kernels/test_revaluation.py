@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from scenario_books import fresh_rng, random_book, random_options, random_scenarios, scipy_pnl
+from scenario_books import random_book, random_options, random_scenarios, scipy_pnl
 
 import gpu_kernels as gk
 from gpu_kernels.live_book import LiveBook
@@ -14,21 +14,6 @@ from gpu_kernels.revaluation import position_pnl
 from gpu_kernels.scenarios import VolShockSurface
 
 TOLERANCE_OF_GROSS = 1e-11
-
-
-@pytest.fixture(params=["reference", "cpu", "xla", "cuda"])
-def engine(request: pytest.FixtureRequest) -> gk.Engine:
-    try:
-        found = gk.engine(request.param)
-        found.module("revaluation")
-    except gk.EngineUnavailable as error:
-        pytest.skip(str(error))
-    return found
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return fresh_rng()
 
 
 @pytest.mark.parametrize(("vols", "rates"), [(True, True), (True, False), (False, False), (False, True)])

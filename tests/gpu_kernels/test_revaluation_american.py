@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scenario_books import fresh_rng
 
 import gpu_kernels as gk
 from gpu_kernels import revaluation
@@ -12,22 +11,6 @@ from gpu_kernels.american_book import AmericanBook
 from gpu_kernels.revaluation import position_pnl, shocks
 from gpu_kernels.scenarios import VolShockSurface
 from gpu_kernels.shocked_options import repriced_pnl
-
-
-@pytest.fixture(params=["cpu", "xla", "cuda", "reference"])
-def engine(request: pytest.FixtureRequest) -> gk.Engine:
-    try:
-        found = gk.engine(request.param)
-        found.module("revaluation")
-        found.module("american")
-    except gk.EngineUnavailable as error:
-        pytest.skip(str(error))
-    return found
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return fresh_rng()
 
 
 def mixed_options(rng: np.random.Generator, count: int) -> gk.Options:

@@ -12,18 +12,13 @@ import pytest
 mpmath = pytest.importorskip("mpmath")
 pytest.importorskip("numba")
 
-from scenario_books import fresh_rng, random_book, random_scenarios
+from scenario_books import random_book, random_scenarios
 
 import gpu_kernels as gk
 from gpu_kernels.engines.cpu import revaluation as cpu
 from gpu_kernels.engines.cpu import threads
 from gpu_kernels.engines.reference import ops
 from gpu_kernels.formulas.revaluation import mills_fraction, shocked_value
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return fresh_rng()
 
 
 @pytest.mark.parametrize("moves", ["spot", "vol", "rate"])

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scenario_books import fresh_rng
 from scipy import stats
 
 import gpu_kernels as gk
 from gpu_kernels.covariance import covariance_from_returns, covariance_root
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return fresh_rng()
 
 
 def random_covariance(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from fractions import Fraction
 
 import numpy as np
@@ -11,13 +10,6 @@ import pytest
 
 import gpu_kernels as gk
 from gpu_kernels.tail_risk import tail_risks, tail_scenarios
-
-
-@pytest.fixture
-def rng(record_property: pytest.RecordProperty) -> np.random.Generator:
-    seed = int(os.environ.get("GPU_RISK_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"GPU_RISK_TEST_SEED={seed}")
-    return np.random.default_rng(seed)
 
 
 def by_hand(pnl: np.ndarray, level: str, convention: str) -> tuple[float, float]:

@@ -12,19 +12,16 @@ import pytest
 pytest.importorskip("jax", reason="needs JAX")
 pytest.importorskip("scipy", reason="needs SciPy for the reference engine")
 
+import agreement
 import grids
 import jax
 import jax.numpy as jnp
-from scenario_books import fresh_rng, random_book, random_scenarios
+from agreement import random_rows
+from scenario_books import random_book, random_scenarios
 
 import gpu_kernels as gk
 
 NUMERIC = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return fresh_rng()
 
 
 @pytest.fixture(scope="module")
@@ -35,58 +32,16 @@ def engine() -> gk.Engine:
         pytest.skip(str(error))
 
 
-def random_rows(rng: np.random.Generator, size: int) -> gk.Options:
-    return gk.Options(**grids.everything(rng, size)._asdict())
-
-
 def test_values_and_greeks_agree_with_the_reference(engine: gk.Engine, rng: np.random.Generator) -> None:
-    options = random_rows(rng, 20_000)
-    found, wanted = engine.greeks(options), gk.engine("reference").greeks(options)
-    scale = np.maximum(options.spot, options.strike)
-    assert (np.abs(found.price - wanted.price) <= 4e-15 * scale).all()
-    np.testing.assert_array_equal(found.status, wanted.status)
-    seen = wanted.price > 1e-30 * options.spot
-    for name in found.COLUMNS[:-1]:
-        one, other = getattr(found, name)[seen], getattr(wanted, name)[seen]
-        size = np.maximum(np.abs(other), 1e-6 * np.abs(other).max())
-        assert (np.abs(one - other) <= 1e-9 * size).all(), name
-    price = engine.price(options).price
-    assert (np.abs(price - wanted.price)[seen] <= 1e-11 * wanted.price[seen]).all()
+    agreement.values_and_greeks(engine, random_rows(rng, 20_000))
 
 
 def test_implied_vol_agrees_with_the_reference(engine: gk.Engine, rng: np.random.Generator) -> None:
-    options = random_rows(rng, 20_000)
-    prices = gk.engine("reference").greeks(options)
-    found, wanted = (
-        engine.implied_vol(options, prices.price),
-        gk.engine("reference").implied_vol(options, prices.price),
-    )
-    # A price in its last digits above intrinsic value may fall on either side of a status.
-    assert (found.status == wanted.status).mean() > 0.99
-    clear = (prices.vega * options.vol > 1e-3 * prices.price) & (found.status == 0) & (wanted.status == 0)
-    assert clear.sum() > 4000
-    leverage = prices.price[clear] / (prices.vega * options.vol)[clear]
-    error = np.abs(found.vol - wanted.vol)[clear] / wanted.vol[clear]
-    assert (error <= 1e-12 + 8e-16 * leverage).all()
+    agreement.implied_vols(engine, random_rows(rng, 20_000))
 
 
 def test_bad_and_expired_rows(engine: gk.Engine) -> None:
-    options = gk.Options(
-        spot=[100.0, np.nan, 100.0, -1.0, 100.0, np.inf, 0.0, 100.0],
-        strike=[100.0, 100.0, 100.0, 100.0, 90.0, 100.0, 100.0, 100.0],
-        expiry=[1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0],
-        vol=[0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.0],
-        rate=0.01,
-    )
-    found, wanted = engine.greeks(options), gk.engine("reference").greeks(options)
-    for name in found.COLUMNS:
-        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-12, atol=1e-300)
-    prices = np.array([np.nan, -1.0, 0.0, 200.0, 10.0, np.inf, 1e-312])
-    at_money = gk.Options(spot=100.0, strike=100.0, expiry=np.ones(7))
-    np.testing.assert_array_equal(
-        engine.implied_vol(at_money, prices).status,
-        gk.engine("reference").implied_vol(at_money, prices).status,
-    )
+    agreement.rows_without_a_value(engine)
 
 
 def test_sizes_of_one_bucket_share_a_program(engine: gk.Engine) -> None:
@@ -174,10 +129,10 @@ def test_a_tick_sends_spots_only(engine: gk.Engine, rng: np.random.Generator) ->
 
     book, scenarios = random_book(rng, 700, 4, groups=3), random_scenarios(rng, 50, 4)
     engine.revalue(book, scenarios)
-    before = revaluation._books.of(engine, book).rows(book, shocks(book, scenarios))
+    before = revaluation._books.of(book).rows(book, shocks(book, scenarios))
     moved = book.with_spots(np.array([50.0, 80.0, 100.0, 120.0]))
     found = engine.revalue(moved, scenarios)
-    after = revaluation._books.of(engine, moved).rows(moved, shocks(moved, scenarios))
+    after = revaluation._books.of(moved).rows(moved, shocks(moved, scenarios))
     kept = [name for name in before._fields[:-2] if getattr(after, name) is getattr(before, name)]
     assert kept == [name for name in before._fields[:-2] if name != "spot"]
     gross = np.abs(moved.quantity * moved.multiplier * moved.spot[: moved.options]).sum()

@@ -14,17 +14,15 @@ from gpu_kernels.engines.cuda import ops
 from gpu_kernels.engines.cuda.compile import (
     BYTES_OUT,
     COUNT,
-    FLAGS,
     FLOATS,
     FLOATS_OUT,
-    NUMBER,
+    OPTION_COLUMNS,
     as_byte,
     as_pointer,
     device,
-    entry,
-    flag_entry,
     kernel,
     not_a_number,
+    option_row,
     quotient,
     where,
 )
@@ -67,7 +65,6 @@ _european_price, _, _row_status = black_scholes(ops)
 # Size and `varies`; nodes, angles, Newton steps and angles of the premium; the tables of `american.tables`;
 # then columns, numbers and results as for European options.
 SCHEME = (*[COUNT] * 4, *[FLOATS] * 11)
-COLUMNS = (*[FLOATS] * 6, FLAGS, *[NUMBER] * 7)
 
 
 @device
@@ -180,7 +177,7 @@ def _settle(spot, strike, expiry, vol, rate, dividend_yield, is_call, usable, ki
     return where(lost | (status == INVALID_INPUT), not_a_number(), value), status
 
 
-@kernel(COUNT, COUNT, *SCHEME, *COLUMNS, FLOATS_OUT, BYTES_OUT, threads=THREADS, blocks=5)
+@kernel(COUNT, COUNT, *SCHEME, *OPTION_COLUMNS, FLOATS_OUT, BYTES_OUT, threads=THREADS, blocks=5)
 def american_price_rows(  # type: ignore[no-untyped-def]
     size, varies, nodes, angles, steps, premium,
     at, places, cosine, inv_cosine, weight, matrix, sines, to_premium, p_cosine, p_inv_cosine, p_weight,
@@ -198,13 +195,10 @@ def american_price_rows(  # type: ignore[no-untyped-def]
     for start in range(np.int64(jit.blockIdx.x) * groups, size, np.int64(jit.gridDim.x) * groups):
         # Threads beyond the last row do its work again, so that all meet at every barrier.
         row = min(start + group, size - 1)
-        s = entry(spot, one_spot, varies, 0, row)
-        x = entry(strike, one_strike, varies, 1, row)
-        e = entry(expiry, one_expiry, varies, 2, row)
-        y = entry(vol, one_vol, varies, 3, row)
-        a = entry(rate, one_rate, varies, 4, row)
-        b = entry(dividend_yield, one_dividend_yield, varies, 5, row)
-        call = flag_entry(is_call, one_is_call, varies, 6, row)
+        s, x, e, y, a, b, call = option_row(
+            varies, row, spot, strike, expiry, vol, rate, dividend_yield, is_call,
+            one_spot, one_strike, one_expiry, one_vol, one_rate, one_dividend_yield, one_is_call,
+        )  # fmt: skip
         kind, usable, scale, log_spot, t, v, r, q, log_x = _put_frame(s, x, e, y, a, b, call)
         gap, log_rt = _bend(t, v, r, log_x)
         h = _solve(
@@ -234,7 +228,7 @@ def american_price_rows(  # type: ignore[no-untyped-def]
             status[row] = as_byte(state)
 
 
-@kernel(COUNT, COUNT, *SCHEME, *COLUMNS, *[FLOATS_OUT] * 9, threads=THREADS, blocks=4)
+@kernel(COUNT, COUNT, *SCHEME, *OPTION_COLUMNS, *[FLOATS_OUT] * 9, threads=THREADS, blocks=4)
 def american_slopes_rows(  # type: ignore[no-untyped-def]
     size, varies, nodes, angles, steps, premium,
     at, places, cosine, inv_cosine, weight, matrix, sines, to_premium, p_cosine, p_inv_cosine, p_weight,
@@ -251,13 +245,10 @@ def american_slopes_rows(  # type: ignore[no-untyped-def]
     groups = quotient(np.int64(THREADS), nodes)
     for start in range(np.int64(jit.blockIdx.x) * groups, size, np.int64(jit.gridDim.x) * groups):
         row = min(start + group, size - 1)
-        s = entry(spot, one_spot, varies, 0, row)
-        x = entry(strike, one_strike, varies, 1, row)
-        e = entry(expiry, one_expiry, varies, 2, row)
-        y = entry(vol, one_vol, varies, 3, row)
-        a = entry(rate, one_rate, varies, 4, row)
-        b = entry(dividend_yield, one_dividend_yield, varies, 5, row)
-        call = flag_entry(is_call, one_is_call, varies, 6, row)
+        s, x, e, y, a, b, call = option_row(
+            varies, row, spot, strike, expiry, vol, rate, dividend_yield, is_call,
+            one_spot, one_strike, one_expiry, one_vol, one_rate, one_dividend_yield, one_is_call,
+        )  # fmt: skip
         kind, usable, scale, log_spot, t, v, r, q, log_x = _put_frame(s, x, e, y, a, b, call)
         gap, log_rt = _bend(t, v, r, log_x)
         h = _solve(

@@ -50,6 +50,8 @@ FLAGS = _Restricted(np.bool_, constant=True)
 INTEGERS = _Restricted(np.int64, constant=True)
 FLOATS_OUT = _Restricted(np.float64, constant=False)
 BYTES_OUT = _Restricted(np.uint8, constant=False)
+# Six columns of numbers and one of flags, then the numbers that stand in for columns that do not vary.
+OPTION_COLUMNS = (*[FLOATS] * 6, FLAGS, *[NUMBER] * 7)
 
 
 class _Primitive(BuiltinFunc):  # type: ignore[misc]
@@ -122,6 +124,23 @@ def entry(column, scalar, varies, bit, row):  # type: ignore[no-untyped-def]
 def flag_entry(column, scalar, varies, bit, row):  # type: ignore[no-untyped-def]
     """The same for a column of flags, whose scalar is 0.0 or 1.0."""
     return column[row] if ((varies >> bit) & 1) != 0 else scalar != 0.0
+
+
+@device
+def option_row(  # type: ignore[no-untyped-def]
+    varies, row, first, second, third, fourth, fifth, sixth, is_call,
+    one_first, one_second, one_third, one_fourth, one_fifth, one_sixth, one_is_call,
+):  # fmt: skip
+    """The six numbers and the flag of one row of OPTION_COLUMNS."""
+    return (
+        entry(first, one_first, varies, 0, row),
+        entry(second, one_second, varies, 1, row),
+        entry(third, one_third, varies, 2, row),
+        entry(fourth, one_fourth, varies, 3, row),
+        entry(fifth, one_fifth, varies, 4, row),
+        entry(sixth, one_sixth, varies, 5, row),
+        flag_entry(is_call, one_is_call, varies, 6, row),
+    )
 
 
 class Kernel:

@@ -8,15 +8,12 @@ from gpu_kernels.engines.cuda import ops
 from gpu_kernels.engines.cuda.compile import (
     BYTES_OUT,
     COUNT,
-    FLAGS,
-    FLOATS,
     FLOATS_OUT,
-    NUMBER,
+    OPTION_COLUMNS,
     as_byte,
-    entry,
-    flag_entry,
     kernel,
     not_a_number,
+    option_row,
     where,
 )
 from gpu_kernels.engines.cuda.rows import run_rows
@@ -27,8 +24,6 @@ from gpu_kernels.results import GreeksResult, PriceResult
 _price, _price_and_greeks, _row_status = black_scholes(ops)
 
 INVALID_INPUT = 2
-# Six columns of numbers and one of flags, then the numbers that stand in for columns that do not vary.
-COLUMNS = (*[FLOATS] * 6, FLAGS, *[NUMBER] * 7)
 
 
 def price(columns: Columns, out: PriceResult) -> None:
@@ -41,35 +36,17 @@ def greeks(columns: Columns, out: GreeksResult) -> None:
     run_rows(greeks_rows, tuple(columns), out.columns())
 
 
-@kernel(COUNT, COUNT, *COLUMNS, FLOATS_OUT, BYTES_OUT, threads=128, blocks=8)
+@kernel(COUNT, COUNT, *OPTION_COLUMNS, FLOATS_OUT, BYTES_OUT, threads=128, blocks=8)
 def price_rows(  # type: ignore[no-untyped-def]
-    size,
-    varies,
-    spot,
-    strike,
-    expiry,
-    vol,
-    rate,
-    dividend_yield,
-    is_call,
-    one_spot,
-    one_strike,
-    one_expiry,
-    one_vol,
-    one_rate,
-    one_dividend_yield,
-    one_is_call,
-    price,
-    status,
-):
+    size, varies, spot, strike, expiry, vol, rate, dividend_yield, is_call,
+    one_spot, one_strike, one_expiry, one_vol, one_rate, one_dividend_yield, one_is_call,
+    price, status,
+):  # fmt: skip
     for i in range(jit.grid(1), size, jit.gridsize(1)):
-        s = entry(spot, one_spot, varies, 0, i)
-        k = entry(strike, one_strike, varies, 1, i)
-        t = entry(expiry, one_expiry, varies, 2, i)
-        v = entry(vol, one_vol, varies, 3, i)
-        r = entry(rate, one_rate, varies, 4, i)
-        q = entry(dividend_yield, one_dividend_yield, varies, 5, i)
-        call = flag_entry(is_call, one_is_call, varies, 6, i)
+        s, k, t, v, r, q, call = option_row(
+            varies, i, spot, strike, expiry, vol, rate, dividend_yield, is_call,
+            one_spot, one_strike, one_expiry, one_vol, one_rate, one_dividend_yield, one_is_call,
+        )  # fmt: skip
         value = _price(s, k, t, v, r, q, call)
         state = _row_status(s, k, t, v, r, q)
         # False for infinite and NaN: inputs so large that their value is out of range.
@@ -78,43 +55,17 @@ def price_rows(  # type: ignore[no-untyped-def]
         status[i] = as_byte(state)
 
 
-@kernel(COUNT, COUNT, *COLUMNS, *[FLOATS_OUT] * 9, BYTES_OUT, threads=128, blocks=6)
+@kernel(COUNT, COUNT, *OPTION_COLUMNS, *[FLOATS_OUT] * 9, BYTES_OUT, threads=128, blocks=6)
 def greeks_rows(  # type: ignore[no-untyped-def]
-    size,
-    varies,
-    spot,
-    strike,
-    expiry,
-    vol,
-    rate,
-    dividend_yield,
-    is_call,
-    one_spot,
-    one_strike,
-    one_expiry,
-    one_vol,
-    one_rate,
-    one_dividend_yield,
-    one_is_call,
-    price,
-    delta,
-    gamma,
-    vega,
-    theta,
-    rho,
-    vanna,
-    volga,
-    charm,
-    status,
-):
+    size, varies, spot, strike, expiry, vol, rate, dividend_yield, is_call,
+    one_spot, one_strike, one_expiry, one_vol, one_rate, one_dividend_yield, one_is_call,
+    price, delta, gamma, vega, theta, rho, vanna, volga, charm, status,
+):  # fmt: skip
     for i in range(jit.grid(1), size, jit.gridsize(1)):
-        s = entry(spot, one_spot, varies, 0, i)
-        k = entry(strike, one_strike, varies, 1, i)
-        t = entry(expiry, one_expiry, varies, 2, i)
-        v = entry(vol, one_vol, varies, 3, i)
-        r = entry(rate, one_rate, varies, 4, i)
-        q = entry(dividend_yield, one_dividend_yield, varies, 5, i)
-        call = flag_entry(is_call, one_is_call, varies, 6, i)
+        s, k, t, v, r, q, call = option_row(
+            varies, i, spot, strike, expiry, vol, rate, dividend_yield, is_call,
+            one_spot, one_strike, one_expiry, one_vol, one_rate, one_dividend_yield, one_is_call,
+        )  # fmt: skip
         value, v1, v2, v3, v4, v5, v6, v7, v8 = _price_and_greeks(s, k, t, v, r, q, call)
         state = _row_status(s, k, t, v, r, q)
         # Infinite or NaN as soon as one of them is: inputs so large that a value is out of range.

@@ -10,15 +10,12 @@ from gpu_kernels.engines.cuda import ops
 from gpu_kernels.engines.cuda.compile import (
     BYTES_OUT,
     COUNT,
-    FLAGS,
-    FLOATS,
     FLOATS_OUT,
-    NUMBER,
+    OPTION_COLUMNS,
     as_byte,
-    entry,
-    flag_entry,
     kernel,
     not_a_number,
+    option_row,
     where,
 )
 from gpu_kernels.engines.cuda.rows import run_rows
@@ -36,35 +33,17 @@ def implied_vol(columns: Columns, price: Any, out: ImpliedVolResult) -> None:
     run_rows(implied_vol_rows, inputs, out.columns())
 
 
-@kernel(COUNT, COUNT, *[FLOATS] * 6, FLAGS, *[NUMBER] * 7, FLOATS_OUT, BYTES_OUT, threads=128, blocks=4)
+@kernel(COUNT, COUNT, *OPTION_COLUMNS, FLOATS_OUT, BYTES_OUT, threads=128, blocks=4)
 def implied_vol_rows(  # type: ignore[no-untyped-def]
-    size,
-    varies,
-    spot,
-    strike,
-    expiry,
-    rate,
-    dividend_yield,
-    price,
-    is_call,
-    one_spot,
-    one_strike,
-    one_expiry,
-    one_rate,
-    one_dividend_yield,
-    one_price,
-    one_is_call,
-    vol,
-    status,
-):
+    size, varies, spot, strike, expiry, rate, dividend_yield, price, is_call,
+    one_spot, one_strike, one_expiry, one_rate, one_dividend_yield, one_price, one_is_call,
+    vol, status,
+):  # fmt: skip
     for i in range(jit.grid(1), size, jit.gridsize(1)):
-        s = entry(spot, one_spot, varies, 0, i)
-        k = entry(strike, one_strike, varies, 1, i)
-        t = entry(expiry, one_expiry, varies, 2, i)
-        r = entry(rate, one_rate, varies, 3, i)
-        q = entry(dividend_yield, one_dividend_yield, varies, 4, i)
-        paid = entry(price, one_price, varies, 5, i)
-        call = flag_entry(is_call, one_is_call, varies, 6, i)
+        s, k, t, r, q, paid, call = option_row(
+            varies, i, spot, strike, expiry, rate, dividend_yield, price, is_call,
+            one_spot, one_strike, one_expiry, one_rate, one_dividend_yield, one_price, one_is_call,
+        )  # fmt: skip
         value, state = _implied(s, k, t, r, q, call, paid)
         vol[i] = where(state == 0, value, not_a_number())
         status[i] = as_byte(state)

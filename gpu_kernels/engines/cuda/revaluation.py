@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gpu_kernels.dividend_revaluation import apart_pnl
 from gpu_kernels.engines.cuda.revaluation_kernels import WIDTH, add_strips, strip_pnl
 from gpu_kernels.engines.engine import Engine
+from gpu_kernels.engines.held_books import HeldBook, HeldBooks
 from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.revaluation import Shocks, position_pnl_with, revalue_with
 from gpu_kernels.scenarios import Scenarios
@@ -26,9 +27,6 @@ Floats = NDArray[np.float64]
 STRIPS_WANTED = 1024
 # Doubles of shocks and partial sums on the device at once (512 MiB); more scenarios are done in turns.
 DOUBLES_MAX = 1 << 26
-# Books kept on the device, by number and by positions in all of them (about 100 bytes each).
-BOOKS_MAX = 4096
-POSITIONS_MAX = 10_000_000
 # Bytes of shocks kept on the device between calls.
 SHOCK_BYTES_MAX = 1 << 29
 BLOCKS_MAX = 1 << 20
@@ -37,20 +35,20 @@ BLOCKS_MAX = 1 << 20
 def revalue(engine: Engine, portfolio: Portfolio, scenarios: Scenarios, by: str | None, out: Any) -> Floats:
     """P&L per scenario (S,), or per group and scenario (G, S)."""
     apart = partial(apart_pnl, engine, partial(repriced_pnl, engine))
-    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out, apart)
+    return revalue_with(_group_pnl, portfolio, scenarios, by, out, apart)
 
 
 def position_pnl(engine: Engine, portfolio: Portfolio, scenarios: Scenarios) -> Floats:
     """P&L per position and scenario (P, S)."""
     apart = partial(apart_pnl, engine, partial(repriced_pnl, engine))
-    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios, apart)
+    return position_pnl_with(_position_pnl, portfolio, scenarios, apart)
 
 
-def _group_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
+def _group_pnl(portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
     out[:] = 0.0
     if not portfolio.options:
         return
-    book = _books.of(engine, portfolio)
+    book = _books.of(portfolio, cupy.cuda.runtime.getDevice())
     groups = len(out)
     with book.lock:
         columns = book.columns(portfolio)
@@ -68,10 +66,10 @@ def _group_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats
         _in_turns(turn, shocks, book.strips)
 
 
-def _position_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
+def _position_pnl(portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
     if not portfolio.options:
         return
-    book = _books.of(engine, portfolio)
+    book = _books.of(portfolio, cupy.cuda.runtime.getDevice())
     with book.lock:
         columns = book.columns(portfolio)
 
@@ -140,32 +138,23 @@ _COLUMNS = (
 )
 
 
-class _Book:
+class _Book(HeldBook):
     """Positions on the device, in the order in which they are added up. Used by one call at a time."""
 
     def __init__(self, portfolio: Portfolio) -> None:
-        self.lock = threading.Lock()
-        self.keys = (portfolio.underlying, portfolio.group)
-        self.positions = portfolio.options
-        group = np.zeros(self.positions, np.int64) if portfolio.group is None else portfolio.group
-        group = group[: self.positions]
-        order = np.lexsort((portfolio.underlying, group))
-        starts = _strip_starts(group[order])
+        super().__init__(portfolio)
+        order = np.lexsort((portfolio.underlying, self.group))
+        starts = _strip_starts(self.group[order])
         self.strips = len(starts)
-        self.strip_group = group[order[starts]]
+        self.strip_group = self.group[order[starts]]
         self.order = cupy.asarray(order)
         self.strip_start = cupy.asarray(np.append(starts, self.positions))
-        self._columns: dict[str, tuple[Any, Any]] = {}
         # The next call may come on another stream.
         cupy.cuda.get_current_stream().synchronize()
 
     def columns(self, portfolio: Portfolio) -> tuple[Any, ...]:
-        """The device's copies of the columns; only those that are new are sent. Columns are never changed."""
-        for name in _COLUMNS:
-            host = getattr(portfolio, name)
-            if name not in self._columns or self._columns[name][0] is not host:
-                self._columns[name] = (host, cupy.asarray(host))
-        return tuple(self._columns[name][1] for name in _COLUMNS)
+        """The device's copies of the columns."""
+        return tuple(self.sent(portfolio, _COLUMNS, lambda _, host: cupy.asarray(host)).values())
 
 
 def _strip_starts(group: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -175,30 +164,6 @@ def _strip_starts(group: NDArray[np.int64]) -> NDArray[np.int64]:
     begins = np.append(0, np.flatnonzero(np.diff(group)) + 1)
     ends = np.append(begins[1:], count)
     return np.concatenate([np.arange(begin, end, size) for begin, end in zip(begins, ends, strict=True)])
-
-
-class _Books:
-    """The books on the device, the longest unused one going first when there are too many."""
-
-    def __init__(self) -> None:
-        self._held: OrderedDict[tuple[int, ...], _Book] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, engine: Engine, portfolio: Portfolio) -> _Book:
-        """The book with the portfolio's underlyings and groups."""
-        key = (cupy.cuda.runtime.getDevice(), id(portfolio.underlying), id(portfolio.group))
-        with self._lock:
-            book = self._held.get(key)
-            # A book holds its key's arrays, so an id cannot have passed to another array.
-            if book is None or book.positions != portfolio.options:
-                book = self._held[key] = _Book(portfolio)
-            self._held.move_to_end(key)
-            while len(self._held) > 1 and (
-                len(self._held) > BOOKS_MAX
-                or sum(one.positions for one in self._held.values()) > POSITIONS_MAX
-            ):
-                self._held.popitem(last=False)
-            return book
 
 
 class _ShockArrays:
@@ -231,5 +196,5 @@ class _ShockArrays:
             self._held.clear()
 
 
-_books = _Books()
+_books = HeldBooks(_Book)
 _shock_arrays = _ShockArrays()

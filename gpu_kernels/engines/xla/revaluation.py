@@ -7,8 +7,6 @@ Books stay on JAX's device: a tick sends spots and shocks, and one vector comes 
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from gpu_kernels.dividend_revaluation import apart_pnl
 from gpu_kernels.engines.engine import Engine
+from gpu_kernels.engines.held_books import HeldBook, HeldBooks
 from gpu_kernels.engines.xla import ops
 from gpu_kernels.engines.xla.compile import Program, bucket, float64
 from gpu_kernels.formulas.black_scholes import black_scholes
@@ -42,9 +41,6 @@ SMALLEST = 1e-290
 
 # Values that padding has where 1 would not do.
 PADDING = {"quantity": 0.0, "underlying": 0, "is_call": True}
-# Books kept on the device, by number and by positions in all of them (about 100 bytes each).
-BOOKS_MAX = 4096
-POSITIONS_MAX = 10_000_000
 
 _price = black_scholes(ops)[0]
 _value = shocked_value(ops)
@@ -88,30 +84,30 @@ class Moves(NamedTuple):
 def revalue(engine: Engine, portfolio: Portfolio, scenarios: Scenarios, by: str | None, out: Any) -> Floats:
     """P&L per scenario (S,), or per group and scenario (G, S)."""
     apart = partial(apart_pnl, engine, partial(repriced_pnl, engine))
-    return revalue_with(partial(_group_pnl, engine), portfolio, scenarios, by, out, apart)
+    return revalue_with(_group_pnl, portfolio, scenarios, by, out, apart)
 
 
 def position_pnl(engine: Engine, portfolio: Portfolio, scenarios: Scenarios) -> Floats:
     """P&L per position and scenario (P, S)."""
     apart = partial(apart_pnl, engine, partial(repriced_pnl, engine))
-    return position_pnl_with(partial(_position_pnl, engine), portfolio, scenarios, apart)
+    return position_pnl_with(_position_pnl, portfolio, scenarios, apart)
 
 
-def _group_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
+def _group_pnl(portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
     out[:] = 0.0
     if not portfolio.options:
         return
-    book = _books.of(engine, portfolio)
+    book = _books.of(portfolio)
     rows = book.rows(portfolio, shocks)
     for start, stop, sums in _turns(block_sums, rows, shocks):
         for group, block in zip(book.block_group, sums, strict=False):
             out[group, start:stop] += block[: stop - start]
 
 
-def _position_pnl(engine: Engine, portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
+def _position_pnl(portfolio: Portfolio, shocks: Shocks, out: Floats) -> None:
     if not portfolio.options:
         return
-    book = _books.of(engine, portfolio)
+    book = _books.of(portfolio)
     rows = book.rows(portfolio, shocks)
     for start, stop, pnl in _turns(every_position, rows, shocks):
         out[:, start:stop] = pnl.reshape(-1, pnl.shape[-1])[book.places, : stop - start]
@@ -126,16 +122,13 @@ def _turns(program: Program, rows: Rows, shocks: Shocks) -> Iterator[tuple[int, 
         yield start, stop, np.asarray(program(moves, elapsed, rows, _market(shocks, start, stop)))
 
 
-class _Book:
+class _Book(HeldBook):
     """Where a book's positions are in its blocks, and the columns that are on the device."""
 
     def __init__(self, portfolio: Portfolio) -> None:
-        self.keys = (portfolio.underlying, portfolio.group)
-        self.positions = portfolio.options
-        group = np.zeros(self.positions, np.int64) if portfolio.group is None else portfolio.group
-        group = group[: self.positions]
-        order = np.argsort(group, kind="stable")
-        numbers, sizes = np.unique(group, return_counts=True)
+        super().__init__(portfolio)
+        order = np.argsort(self.group, kind="stable")
+        numbers, sizes = np.unique(self.group, return_counts=True)
         blocks = -(-sizes // BLOCK)
         first_row = np.append(0, np.cumsum(blocks * BLOCK)[:-1])
         first_position = np.append(0, np.cumsum(sizes)[:-1])
@@ -143,17 +136,15 @@ class _Book:
         self.places[order] = np.repeat(first_row - first_position, sizes) + np.arange(self.positions)
         self.block_group = np.repeat(numbers, blocks)
         self._blocks = bucket(len(self.block_group))
-        self._columns: dict[str, tuple[Any, Any]] = {}
-        self._lock = threading.Lock()
 
     def rows(self, portfolio: Portfolio, shocks: Shocks) -> Rows:
-        """All columns on the device; only those that are new are sent. Columns are never changed."""
-        with self._lock:
-            for name in Rows._fields[:-2]:
-                host = getattr(portfolio, name)
-                if name not in self._columns or self._columns[name][0] is not host:
-                    self._columns[name] = (host, self._in_blocks(host, PADDING.get(name, 1.0)))
-            held = {name: self._columns[name][1] for name in Rows._fields[:-2]}
+        """All columns on the device."""
+        with self.lock:
+            held = self.sent(
+                portfolio,
+                Rows._fields[:-2],
+                lambda name, host: self._in_blocks(host, PADDING.get(name, 1.0)),
+            )
         none = (self.positions, 0)
         node = np.empty(none, np.int64) if shocks.node is None else shocks.node
         weight = np.empty(none) if shocks.node_weight is None else shocks.node_weight
@@ -164,30 +155,6 @@ class _Book:
         wide[self.places] = column
         with float64():
             return jnp.asarray(wide.reshape(self._blocks, BLOCK, *column.shape[1:]))
-
-
-class _Books:
-    """The books on the device, the longest unused one going first when there are too many."""
-
-    def __init__(self) -> None:
-        self._held: OrderedDict[tuple[int, int], _Book] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, engine: Engine, portfolio: Portfolio) -> _Book:
-        """The book with the portfolio's underlyings and groups."""
-        key = (id(portfolio.underlying), id(portfolio.group))
-        with self._lock:
-            book = self._held.get(key)
-            # A book holds its key's arrays, so an id cannot have passed to another array.
-            if book is None or book.positions != portfolio.options:
-                book = self._held[key] = _Book(portfolio)
-            self._held.move_to_end(key)
-            while len(self._held) > 1 and (
-                len(self._held) > BOOKS_MAX
-                or sum(one.positions for one in self._held.values()) > POSITIONS_MAX
-            ):
-                self._held.popitem(last=False)
-            return book
 
 
 def _moves(shocks: Shocks) -> Moves:
@@ -253,4 +220,4 @@ def _every_position(moves: Moves, elapsed: Any, rows: Rows, market: Market) -> A
 
 block_sums = Program(_block_sums, static=(0,))
 every_position = Program(_every_position, static=(0,))
-_books = _Books()
+_books = HeldBooks(_Book)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, signal
 
 from gpu_kernels.errors import InvalidInput
 from gpu_kernels.scenarios import Scenarios
@@ -133,6 +132,8 @@ def fit_garch(returns: ArrayLike) -> Garch:
         forecast = variance(float(at[0]), float(at[1]))[:-1]
         return float(np.mean(np.log(forecast) + squares / forecast))
 
+    from scipy import optimize
+
     # α ≥ 0, β ≥ 0, α + β < 1: a long-run variance exists.
     minimise: Any = optimize.minimize
     found = minimise(
@@ -148,6 +149,8 @@ def fit_garch(returns: ArrayLike) -> Garch:
 
 def _recursion(news: Floats, decay: float, start: Floats) -> Floats:
     """v[0] = start, v[t + 1] = news[t] + decay·v[t], for every column."""
+    from scipy import signal  # loads half of SciPy, which plain weighting does not need
+
     state = decay * start[None, :]
     later, _ = signal.lfilter([1.0], [1.0, -decay], news, axis=0, zi=state)
     return np.concatenate([start[None, :], later])

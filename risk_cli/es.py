@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from risk_cli.answers import Form, show
-from risk_cli.engine_choice import chosen_engine
 from risk_cli.progress_bar import progress_bar
 from risk_cli.refusals import DONE, BadInput
 from risk_cli.server_options import Server
@@ -55,7 +54,7 @@ def _of_this_machine(request: Request) -> Outcome:
         raise BadInput(f"{market.file}: has no history; give one, or --monte-carlo N")
     plan = Plan(file="", distributions=(_wanted(request),))
     with progress_bar("revaluing") as progress:
-        return run_in_process(desk, plan, market, chosen_engine(request.engine), progress)
+        return run_in_process(desk, plan, market, request.engine, progress)
 
 
 def _of_server(request: Request) -> Outcome:

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from gpu_kernels.hedging import delta_hedge
-from gpu_kernels.optimise.greek_hedge import greek_hedge
-from gpu_kernels.optimise.min_es_hedge import min_es_hedge
 from risk_cli.answers import Form, money, plain_table, show
-from risk_cli.engine_choice import chosen_engine
+from risk_cli.engine_choice import engine_for
 from risk_cli.refusals import DONE, BadInput, CannotDo
 from risk_cli.server_options import Server
 from risk_cli.servers import named_engine, risk_server
@@ -36,6 +34,8 @@ OBJECTIVES = ("delta", "delta_gamma_vega", "min_expected_shortfall")
 # What makes Greeks comparable: what each loses in a move of this size, as in risk_service.
 SPOT_MOVE = 0.01  # of the spot
 VOL_MOVE = 0.01  # absolute
+# What an objective takes, in prices of every position.
+GREEKS_COST, TAIL_COST = 16.0, 500.0
 _OWN = "\0"  # begins the portfolio names of instruments, which no file can hold
 
 
@@ -133,11 +133,12 @@ def _of_this_machine(request: Request) -> Answer:
         raise BadInput(f"{missing}: is missing (or try --sample, or --server)")
     desk = read_portfolio(portfolio, "hedge")
     market = read_market(market_file)
-    engine = chosen_engine(request.engine)
     traded = _instruments(request.instruments) if request.instruments else _underlyings(desk)
     book = at_market(arrange(both(desk, _units(traded))), market)
     limit = traded.positions.quantity
-    if request.objective == "min_expected_shortfall":
+    tail = request.objective == "min_expected_shortfall"
+    engine = engine_for(request.engine, book.portfolio, TAIL_COST if tail else GREEKS_COST)
+    if tail:
         hedge, notes = _least_tail(engine, book, market, request, limit)
     else:
         hedge, notes = _greeks(engine, book, request, limit), ()
@@ -178,6 +179,8 @@ def _places(layout: Layout) -> NDArray[np.int64]:
 
 def _greeks(engine: gk.Engine, book: Book, request: Request, limit: Floats) -> Any:
     """Trades that make the Greeks of every underlying small."""
+    from gpu_kernels.optimise.greek_hedge import greek_hedge
+
     rows = _row_greeks(engine, book)
     layout, place = book.layout, _places(book.layout)
     count, spots = len(layout.underlyings), book.spots
@@ -229,6 +232,8 @@ def _least_tail(
     engine: gk.Engine, book: Book, market: Market, request: Request, limit: Floats
 ) -> tuple[Any, Sequence[str]]:
     """Trades that make the expected shortfall plus what they cost least."""
+    from gpu_kernels.optimise.min_es_hedge import min_es_hedge
+
     layout = book.layout
     if request.monte_carlo or market.history is None:
         wanted = Simulation(None, "simulation", seed=request.seed)

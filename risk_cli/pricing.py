@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from risk_cli.answers import Form, plain_table, rows_of, show
-from risk_cli.engine_choice import chosen_engine
+from risk_cli.engine_choice import engine_for
 from risk_cli.refusals import DONE, FAILED, BadInput
 from risk_cli.server_options import Server
 from risk_cli.servers import named_engine, risk_server
@@ -22,6 +22,8 @@ from risk_cli.sheets import Sheet, read_sheet
 GREEKS = ("price", "delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
 _NUMBERS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
 _FILE_COLUMNS = ("label", *_NUMBERS, "right", "exercise", "price")
+# Greeks, or an implied vol, in prices.
+GREEKS_COST = 16.0
 # A table on a terminal shows so many rows; JSON, CSV and Parquet have them all.
 ROWS_SHOWN = 200
 
@@ -58,7 +60,7 @@ def run_price(quote: Quote, file: Path | None, engine: str, form: Callable[[], F
             came = client.greeks(engine=named_engine(engine), **_columns(asked.options))
         columns, status = {name: np.asarray(came[name]) for name in GREEKS}, came.status
     else:
-        answer = chosen_engine(engine).greeks(asked.options)
+        answer = engine_for(engine, asked.options, GREEKS_COST).greeks(asked.options)
         columns, status = {name: np.asarray(getattr(answer, name)) for name in GREEKS}, answer.status
     return _answered(asked, columns, np.asarray(status), shape, "price")
 
@@ -76,7 +78,7 @@ def run_implied_vol(
             came = client.implied_volatility(asked.price, engine=named_engine(engine), **given)
         vol, status = np.asarray(came["vol"]), came.status
     else:
-        answer = chosen_engine(engine).implied_vol(asked.options, asked.price)
+        answer = engine_for(engine, asked.options, GREEKS_COST).implied_vol(asked.options, asked.price)
         vol, status = np.asarray(answer.vol), answer.status
     return _answered(asked, {"price": asked.price, "vol": vol}, np.asarray(status), shape, "iv")
 

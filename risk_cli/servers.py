@@ -18,7 +18,7 @@ from service_kit.settings import PREFIX, Secret, load
 # A large book on a busy server.
 DEADLINE_S = 120.0
 
-Client = TypeVar("Client", risk_client.RiskClient, risk_client.BookClient)
+Client = TypeVar("Client", "risk_client.RiskClient", "risk_client.BookClient")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
-"""The desk's Python client of risk_service."""
+"""The desk's Python client of risk_service.
 
-from risk_client.answers import Columns, ExpectedShortfall, Hedge, RowStatus, StressTest, WhatIf
-from risk_client.async_client import AsyncRiskClient
-from risk_client.book_client import BookClient
-from risk_client.client import RiskClient
-from risk_client.connection import tls
+Names are loaded when first used: whoever reads tables alone waits for no gRPC.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from risk_client.errors import (
     AlreadyChanged,
     DeadlinePassed,
@@ -20,9 +23,35 @@ from risk_client.errors import (
     Unavailable,
     Violation,
 )
-from risk_client.portfolios import portfolio_of
-from risk_client.scenario_tables import scenarios_of
-from risk_client.scenarios import historical, monte_carlo, shocks, vol_shock_surface
+
+if TYPE_CHECKING:
+    from risk_client.answers import Columns, ExpectedShortfall, Hedge, RowStatus, StressTest, WhatIf
+    from risk_client.async_client import AsyncRiskClient
+    from risk_client.book_client import BookClient
+    from risk_client.client import RiskClient
+    from risk_client.connection import tls
+    from risk_client.portfolios import portfolio_of
+    from risk_client.scenario_tables import scenarios_of
+    from risk_client.scenarios import historical, monte_carlo, shocks, vol_shock_surface
+
+_LAZY = {
+    "Columns": "risk_client.answers",
+    "ExpectedShortfall": "risk_client.answers",
+    "Hedge": "risk_client.answers",
+    "RowStatus": "risk_client.answers",
+    "StressTest": "risk_client.answers",
+    "WhatIf": "risk_client.answers",
+    "AsyncRiskClient": "risk_client.async_client",
+    "BookClient": "risk_client.book_client",
+    "RiskClient": "risk_client.client",
+    "tls": "risk_client.connection",
+    "portfolio_of": "risk_client.portfolios",
+    "scenarios_of": "risk_client.scenario_tables",
+    "historical": "risk_client.scenarios",
+    "monte_carlo": "risk_client.scenarios",
+    "shocks": "risk_client.scenarios",
+    "vol_shock_surface": "risk_client.scenarios",
+}
 
 __all__ = [
     "AlreadyChanged",
@@ -55,3 +84,15 @@ __all__ = [
     "tls",
     "vol_shock_surface",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -13,7 +13,7 @@ from protos.book.v1.book_pb2_grpc import BookServiceStub
 from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1.orders_pb2 import OrderBatch
 from risk_client.connection import Token, bearer, open_channel
-from risk_client.errors import from_rpc
+from risk_client.failed_calls import from_rpc
 
 DEADLINE_S = 5.0  # of a call, unless the client is given another
 COMMAND_S = 20.0  # at least, of a command: every partition must answer, one that is being taken over too

@@ -13,7 +13,7 @@ import grpc
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
 from risk_client.connection import CHUNK_ROWS, DEADLINE_S, Token, bearer, checked_deadline, open_channel
-from risk_client.errors import from_rpc
+from risk_client.failed_calls import from_rpc
 from risk_client.jobs import Job
 from risk_client.methods import RiskMethods
 from risk_client.watching import Watch

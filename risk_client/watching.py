@@ -9,7 +9,8 @@ import grpc
 
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client.connection import backoff_s
-from risk_client.errors import Unavailable, from_rpc
+from risk_client.errors import Unavailable
+from risk_client.failed_calls import from_rpc
 
 
 class Watch:

@@ -93,9 +93,8 @@ def _worked_out(request: Request, desk: Desk, plan: Plan, market_file: Path | No
 
         with progress_bar("asking the server") as progress, sample_explained(request.sample, desk):
             return run_through_server(desk, plan, request.server, request.engine, progress)
-    from risk_cli.engine_choice import chosen_engine
     from risk_cli.stress.in_process import run_in_process
 
     market = _market(market_file, plan)
     with progress_bar("revaluing") as progress:
-        return run_in_process(desk, plan, market, chosen_engine(request.engine), progress)
+        return run_in_process(desk, plan, market, request.engine, progress)

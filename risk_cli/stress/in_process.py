@@ -10,6 +10,7 @@ import numpy as np
 import gpu_kernels as gk
 from gpu_kernels.es_components import component_es
 from gpu_kernels.revaluation import position_pnl
+from risk_cli.engine_choice import engine_for
 from risk_cli.progress_bar import Advance
 from risk_cli.refusals import BadInput, CannotDo
 from risk_cli.stress.book import Book, Layout, arrange, at_market
@@ -32,7 +33,7 @@ def run_in_process(
     desk: Desk,
     plan: Plan,
     market: Market,
-    engine: gk.Engine,
+    engine_name: str,
     progress: Callable[[int], Advance],
 ) -> Outcome:
     """The whole run; `progress` is given the work's size and answers with what tells it of work done."""
@@ -41,6 +42,7 @@ def run_in_process(
     stresses = build_stresses(plan, layout.underlyings, tuple(market.quotes), market.history)
     draws = [_draws(one, layout, market) for one in asked_distributions(plan, market)]
     count = len(stresses.names) + sum(len(one.scenarios) for one in draws)
+    engine = engine_for(engine_name, book.portfolio, count)
     advance = progress(count * _cost(book))
     values, exposures = _today(engine, book)
     done = _stresses(engine, book, stresses, advance)

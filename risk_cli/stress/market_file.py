@@ -33,23 +33,12 @@ class VolSurface:
 
     def at(self, log_moneyness: ArrayLike, years: ArrayLike) -> Floats:
         """Vols at these points."""
-        from scipy.interpolate import RegularGridInterpolator
-
-        axes = (self.years, self.log_moneyness)
-        points = np.stack(
-            [
-                np.clip(np.asarray(value, dtype=np.float64), axis[0], axis[-1])
-                for value, axis in zip((years, log_moneyness), axes, strict=True)
-            ],
-            axis=-1,
+        early, late, towards = _between(self.years, np.asarray(years, np.float64))
+        low, high, share = _between(self.log_moneyness, np.asarray(log_moneyness, np.float64))
+        one, other = (
+            (1.0 - share) * self.vols[row, low] + share * self.vols[row, high] for row in (early, late)
         )
-        # An axis of one node is flat: the interpolator wants two.
-        used = [place for place, axis in enumerate(axes) if len(axis) > 1]
-        if not used:
-            return np.full(points.shape[:-1], self.vols[0, 0])
-        grid = self.vols.reshape([len(axes[place]) for place in used])
-        found = RegularGridInterpolator([axes[place] for place in used], grid)(points[..., used])
-        return np.asarray(found, dtype=np.float64).reshape(points.shape[:-1])
+        return np.asarray((1.0 - towards) * one + towards * other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +99,15 @@ def market_of(section: Section) -> Market:
     if "correlation" in section:
         correlation = section.number("correlation", low=-1.0, high=1.0)
     return Market(section.path.name, moment, quotes, history, correlation, notes)
+
+
+def _between(nodes: Floats, at: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """The nodes on both sides of each value, and how far it is from the first to the second."""
+    inside = np.clip(at, nodes[0], nodes[-1])
+    low = np.clip(np.searchsorted(nodes, inside, side="right") - 1, 0, max(0, len(nodes) - 2))
+    high = np.minimum(low + 1, len(nodes) - 1)
+    width = np.where(high > low, nodes[high] - nodes[low], 1.0)
+    return low, high, (inside - nodes[low]) / width
 
 
 def _moment(section: Section, history: History | None) -> tuple[datetime, tuple[str, ...]]:

@@ -9,10 +9,10 @@ import pytest
 from served import PATIENCE_S, Service, price_history, serving
 from worlds import option, portfolio, spot_position
 
-import risk_client
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
 from risk_client import RiskClient
+from risk_client.failed_calls import from_rpc
 from risk_service.api.option_requests import ANSWER_BYTES_BESIDE
 from risk_service.settings import RiskSettings
 from service_kit.grpc_server import GrpcSettings
@@ -257,7 +257,7 @@ def test_what_is_wrong_is_named(stub, request_, code, says):
     assert says in refused.value.details()
     assert refused.value.code() is code
     if code is INVALID:
-        fault = risk_client.errors.from_rpc(refused.value)
+        fault = from_rpc(refused.value)
         assert fault.violations[0].field == says.split(":")[0]
 
 
@@ -304,3 +304,32 @@ def test_an_answer_that_fits_no_message_is_refused_before_it_is_computed(service
         f"{most + 1} rows are more than the {most} whose answer fits one message" in refused.value.details()
     )
     assert "or stream" in refused.value.details()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        es(historical=history(window_days=4_000_000_000)),
+        wire.StressTestRequest(portfolio="desk", historical=history(window_days=4_000_000_000)),
+        what_if(historical=history(window_days=4_000_000_000)),
+        hedge(historical=history(window_days=4_000_000_000)),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_window_longer_than_the_history_is_told(stub, request_):
+    method = getattr(stub, type(request_).__name__.removesuffix("Request"))
+    answer = method(request_, timeout=PATIENCE_S)
+    told = "historical.window_days: of 4000000000 days the history has 500"
+    for warnings in warnings_of(answer):
+        assert told in warnings
+    request_.historical.window_days = 500
+    for warnings in warnings_of(method(request_, timeout=PATIENCE_S)):
+        assert told not in warnings
+
+
+def warnings_of(answer):
+    if isinstance(answer, wire.ExpectedShortfallResponse):
+        return [list(one.warnings) for one in answer.tail]
+    if isinstance(answer, wire.WhatIfResponse):
+        return [list(answer.before.warnings), list(answer.after.warnings)]
+    return [list(answer.warnings)]

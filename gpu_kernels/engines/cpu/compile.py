@@ -19,7 +19,7 @@ import itertools
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -97,19 +97,20 @@ def _package_root(path: Path) -> Path:
 
 
 def _imports_of(path: Path, root: Path) -> list[Path]:
-    found: list[Path] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    files = (_file_of(name, root) for name in _names_imported(path.read_bytes()))
+    return [file for file in files if file is not None]
+
+
+@lru_cache(maxsize=512)
+def _names_imported(source: bytes) -> tuple[str, ...]:
+    """By its text: kernels share most of their sources, and to parse each anew would be most of a start."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            source = _file_of(name, root)
-            if source is not None:
-                found.append(source)
-    return found
+            names.extend((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+    return tuple(names)
 
 
 def _file_of(name: str, root: Path) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import Any
 
 from gpu_kernels.errors import EngineUnavailable
@@ -9,6 +11,7 @@ from gpu_kernels.errors import EngineUnavailable
 
 def probe() -> str:
     """Name the current CUDA device; raises EngineUnavailable without CuPy, its compiler or a device."""
+    _check_driver()
     try:
         import cupy
     except ImportError as error:
@@ -26,6 +29,16 @@ def probe() -> str:
     except (ImportError, RuntimeError, OSError) as error:
         raise EngineUnavailable(f"no CUDA run-time compiler (NVRTC): {error}") from error
     return f"{name} (CUDA device {device})"
+
+
+def _check_driver() -> None:
+    """A machine without a driver has no device: CuPy, slow to load, need not be asked."""
+    if "cupy" in sys.modules:
+        return
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError as error:
+        raise EngineUnavailable(f"no CUDA driver ({error})") from error
 
 
 def empty(shape: Any, dtype: Any, on_device: bool = False) -> Any:

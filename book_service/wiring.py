@@ -21,7 +21,7 @@ from protos import topics
 from protos.book.v1.book_pb2 import DESCRIPTOR as BOOK
 from protos.book.v1.book_pb2_grpc import add_BookServiceServicer_to_server
 from service_kit.closing import Resources
-from service_kit.errors import SettingError
+from service_kit.errors import ServiceKitError, SettingError
 from service_kit.grpc_server.server import GrpcServer
 from service_kit.kafka.admin import check_topics
 from service_kit.kafka.appender import Appender
@@ -56,19 +56,19 @@ async def serve(
     kafka_metrics = KafkaMetrics(registry)
     metrics = BookMetrics.on(registry)
     failures: list[Exception] = []
-    async with Resources() as resources:
+    async with Resources(stop=stop) as resources:
         exporter = MetricsExporter(settings.metrics, registry)
         resources.add("metrics", exporter.close)
         traces = Traces.start(settings.traces, "book_service")
         resources.add("traces", traces.close)
         producer = Producer(settings.kafka, metrics=kafka_metrics)
-        resources.add("producer", producer.close)
+        resources.add("producer", producer.close, recovers=True)
         appender = Appender(settings.kafka)
-        resources.add("order log", appender.close)
+        resources.add("order log", appender.close, recovers=True)
         executor = ThreadPoolExecutor(thread_name_prefix="calls")
-        resources.add("calls", lambda: executor.shutdown(wait=True, cancel_futures=True))
+        resources.add("calls", lambda: executor.shutdown(wait=True, cancel_futures=True), recovers=True)
         lookup = LogLookup(settings.kafka)
-        resources.add("lookup", lookup.close)
+        resources.add("lookup", lookup.close, recovers=True)
         venue = venue_loop(settings, producer, lookup, metrics, kafka_metrics)
         loops: dict[str, NormaliseLoop | VenueLoop] = {
             "normaliser": _normalise_loop(settings, producer, metrics, kafka_metrics)
@@ -76,12 +76,10 @@ async def serve(
         # Without instruments of our own there is nothing to match; market data is normalised all the same.
         if venue.listed:
             loops["venue"] = venue
+        stop.started()
         for name, loop in loops.items():
             loop.traces = traces
-            resources.add(f"{name} consumer", loop.consumer.close)
-            thread = threading.Thread(target=_run, args=(loop.run, stop, failures), name=name)
-            thread.start()
-            resources.add(name, thread.join)
+            resources.add(name, _start(name, loop, stop, failures), recovers=True)
         servicer = BookServicer(
             book=venue.book,
             log=KafkaOrderLog(appender, ORDER_PARTITIONS),
@@ -100,12 +98,30 @@ async def serve(
         raise failures[0]
 
 
-def _run(loop: Callable[[Stop], None], stop: Stop, failures: list[Exception]) -> None:
-    try:
-        loop(stop)
-    except Exception as failure:  # noqa: BLE001 - the thread's edge; the process ends with it
-        failures.append(failure)
-        stop.set(f"the {threading.current_thread().name} failed")
+def _start(
+    name: str, loop: NormaliseLoop | VenueLoop, stop: Stop, failures: list[Exception]
+) -> Callable[[], None]:
+    """The loop in its thread; its end comes before that of what it reads from."""
+
+    def run() -> None:
+        try:
+            loop.run(stop)
+        except Exception as failure:  # noqa: BLE001 - the thread's edge; the process ends with it
+            if stop.is_set() and isinstance(failure, ServiceKitError):
+                logger(name).warning("not done at the end, the next start makes it again", why=str(failure))
+                return
+            failures.append(failure)
+            stop.set(f"the {name} failed")
+
+    thread = threading.Thread(target=run, name=name)
+    thread.start()
+
+    def close() -> None:
+        stop.set("the service ends")
+        thread.join()
+        loop.consumer.close()
+
+    return close
 
 
 def _normalise_loop(

@@ -5,11 +5,13 @@ Once a service answers calls it prints one line on stdout, `NAME listening on HO
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from risk_cli.extras import extra_needed
+from risk_cli.interrupts import on_signal
 
 if TYPE_CHECKING:
     from service_kit.kafka.settings import KafkaSettings
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 def run_risk_service(toml: Path | None) -> NoReturn:
     """Runs risk_service until a signal."""
-    with extra_needed("serve"):
+    with extra_needed("serve"), on_signal(_end):
         from risk_service.settings import RiskServiceSettings
         from risk_service.wiring import serve
     _run("risk_service", RiskServiceSettings, toml, serve)
@@ -25,7 +27,7 @@ def run_risk_service(toml: Path | None) -> NoReturn:
 
 def run_book_service(toml: Path | None) -> NoReturn:
     """Runs book_service until a signal."""
-    with extra_needed("book"):
+    with extra_needed("book"), on_signal(_end):
         from book_service.settings import BookServiceSettings
         from book_service.wiring import serve
     _run("book_service", BookServiceSettings, toml, serve)
@@ -64,6 +66,11 @@ def make_topics(toml: Path | None) -> NoReturn:
     run_process(main, name="topics")
 
 
+def _end() -> NoReturn:
+    """A service that is still being loaded has nothing to end in order, and nothing failed."""
+    os._exit(0)
+
+
 def _expect_broker(command: str, kafka: KafkaSettings) -> None:
     """Tells a newcomer what to set, before anything is started."""
     from service_kit.errors import SettingError
@@ -97,4 +104,4 @@ def _run(
 
         await serve(settings, stop, listening)
 
-    run_process(asynchronous(main), name=name)
+    run_process(asynchronous(main), name=name, starting=True)

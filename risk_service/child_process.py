@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -87,8 +88,23 @@ def settle(niceness: int = NICENESS, *, idle_cores_only: bool = True) -> None:
     cores only is put aside at once.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     if sys.platform != "win32":
         os.nice(niceness)
     if idle_cores_only and hasattr(os, "SCHED_IDLE"):
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def end_with_parent() -> None:
+    """From now on this process ends with the service, however that ends and whatever is computed here."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait_for_end() -> None:
+        parent.join()
+        # Not by way of the interpreter's end: the thread that computes would be waited for.
+        os._exit(0)
+
+    threading.Thread(target=wait_for_end, name="parent", daemon=True).start()

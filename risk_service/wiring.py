@@ -32,7 +32,7 @@ from risk_service.service_metrics import ServiceMetrics
 from risk_service.settings import RiskServiceSettings
 from risk_service.table_process import TableProcess
 from service_kit.closing import Resources
-from service_kit.errors import CallError, InvalidRequest, NotSupported
+from service_kit.errors import CallError, InvalidRequest, NotSupported, ServiceKitError
 from service_kit.grpc_server.server import GrpcServer
 from service_kit.kafka.admin import check_topics
 from service_kit.kafka.appender import Appender
@@ -79,23 +79,23 @@ async def serve(
     sys.setswitchinterval(SWITCH_S)
     registry = process_registry()
     kafka_metrics = KafkaMetrics(registry)
-    async with Resources() as resources:
+    async with Resources(stop=stop) as resources:
         # First, so that a start that takes long, as where kernels are compiled, is seen to be alive.
         exporter = MetricsExporter(settings.metrics, registry)
         resources.add("metrics", exporter.close)
         tables = TableProcess()
-        resources.add("premium tables", live_wiring.start_tables(tables, stop))
+        resources.add("premium tables", live_wiring.start_tables(tables, stop), recovers=True)
         engines = await asyncio.to_thread(Engines.start, settings.risk.engine, settings.risk.engine_process)
         resources.add("engines", engines.close)
         await asyncio.to_thread(engines.warm_up)
         traces = Traces.start(settings.traces, "risk_service")
         resources.add("traces", traces.close)
         producer = Producer(_together(settings.kafka), metrics=kafka_metrics)
-        resources.add("producer", producer.close)
+        resources.add("producer", producer.close, recovers=True)
         appender = Appender(settings.kafka)
-        resources.add("portfolio log", appender.close)
+        resources.add("portfolio log", appender.close, recovers=True)
         executor = ThreadPoolExecutor(thread_name_prefix="compute")
-        resources.add("compute", lambda: executor.shutdown(wait=True, cancel_futures=True))
+        resources.add("compute", lambda: executor.shutdown(wait=True, cancel_futures=True), recovers=True)
         loop = live_wiring.live_loop(
             settings,
             engines.live,
@@ -106,18 +106,12 @@ async def serve(
             tables,
             traces,
         )
-        if loop.market_file is not None:
-            resources.add("market file", loop.market_file.close)
-        resources.add("market consumer", loop.market_consumer.close)
-        resources.add("portfolio consumer", loop.portfolio_consumer.close)
-        resources.add("fill consumer", loop.fill_consumer.close)
+        stop.started()
         source = loop.desk_books.risk.scenarios
-        resources.add(
-            "monte carlo", live_wiring.start_slow(loop, engines.live, source, settings.risk.es_level, stop)
-        )
+        slow = live_wiring.start_slow(loop, engines.live, source, settings.risk.es_level, stop)
+        resources.add("monte carlo", slow, recovers=True)
         live_wiring.start_breaker(settings, loop, appender, stop, resources)
-        thread = live_wiring.start(loop, stop)
-        resources.add("live loop", thread.join)
+        resources.add("live loop", live_wiring.start(loop, stop), recovers=True)
         log = KafkaPortfolioLog(appender)
         devices = DeviceWatch().start()
         resources.add("device health", devices.close)
@@ -137,8 +131,10 @@ async def serve(
             health = asyncio.create_task(live_health.tell(server, SERVICE, loop, engines, devices))
             listening(server.port)
             await stop.wait_async()
+            failed = loop.failure is not None
             health.cancel()
-    if loop.failure is not None:
+    # What brokers that are away leave undone after the stop, the next start makes again.
+    if loop.failure is not None and (failed or not isinstance(loop.failure, ServiceKitError)):
         raise loop.failure
 
 

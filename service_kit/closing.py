@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -12,9 +13,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from service_kit.errors import ServiceKitError, StopTimedOut
+from service_kit.lifecycle import Stop
+
+LOG = logging.getLogger(__name__)
 
 CLOSE_WITHIN_S = 1.0
-TOTAL_S = 2.0  # all resources together; lifecycle.STOP_WITHIN_S cuts what goes beyond
+TOTAL_S = 2.2  # all resources together, from the stop on; lifecycle.STOP_WITHIN_S cuts what goes beyond
+RECOVERING_S = 1.6  # of that for those that recover, so that the others have their time
+AT_LEAST_S = 0.05  # for each, however long the others took
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,7 @@ class _Resource:
     name: str
     close: Callable[[], Any]
     within_s: float
+    recovers: bool
 
 
 class Resources:
@@ -29,17 +36,28 @@ class Resources:
 
     A close that raises or runs out of time is noted and the others still follow. The first failure is raised
     at the end, unless the body failed: then its error stands and the failures to close are its notes.
+    Time counts from the moment that `stop`, where it is given, was set.
     """
 
-    def __init__(self, total_s: float = TOTAL_S) -> None:
+    def __init__(self, total_s: float = TOTAL_S, stop: Stop | None = None) -> None:
         self._open: list[_Resource] = []
         self._total_s = total_s
+        self._stop = Stop() if stop is None else stop
 
     def add(
-        self, name: str, close: Callable[[], Awaitable[object] | object], within_s: float = CLOSE_WITHIN_S
+        self,
+        name: str,
+        close: Callable[[], Awaitable[object] | object],
+        within_s: float = CLOSE_WITHIN_S,
+        *,
+        recovers: bool = False,
     ) -> None:
-        """Have `close` called at the end, for at most `within_s` seconds; a coroutine needs `async with`."""
-        self._open.append(_Resource(name, close, within_s))
+        """Have `close` called at the end, for at most `within_s` seconds; a coroutine needs `async with`.
+
+        `recovers`: what it holds is made again from the log by the next start, as after a crash. So when the
+        brokers are away, or it is in the midst of long work, it is left behind with a warning and no failure.
+        """
+        self._open.append(_Resource(name, close, within_s, recovers))
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +77,7 @@ class Resources:
 
     def close(self, error: BaseException | None = None) -> None:
         """Close everything; each close runs in its own thread, so that one that blocks is left behind."""
-        end_by, failures, late = time.monotonic() + self._total_s, list[Exception](), list[str]()
+        began, failures, late = self._began(), list[Exception](), list[_Resource]()
         while self._open:
             resource = self._open.pop()
             raised: list[Exception] = []
@@ -67,35 +85,55 @@ class Resources:
                 target=_close_noting, args=(resource, raised), name=f"close-{resource.name}", daemon=True
             )
             thread.start()
-            thread.join(max(0.0, min(resource.within_s, end_by - time.monotonic())))
+            thread.join(self._left_s(resource, began))
             if thread.is_alive():
-                late.append(resource.name)
-            failures += raised
+                late.append(resource)
+            failures += [failure for failure in raised if not _is_said(resource, failure)]
         self._finish(error, failures, late)
 
     async def close_async(self, error: BaseException | None = None) -> None:
         """Close everything from an event loop; closes that are not coroutines run in threads."""
-        end_by, failures, late = time.monotonic() + self._total_s, list[Exception](), list[str]()
+        began, failures, late = self._began(), list[Exception](), list[_Resource]()
         while self._open:
             resource = self._open.pop()
-            left = max(0.0, min(resource.within_s, end_by - time.monotonic()))
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(self._left_s(resource, began)):
                     await _close_awaiting(resource)
             except TimeoutError:
-                late.append(resource.name)
+                late.append(resource)
             except Exception as failure:  # noqa: BLE001 the others must still close; raised at the end
-                failures.append(failure)
+                if not _is_said(resource, failure):
+                    failures.append(failure)
         self._finish(error, failures, late)
 
-    def _finish(self, error: BaseException | None, failures: list[Exception], late: list[str]) -> None:
-        if late:
-            failures.append(StopTimedOut(tuple(late), self._total_s))
+    def _began(self) -> float:
+        return time.monotonic() if self._stop.set_at is None else self._stop.set_at
+
+    def _left_s(self, resource: _Resource, began: float) -> float:
+        total_s = min(self._total_s, RECOVERING_S) if resource.recovers else self._total_s
+        return max(AT_LEAST_S, min(resource.within_s, began + total_s - time.monotonic()))
+
+    def _finish(self, error: BaseException | None, failures: list[Exception], late: list[_Resource]) -> None:
+        left = [one.name for one in late if one.recovers]
+        if left:
+            self._stop.left_behind += left
+            LOG.warning("left behind at the end, the next start makes it again: %s", ", ".join(left))
+        hang = tuple(one.name for one in late if not one.recovers)
+        if hang:
+            failures.append(StopTimedOut(hang, self._total_s))
         if error is not None:
             for failure in failures:
                 error.add_note(f"and while closing: {failure}")
         elif failures:
             raise failures[0]
+
+
+def _is_said(resource: _Resource, failure: Exception) -> bool:
+    """Whether a failure is one of the brokers that costs nothing, and has been said."""
+    if not (resource.recovers and isinstance(failure, ServiceKitError)):
+        return False
+    LOG.warning("%s: %s; the next start makes it again", resource.name, failure)
+    return True
 
 
 def _close_noting(resource: _Resource, raised: list[Exception]) -> None:

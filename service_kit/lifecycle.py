@@ -4,6 +4,8 @@
 the first SIGINT or SIGTERM, or by the end of the parent process. The same signal a second time ends the
 process at once. A stop that takes longer than its limit is cut short, naming what was still open. Exit
 status: 0 after a clean end, 1 after a failure; a known error (ServiceKitError) is one line on stderr.
+With `starting=True` a signal ends the process at once, with status 0, until `main` calls `stop.started()`:
+nothing is held yet, and what a start waits for (a compiler, a broker) may take minutes.
 
 Signals reach a watcher thread through a pipe, never a lock: a handler that runs in the middle of
 `Event.wait` in the same thread would deadlock on the event's own lock, and a main thread inside a C call
@@ -13,6 +15,8 @@ Signals reach a watcher thread through a pipe, never a lock: a handler that runs
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import os
 import selectors
 import signal
@@ -34,9 +38,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Stop(threading.Event):
     """The event that ends a service, with the reason it was set and a way to wait for it in asyncio."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, starting: bool = False) -> None:
         super().__init__()
         self.reason = ""
+        self.starting = starting
+        self.set_at: float | None = None  # by the monotonic clock
+        self.left_behind: list[
+            str
+        ] = []  # what did not end in time and need not: nobody waits for its threads
         self._callbacks: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
@@ -45,11 +54,15 @@ class Stop(threading.Event):
         with self._lock:
             if self.is_set():
                 return
-            self.reason = reason
+            self.reason, self.set_at = reason, time.monotonic()
             super().set()
             callbacks = tuple(self._callbacks)
         for callback in callbacks:
             callback()
+
+    def started(self) -> None:
+        """From now on there is something to end in order."""
+        self.starting = False
 
     def on_set(self, callback: Callable[[], None]) -> None:
         """Call `callback` once when the event is set (at once if it is), from the thread that sets it."""
@@ -156,7 +169,7 @@ class _Watcher:
                         self._on_bytes(os.read(self._read, 64))
                     elif not os.read(key.fd, 512):
                         selector.unregister(key.fd)
-                        self._stop.set("the parent process ended")
+                        self._set("the parent process ended")
                 if self._end_by is not None and time.monotonic() >= self._end_by and not self._disarmed:
                     self._end_now(f"did not stop within {self._within:g} s; {_open_threads()}", 1)
 
@@ -168,9 +181,14 @@ class _Watcher:
                 # Only the same signal again: a terminal's Ctrl-C and a parent's SIGTERM come as a pair.
                 self._end_now(f"second {signal.Signals(number).name}: ended at once", 128 + number)
             self._seen.add(number)
-            self._stop.set(signal.Signals(number).name)
+            self._set(signal.Signals(number).name)
         if self._stop.is_set() and self._end_by is None:
             self._end_by = time.monotonic() + self._within
+
+    def _set(self, reason: str) -> None:
+        if self._stop.starting:
+            self._end_now(f"{reason} while it started: ended", 0)
+        self._stop.set(reason)
 
     def _end_now(self, why: str, code: int) -> NoReturn:
         os.write(2, f"{self._name}: {why}\n".encode())
@@ -221,14 +239,28 @@ def run_service(
         watcher.disarm()
 
 
-def run_process(main: Callable[[Stop], None], *, name: str, stop_within_s: float = STOP_WITHIN_S) -> NoReturn:
+def run_process(
+    main: Callable[[Stop], None],
+    *,
+    name: str,
+    stop_within_s: float = STOP_WITHIN_S,
+    starting: bool = False,
+) -> NoReturn:
     """`run_service`, then end the process; the time limit holds until it is really gone."""
-    stop = Stop()
+    stop = Stop(starting=starting)
     # Never disarmed: a thread that hangs after `main` returned must not keep the process either.
     _Watcher(stop, name, stop_within_s)
     status = _status_of(main, stop, name)
+    stop.started()
     stop.set("main returned")
-    sys.exit(status)
+    if not stop.left_behind:
+        threading._shutdown()  # type: ignore[attr-defined]
+    # Not by way of the interpreter's end: that waits for what was left behind, as for a client's brokers.
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 def asynchronous(main: Callable[[Stop], Coroutine[Any, Any, None]]) -> Callable[[Stop], None]:

@@ -22,7 +22,7 @@ Places = list[tuple[int, int]]
 
 
 class Arena:
-    """A segment of shared memory; whoever made it removes it."""
+    """A segment of shared memory; whoever made it removes its name."""
 
     def __init__(self, memory: SharedMemory, *, owner: bool) -> None:
         self._memory, self._owner = memory, owner
@@ -48,14 +48,19 @@ class Arena:
         """Bytes."""
         return self._memory.size
 
+    def unname(self) -> None:
+        """Both ends have it: nobody asks for it by name again, and it is gone when they are, even killed."""
+        if self._owner:
+            self._owner = False
+            with contextlib.suppress(FileNotFoundError):
+                self._memory.unlink()
+
     def close(self) -> None:
         """Lets go of the segment; its owner removes it."""
         # An array that still lies in it keeps the mapping until it is gone.
         with contextlib.suppress(BufferError):
             self._memory.close()
-        if self._owner:
-            with contextlib.suppress(FileNotFoundError):
-                self._memory.unlink()
+        self.unname()
 
     @property
     def _bytes(self) -> memoryview:

@@ -65,6 +65,8 @@ class Lane:
                 raise WorkerHangs
         data = self._pipe.recv_bytes()
         self._owes = False
+        if self._arena is not None:
+            self._arena.unname()
         answer, _ = unpack(data, self._arena, copied=True)
         made: Answer = answer
         return made

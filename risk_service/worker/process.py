@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import gpu_kernels as gk
+from risk_service.child_process import end_with_parent
 from risk_service.worker import tasks
 from risk_service.worker.arena import Arena, large_arrays, pack, unpack
 from risk_service.worker.tasks import Answer, Ended, Kept
@@ -30,6 +31,7 @@ def run(wanted: str, control: Connection, lanes: list[Connection]) -> None:
     """The worker's whole life; it ends when the front lets go of the lanes, or dies."""
     # Ctrl-C reaches the whole process group; the front decides when the worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     try:
         engine = gk.engine(wanted)
     except gk.EngineUnavailable as fault:

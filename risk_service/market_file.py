@@ -48,11 +48,16 @@ class StoredMarket:
         np.savez(content, head=np.frombuffer(json.dumps(head).encode(), np.uint8), data=data)
         body = content.getvalue()
         beside = path.with_name(f"{path.name}.{os.getpid()}")
-        with beside.open("wb") as file:
-            file.write(zlib.crc32(body).to_bytes(4, "little") + body)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        try:
+            with beside.open("wb") as file:
+                file.write(zlib.crc32(body).to_bytes(4, "little") + body)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError:
+            # On a full disk half a file would keep it full.
+            beside.unlink(missing_ok=True)
+            raise
 
     @classmethod
     def load(cls, path: Path) -> StoredMarket | None:
@@ -129,8 +134,12 @@ class MarketFile:
         """Begins to write the state, unless it is too soon or the last one is still being written."""
         if now < self._due or (self._writing is not None and not self._writing.done()):
             return
-        if self._writing is not None:
-            self._writing.result()
+        fault = None if self._writing is None else self._writing.exception()
+        if isinstance(fault, OSError):
+            # The log has it all: without the file the next start takes longer, that is all.
+            LOG.error("the market cannot be kept in %s, the last one that was stays: %s", self.path, fault)
+        elif fault is not None:
+            raise fault
         self._due = now + self.every_s
         if self._last and not self._expected:
             stored = StoredMarket(state.copy(), dict(self._last))

@@ -99,7 +99,8 @@ class SlowRisk:
         """Over its own desk, with the history of the live one."""
         scenarios = MonteCarloSource(source.history, source.days)
         # The stresses are the live loop's: a second horizon would double what interpolants cost.
-        risk = DeskRisk(engine, scenarios, WidePremiums(gk.engine("cpu")), with_stresses=False)
+        premiums = WidePremiums(gk.engine("cpu"), with_points=False)
+        risk = DeskRisk(engine, scenarios, premiums, with_stresses=False)
         return cls(risk, level)
 
     def run(self, desk: SnapshotDesk, tell: Callable[[Sequence[Result]], None], stop: Stop) -> None:

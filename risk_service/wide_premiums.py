@@ -94,6 +94,7 @@ class WidePremiums:
     """Interpolants by underlying, made when they are needed."""
 
     engine: gk.Engine  # one that has interpolants: the cpu's
+    with_points: bool = True  # False: nobody asks for values and Greeks, only for what scenarios do
     built: int = 0
     _held: dict[int, _Wide] = field(default_factory=dict)
 
@@ -110,6 +111,8 @@ class WidePremiums:
         if held is None or not held.covers(now):
             self._held[slot] = _Wide.of(self.engine, now, scenarios())
             self.built += 1
+        if not self.with_points:
+            return np.zeros((len(now.rows), len(POINT_FIELDS)))
         options = now.options()
         american, european = self.engine.greeks(options), self.engine.greeks(_europeans(options))
         columns = [getattr(american, name) - getattr(european, name) for name in POINT_FIELDS]

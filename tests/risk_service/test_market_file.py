@@ -86,3 +86,21 @@ def test_another_log_is_refused(tmp_path, other):
     with pytest.raises(SettingError, match="of another log"):
         file.is_known(other)
     file.close()
+
+
+def test_where_the_file_cannot_be_written_the_last_one_stays_and_it_is_said(tmp_path, caplog):
+    path, state = tmp_path / "market", priced_market()
+    saved(path, state)
+    before, file = path.read_bytes(), MarketFile(path, 30.0)
+    file.note(record(3))
+    # Nobody can put a file in the place of this folder, and the half beside it is taken away.
+    path.rename(tmp_path / "kept")
+    path.mkdir()
+    file.save_when_due(state, 100.0)
+    assert isinstance(file._writing.exception(), IsADirectoryError)
+    file.save_when_due(state, 200.0)
+    assert "cannot be kept" in caplog.text
+    path.rmdir()
+    file.close()
+    assert (tmp_path / "kept").read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir() if one.name != "market"] == ["kept"]

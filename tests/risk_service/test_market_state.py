@@ -96,6 +96,31 @@ def test_clocks_never_go_back():
     assert (state.clocks.source_time_ns, state.clocks.normalized_time_ns) == (NOW_NS, NOW_NS + 5)
 
 
+def test_the_edge_of_the_future_is_a_minute_ahead_of_the_log():
+    for ahead_s, passed_over in ((60.0, 0), (60.000_001, 1)):
+        state = MarketState()
+        state.apply(quotes(["IDX"], [100.0], time_ns=NOW_NS + round(ahead_s * 1e9)), "IDX", 0, 0, NOW_NS)
+        assert state.from_the_future == passed_over
+
+
+@pytest.mark.parametrize("name", ["rate", "dividend_yield"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_largest_rate_or_yield_is_a_thousand_percent(name, sign):
+    state = MarketState()
+    slots = state.slots(["IDX"])
+    # A record of one event, which is a tick, and one of two.
+    for symbols in (["IDX"], ["IDX", "IDX"]):
+
+        def said(value, symbols=symbols):
+            known = {"rate": 0.05, "dividend_yield": 0.02} | {name: value}
+            return record(market.EVENT_KIND_REFERENCE, symbols, **known)
+
+        assert state.apply(said(sign * 10.0), "IDX", 0, 0) == {"IDX"}
+        assert state.column(name, slots)[0] == sign * 10.0
+        assert state.apply(said(sign * np.nextafter(10.0, 11.0)), "IDX", 0, 1) == set()
+        assert state.column(name, slots)[0] == sign * 10.0
+
+
 def test_a_record_from_the_future_moves_neither_price_nor_clock():
     logged = NOW_NS + 5
     for symbols in (["ZZZ"], ["ZZZ", "OPT"]):

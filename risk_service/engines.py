@@ -6,17 +6,16 @@ Device engines live in worker processes (`risk_service.worker`), so that this pr
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from multiprocessing.connection import Connection
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import gpu_kernels as gk
-from gpu_kernels.engines.choose import PREFERENCE
+from risk_service.engine_survey import Known, surveyed, unsurveyed
 from risk_service.on_demand.break_even import OPTIONS_UNMEASURED, break_even_options
 from risk_service.worker.engine import WorkerEngine
 from risk_service.worker.fallback import LastingEngine, SpareEngine
@@ -29,16 +28,6 @@ Process = Literal["auto", "always", "never"]
 DEVICE_ENGINES = ("cuda", "xla")
 # Without one of these a machine has no NVIDIA driver, and asking CUDA would be a process started for nothing.
 DRIVER_SIGNS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/nvhost-ctrl-gpu")
-SURVEY_WITHIN_S = 60.0
-
-
-class Known(NamedTuple):
-    """An engine, there or not."""
-
-    name: str
-    device: str
-    available: bool
-    reason: str
 
 
 @dataclass(slots=True)
@@ -50,9 +39,8 @@ class Engines:
     process: Process = "never"
     break_even: int = 0  # options; smaller work goes to the CPU in this process
     _workers: dict[str, Supervisor] = field(default_factory=dict)
-    _survey: tuple[Known, ...] = ()
+    _survey: Future[tuple[Known, ...]] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _survey_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def probe(cls, wanted: str) -> Engines:
@@ -99,13 +87,23 @@ class Engines:
             threading.Thread(target=engines._measure, name="break-even", daemon=True).start()
         return engines
 
-    @property
-    def all(self) -> tuple[Known, ...]:
-        """Every engine we know of, there or not; loads none into this process that is not here already."""
-        with self._survey_lock:
-            if not self._survey:
-                self._survey = _here() if self.process == "never" else _surveyed()
-            return tuple(self._at_present(one) for one in self._survey)
+    def survey(self) -> Future[tuple[Known, ...]]:
+        """What engines there are, there or not; the first who asks has them looked for in the background.
+
+        No library is loaded into this process that is not here already.
+        """
+        with self._lock:
+            if self._survey is None:
+                self._survey = Future()
+                self._survey.set_running_or_notify_cancel()
+                threading.Thread(target=self._look, name="engine survey", daemon=True).start()
+            return self._survey
+
+    def known(self) -> tuple[Known, ...]:
+        """Every engine as it is now; those that nobody has looked at yet say so."""
+        survey = self.survey()
+        found = survey.result() if survey.done() else unsurveyed(self.serving, "is still being looked for")
+        return tuple(self._at_present(one) for one in found)
 
     @property
     def live(self) -> gk.Engine:
@@ -185,6 +183,16 @@ class Engines:
             return known
         return known._replace(available=False, reason="its process died and is being started again")
 
+    def _look(self) -> None:
+        survey = self.survey()
+        try:
+            found = surveyed()
+        except OSError as fault:  # no process can be started now: it is tried again when somebody asks
+            found = unsurveyed(self.serving, f"could not be looked for: {fault}")
+            with self._lock:
+                self._survey = None
+        survey.set_result(found)
+
     def _measure(self) -> None:
         self.cpu.warm_up()
         self.break_even = break_even_options(self.serving, self.cpu)
@@ -200,37 +208,3 @@ def _without_cuda() -> str:
     """The fastest engine whose library is installed, CUDA left out."""
     libraries = {"cpu": "numba", "xla": "jax", "reference": "numpy"}
     return next(name for name, library in libraries.items() if find_spec(library) is not None)
-
-
-def _here() -> tuple[Known, ...]:
-    probes = gk.available_engines()
-    return tuple(
-        Known(one.name, "" if one.engine is None else one.engine.device, one.engine is not None, one.reason)
-        for one in probes
-    )
-
-
-def _surveyed() -> tuple[Known, ...]:
-    """What a process of its own finds here; it loads every library there is, and ends."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    child = spawn.Process(target=_survey_into, args=(theirs,), name="engine survey", daemon=True)
-    child.start()
-    theirs.close()
-    try:
-        if ours.poll(SURVEY_WITHIN_S):
-            found: tuple[Known, ...] = ours.recv()
-            return found
-    except EOFError:
-        pass
-    finally:
-        child.kill()
-        child.join()
-        ours.close()
-    return tuple(
-        Known(name, "", False, "asking for it ended in a crash, or did not end") for name in PREFERENCE
-    )
-
-
-def _survey_into(answer: Connection) -> None:
-    answer.send(_here())

@@ -28,6 +28,7 @@ from risk_service.worker.fallback import degraded_reason
 from service_kit.errors import InvalidRequest, TooLarge
 
 Answer = TypeVar("Answer")
+AnyRequest = book_requests.Request | wire.HedgeRequest | wire.WhatIfRequest
 Objective = wire.HedgeRequest
 # `pnl` is named so by the kernels; a caller knows the vector by the level that needs more scenarios.
 _TAIL_NAMES = {
@@ -118,7 +119,9 @@ class OnDemandPlans:
             with within("scenarios", _TAIL_NAMES):
                 answer = tail.expected_shortfall(job.revaluer, book, scenarios, asked, pnl)
             came = risk_answers.came(job.engine, book, f"full revaluation, {words}, {asked.convention}")
-            return risk_answers.tail_response(book, answer, came, with_pnl=request.with_pnl)
+            return risk_answers.tail_response(
+                book, answer, came, self._warnings(book, request), with_pnl=request.with_pnl
+            )
 
         return Plan(request.engine, cost, compute)
 
@@ -145,7 +148,9 @@ class OnDemandPlans:
                 with within("reverse", {"cov": "reverse.covariance"}):
                     answer = replace(answer, reverse=stress.reverse(job.revaluer, book, asked))
             came = risk_answers.came(job.engine, book, f"full revaluation, {words}")
-            return risk_answers.stress_response(book, scenarios.names, answer, came)
+            return risk_answers.stress_response(
+                book, scenarios.names, answer, came, self._warnings(book, request)
+            )
 
         return Plan(request.engine, costs.stress_test(request, held, self.scenarios), compute)
 
@@ -166,7 +171,7 @@ class OnDemandPlans:
             with within("level", {"pnl": "level", "level": "level", "scenarios": "scenarios"}):
                 impact = tail.what_if(job.revaluer, book, trade, scenarios, level, convention, pnl)
             came = risk_answers.came(job.engine, book, f"full revaluation, {words}, {convention}")
-            return risk_answers.what_if_response(book, impact, came)
+            return risk_answers.what_if_response(book, impact, came, self._warnings(book, request))
 
         cost = costs.what_if(request, held, self.scenarios, live and self._measured(held))
         return Plan(request.engine, cost, compute)
@@ -209,10 +214,16 @@ class OnDemandPlans:
                 else:
                     answer = hedging.hedge_greeks(job.engine, book, instruments)
             came = risk_answers.came(job.engine, book, words)
-            return risk_answers.hedge_response(book, instruments, answer, came, band, plans)
+            return risk_answers.hedge_response(
+                book, instruments, answer, came, self._warnings(book, request), band, plans
+            )
 
         at_hand = live and self._measured(held)
         return Plan(request.engine, costs.hedge(request, held, self.scenarios, at_hand), compute)
+
+    def _warnings(self, book: ValuedBook, request: AnyRequest) -> list[str]:
+        """What the numbers leave out of what was asked for."""
+        return book.left_out() + self.scenarios.cut_short(request.historical)
 
     def _book_for_tail(self, job: Job, held: HeldPortfolio, *, live: bool, fills: bool) -> _Known:
         """A stored book, with its vector where the scenarios are live and it is at hand."""

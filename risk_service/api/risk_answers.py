@@ -46,11 +46,16 @@ def came(engine: gk.Engine, book: ValuedBook, method: str) -> wire.Provenance:
 
 
 def tail_response(
-    book: ValuedBook, answer: TailAnswer, provenance: wire.Provenance, *, with_pnl: bool
+    book: ValuedBook,
+    answer: TailAnswer,
+    provenance: wire.Provenance,
+    warnings: Sequence[str],
+    *,
+    with_pnl: bool,
 ) -> wire.ExpectedShortfallResponse:
     """Tails, components and, where asked for, the scenario vector."""
     response = wire.ExpectedShortfallResponse(
-        tail=[_tail(tail, book) for tail in answer.tails],
+        tail=[_tail(tail, warnings) for tail in answer.tails],
         portfolio_version=book.held.version,
         scenarios=len(answer.pnl),
         provenance=provenance,
@@ -68,7 +73,11 @@ def tail_response(
 
 
 def stress_response(
-    book: ValuedBook, names: Sequence[str], answer: StressAnswer, provenance: wire.Provenance
+    book: ValuedBook,
+    names: Sequence[str],
+    answer: StressAnswer,
+    provenance: wire.Provenance,
+    warnings: Sequence[str],
 ) -> wire.StressTestResponse:
     """P&L per scenario, and the matrices asked for."""
     response = wire.StressTestResponse(
@@ -76,7 +85,7 @@ def stress_response(
         value_today=answer.value_today,
         portfolio_version=book.held.version,
         provenance=provenance,
-        warnings=book.left_out(),
+        warnings=warnings,
         filled=book.filled,
     )
     _write(response, "pnl", answer.pnl)
@@ -90,12 +99,12 @@ def stress_response(
 
 
 def what_if_response(
-    book: ValuedBook, impact: TradeImpact, provenance: wire.Provenance
+    book: ValuedBook, impact: TradeImpact, provenance: wire.Provenance, warnings: Sequence[str]
 ) -> wire.WhatIfResponse:
     """Before, after, and the difference."""
     return wire.WhatIfResponse(
-        before=_tail(impact.before, book),
-        after=_tail(impact.after, book),
+        before=_tail(impact.before, warnings),
+        after=_tail(impact.after, warnings),
         marginal=impact.marginal,
         incremental=impact.incremental,
         portfolio_version=book.held.version,
@@ -108,6 +117,7 @@ def hedge_response(
     instruments: Instruments,
     hedge: Hedge,
     provenance: wire.Provenance,
+    warnings: Sequence[str],
     band: NDArray[np.float64] | None,
     plans: Sequence[RebalancingPlan] = (),
 ) -> wire.HedgeResponse:
@@ -119,7 +129,7 @@ def hedge_response(
         measure=hedge.measure,
         portfolio_version=book.held.version,
         provenance=provenance,
-        warnings=book.left_out(),
+        warnings=warnings,
     )
     # −0.0 is no trade, and looks like one sold.
     packing.write(response, "trade", hedge.trades + 0.0)
@@ -137,10 +147,10 @@ def hedge_response(
     return response
 
 
-def _tail(tail: gk.TailRisk, book: ValuedBook) -> wire.TailRisk:
+def _tail(tail: gk.TailRisk, warnings: Sequence[str]) -> wire.TailRisk:
     message = tail_message(tail)
     message.expected_shortfall_interval.extend(tail.es_interval or ())
-    message.warnings.extend(book.left_out())
+    message.warnings.extend(warnings)
     return message
 
 

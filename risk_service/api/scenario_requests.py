@@ -80,6 +80,13 @@ class ScenarioReader:
             )
         return scenarios, f"{len(scenarios)} historical scenarios of {horizon} d, {weighting}"
 
+    def cut_short(self, asked: wire.HistoricalScenarios) -> list[str]:
+        """Says so where fewer days are taken than were asked for."""
+        there = 0 if self.history is None else self.history.days
+        if not 0 < there < asked.window_days:
+            return []
+        return [f"historical.window_days: of {asked.window_days} days the history has {there}"]
+
     def of_or_live(
         self, request: TailRequest, underlyings: tuple[str, ...], exposure: Callable[[], Floats]
     ) -> tuple[gk.Scenarios, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from risk_service.api.option_rpcs import OptionRpcs
 from risk_service.api.portfolio_rpcs import PortfolioRpcs
 from risk_service.device_health import Device, DeviceWatch
 from risk_service.engines import DEVICE_ENGINES, Engines
+from service_kit.grpc_server.call import current_call
+
+# How long a list of engines waits for those that are still being looked for, right after the start.
+SURVEY_WAIT_S = 5.0
 
 
 def _each(answer: Callable[[OptionRpcs, Any], Awaitable[Any]]) -> Any:
@@ -121,10 +126,12 @@ class RiskServicer(RiskServiceServicer):
                 yield metrics
 
     async def ListEngines(self, request: wire.ListEnginesRequest, context: Any) -> wire.ListEnginesResponse:
-        """Every engine, there or not, and why."""
+        """Every engine, there or not, and why; one that is still being looked for is waited for shortly."""
+        wait_s = min(SURVEY_WAIT_S, current_call().remaining_s() / 2.0)
+        await asyncio.wait((asyncio.wrap_future(self.engines.survey()),), timeout=wait_s)
         response = wire.ListEnginesResponse(serving=self.engines.serving.name)
         reading = self.devices.latest()
-        for one in await self.options.work.thread(lambda: self.engines.all):
+        for one in self.engines.known():
             row = response.engines.add(
                 name=one.name,
                 device=one.device,

@@ -312,7 +312,10 @@ def test_an_answer_that_fits_no_message_is_refused_before_it_is_computed(service
         es(historical=history(window_days=4_000_000_000)),
         wire.StressTestRequest(portfolio="desk", historical=history(window_days=4_000_000_000)),
         what_if(historical=history(window_days=4_000_000_000)),
-        hedge(historical=history(window_days=4_000_000_000)),
+        hedge(
+            objective=wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL,
+            historical=history(window_days=4_000_000_000),
+        ),
     ],
     ids=lambda one: type(one).__name__,
 )

@@ -231,7 +231,8 @@ import sys
 from risk_service.engines import Engines
 if __name__ == "__main__":
     engines = Engines.start("auto", "auto")
-    for one in engines.all:
+    engines.survey().result()
+    for one in engines.known():
         print(one.name, one.available, bool(one.reason), {"cupy", "jax"} & set(sys.modules) or "-")
     try:
         engines.named("cuda")

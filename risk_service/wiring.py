@@ -130,6 +130,7 @@ async def serve(
         async with server:
             health = asyncio.create_task(live_health.tell(server, SERVICE, loop, engines, devices))
             listening(server.port)
+            engines.survey()  # in the background, so that who asks first need not wait
             await stop.wait_async()
             failed = loop.failure is not None
             health.cancel()

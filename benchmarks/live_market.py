@@ -19,6 +19,7 @@ STRIKES, EXPIRIES_YEARS = np.linspace(76.0, 124.0, 25), (0.25, 0.75)
 OPTION_TICK_EVERY = 20
 SPOT, RATE, YIELD = 100.0, 0.04, 0.01
 YEAR_NS = 365 * 86_400_000_000_000
+FIRST_DAY = np.datetime64("2024-01-01")
 NAMES = tuple(f"U{number:02d}" for number in range(UNDERLYINGS))
 SEED = 5
 
@@ -90,7 +91,7 @@ def write_history(path: Path) -> None:
     vols = 0.2 * np.exp(0.04 * random.standard_normal((501, UNDERLYINGS)))
     lines = [",".join(["date", *NAMES, *(f"{name}.vol" for name in NAMES)])]
     lines += [
-        ",".join([f"day {day}", *(f"{value:.6f}" for value in (*closes[day], *vols[day]))])
+        ",".join([str(FIRST_DAY + day), *(f"{value:.6f}" for value in (*closes[day], *vols[day]))])
         for day in range(501)
     ]
     path.write_text("\n".join(lines) + "\n")

@@ -85,16 +85,6 @@ class MarketFeed:
         self._dirt_random = [stream(seed, "dirt", name) for name in names]
         self._orders = LiveOrders(underlyings, seed, orders_per_second, regime)
 
-    @classmethod
-    def demo(cls, seed: int, start: date) -> MarketFeed:
-        """The market of the demo: 4 underlyings of 36 options, about 30 ticks a second, faster than life."""
-        return cls(seed, start=start, speed=20.0)
-
-    @classmethod
-    def benchmark(cls, seed: int, start: date) -> MarketFeed:
-        """The market of the benchmarks: 20 underlyings of 100 options, 2,000 ticks a second."""
-        return cls(seed, start=start, underlyings=20, expiries=5, strikes=10, ticks_per_second=2000.0)
-
     @property
     def symbols(self) -> tuple[str, ...]:
         """All symbols: each underlying before its options."""

@@ -86,7 +86,6 @@ class Market:
             raise ValueError("underlyings: a symbol occurs twice")
         self.underlyings = tuple(underlyings)
         self.dynamics = dynamics or Dynamics()
-        self.time_years = 0.0
         self.log_spot: Array = np.log([u.spot for u in underlyings])
         self.long_run_variance: Array = np.array([u.vol**2 for u in underlyings])
         self.variance: Array = self.long_run_variance.copy()
@@ -127,7 +126,6 @@ class Market:
         steps = int(np.ceil(dt_years / LONGEST_STEP_YEARS * (1 - 1e-12)))
         for _ in range(steps):
             self._step(dt_years / steps)
-        self.time_years += dt_years
 
     def shock(self, market_return: float, variance_factor: float = 1.0) -> None:
         """Moves all by beta times a log return of the market; variance follows the tie to the market."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -94,7 +95,9 @@ def read(path: Path) -> PriceHistory:
         places = [header.index(name) for name in names]
         vol_places = [header.index(name + VOL_SUFFIX) for name in names]
         closes, vols = [], []
+        before = date.min
         for number, row in enumerate(rows, start=2):
+            before = _date_after(before, path, number, row)
             closes.append([_number(path, number, header, row, place) for place in places])
             vols.append([_number(path, number, header, row, place) for place in vol_places])
     if len(closes) < 2:
@@ -110,6 +113,19 @@ def _check_header(path: Path, header: list[str], names: tuple[str, ...]) -> None
     for name in names:
         if name + VOL_SUFFIX not in header:
             raise SettingError("risk.history", f"{path} has no column {name}{VOL_SUFFIX}")
+
+
+def _date_after(before: date, path: Path, line: int, row: list[str]) -> date:
+    """The row's date. Files that begin with the newest day would turn every loss into a gain."""
+    try:
+        found = date.fromisoformat(row[0] if row else "")
+    except ValueError as error:
+        raise SettingError(
+            "risk.history", f"{path} line {line}: {row[:1]} is no date (YYYY-MM-DD)"
+        ) from error
+    if found <= before:
+        raise SettingError("risk.history", f"{path} line {line}: {found} does not come after {before}")
+    return found
 
 
 def _number(path: Path, line: int, header: list[str], row: list[str], place: int) -> float:

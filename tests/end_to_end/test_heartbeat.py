@@ -24,6 +24,7 @@ from service_kit.kafka.settings import KafkaSettings
 from tests.risk_service.worlds import RATE, SPOT, YIELD, black_scholes, osi
 
 YEAR_NS = 365 * 86_400_000_000_000
+FIRST_DAY = np.datetime64("2024-01-01")
 STRIKES = (90.0, 100.0, 110.0)
 VOL = 0.25
 QUANTITIES = (10.0, -20.0, 30.0)
@@ -56,7 +57,7 @@ def write_history(path: Path) -> np.ndarray:
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["date", "HBT", "HBT.vol"])
-        rows.writerows([f"day {day}", repr(float(close)), "0.25"] for day, close in enumerate(closes))
+        rows.writerows([FIRST_DAY + day, repr(float(close)), "0.25"] for day, close in enumerate(closes))
     return closes
 
 

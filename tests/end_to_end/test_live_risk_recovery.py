@@ -26,6 +26,7 @@ from tests.risk_service.worlds import RATE, YIELD, black_scholes, osi
 NAME, DESK, ACCOUNT, OTHER = "LRK", "recovery", 41, 42
 STRIKES, QUANTITIES, VOL, SHARES = np.array([90.0, 100.0, 110.0]), np.array([10.0, -20.0, 30.0]), 0.25, 100.0
 YEAR_NS = 365 * 86_400_000_000_000
+FIRST_DAY = np.datetime64("2024-01-01")
 STEP_NS = 50_000_000
 RECOVERY_S_MAX = 20.0
 
@@ -36,7 +37,7 @@ def write_history(path: Path) -> np.ndarray:
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["date", NAME, f"{NAME}.vol"])
-        rows.writerows([f"day {day}", repr(float(close)), "0.25"] for day, close in enumerate(closes))
+        rows.writerows([FIRST_DAY + day, repr(float(close)), "0.25"] for day, close in enumerate(closes))
     return np.diff(np.log(closes))
 
 

@@ -46,17 +46,22 @@ def events(batches: Iterable[tuple[str, RawBatch]]) -> dict[str, list[dict[str, 
     return found
 
 
+def demo(seed: int) -> MarketFeed:
+    """Four underlyings of 36 options, faster than life."""
+    return MarketFeed(seed, start=START, speed=20.0)
+
+
 def test_the_same_seed_and_calls_give_the_same_messages(seed: int) -> None:
-    first, second = MarketFeed.demo(seed, START), MarketFeed.demo(seed, START)
+    first, second = demo(seed), demo(seed)
     assert first.reference_batches(NOW) == second.reference_batches(NOW)
     assert run(first, 60) == run(second, 60)
     assert first.orders(1.0, NOW) == second.orders(1.0, NOW)
     assert first.portfolios(2, 50) == second.portfolios(2, 50)
-    assert run(MarketFeed.demo(seed + 1, START), 60) != run(MarketFeed.demo(seed, START), 60)
+    assert run(demo(seed + 1), 60) != run(demo(seed), 60)
 
 
 def test_the_opening_names_every_instrument() -> None:
-    feed = MarketFeed.demo(5, START)
+    feed = demo(5)
     opening = feed.reference_batches(NOW)
     assert [key for key, _ in opening] == ["SPX", "AAPL", "NVDA", "JPM"]
     found = events(opening)
@@ -189,7 +194,7 @@ def test_a_modification_in_place_keeps_the_live_price(seed: int) -> None:
 
 
 def test_portfolios_hold_what_the_market_lists(seed: int) -> None:
-    feed = MarketFeed.benchmark(seed, START)
+    feed = MarketFeed(seed, start=START, underlyings=20, expiries=5, strikes=10)
     portfolios = feed.portfolios(3, 1000)
     assert len({p.portfolio for p in portfolios}) == 3
     rows_of = {s: (c, r) for c in feed.chains for r, s in enumerate(c.symbols)}

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from market_sim.history import Crisis, History, read_csv, simulate_history, usual_crises, write_csv
+from market_sim.history import Crisis, History, simulate_history, usual_crises, write_csv
 from market_sim.model import Dynamics
 from market_sim.universe import UNIVERSE
+from risk_service import price_history
 
 START = date(2020, 1, 2)
 
@@ -93,35 +94,14 @@ def test_long_run_volatility_is_near_its_parameter(seed: int) -> None:
     np.testing.assert_allclose(realised, [u.vol for u in UNIVERSE[:6]], rtol=0.3)
 
 
-def test_csv_keeps_every_bit(tmp_path: Path, seed: int) -> None:
+def test_the_risk_service_reads_every_bit(tmp_path: Path, seed: int) -> None:
     history = simulate_history(UNIVERSE[:3], 0.5, seed, START)
     path = tmp_path / "history.csv"
     write_csv(history, path)
-    again = read_csv(path)
-    assert again.symbols == history.symbols
-    np.testing.assert_array_equal(again.dates, history.dates)
-    np.testing.assert_array_equal(again.close, history.close)
-    np.testing.assert_array_equal(again.implied_vol, history.implied_vol)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "header"),
-        ("date,A\n", "header"),
-        ("date,A,B.vol\n", "header"),
-        ("date,A,A.vol\n2020-01-02,1\n", "row 0 has 2 columns"),
-        ("date,A,A.vol\n2020-01-02,1,0.2\n2020-01-03,nan,0.2\n", "A: row 1"),
-        ("date,A,A.vol\n2020-01-02,1,-0.2\n", r"A\.vol: row 0"),
-        ("date,A,A.vol\n02/01/2020,1,0.2\n", "date: row 0"),
-        ("date,A,A.vol\n2020-01-02,1,0.2\n2020-01-02,1,0.2\n", "date: row 1"),
-    ],
-)
-def test_a_bad_file_is_refused_by_column_and_row(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "bad.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_csv(path)
+    again = price_history.read(path)
+    assert again.underlyings == history.symbols
+    np.testing.assert_array_equal(again.closes, history.close)
+    np.testing.assert_array_equal(again.vols, history.implied_vol)
 
 
 def test_columns_of_different_lengths_are_refused() -> None:

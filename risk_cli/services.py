@@ -19,18 +19,20 @@ if TYPE_CHECKING:
 
 def run_risk_service(toml: Path | None) -> NoReturn:
     """Runs risk_service until a signal."""
-    with extra_needed("serve"), on_signal(_end):
-        from risk_service.settings import RiskServiceSettings
-        from risk_service.wiring import serve
-    _run("risk_service", RiskServiceSettings, toml, serve)
+    with on_signal(_end):
+        with extra_needed("serve"):
+            from risk_service.settings import RiskServiceSettings
+            from risk_service.wiring import serve
+        _run("risk_service", RiskServiceSettings, toml, serve)
 
 
 def run_book_service(toml: Path | None) -> NoReturn:
     """Runs book_service until a signal."""
-    with extra_needed("book"), on_signal(_end):
-        from book_service.settings import BookServiceSettings
-        from book_service.wiring import serve
-    _run("book_service", BookServiceSettings, toml, serve)
+    with on_signal(_end):
+        with extra_needed("book"):
+            from book_service.settings import BookServiceSettings
+            from book_service.wiring import serve
+        _run("book_service", BookServiceSettings, toml, serve)
 
 
 def run_feed_service(toml: Path | None) -> NoReturn:

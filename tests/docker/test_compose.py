@@ -20,6 +20,7 @@ from risk_cli.main import app
 from risk_cli.settings import EVERY_PROCESS
 from risk_service import price_history
 from risk_service.settings import RiskServiceSettings
+from risk_service.worker.supervisor import LANES
 from service_kit.grpc_server import GrpcSettings
 from service_kit.kafka.errors import NoRealKafka
 from service_kit.kafka.jars import find_java, kafka_classpath
@@ -34,6 +35,9 @@ SERVICES = COMPOSE["services"]
 OURS = ("topics", "book_service", "risk_service", "feed")
 DOCKERFILES = ("Dockerfile", "Dockerfile.cuda")
 CUDA = yaml.safe_load((ROOT / "docker" / "compose.cuda.yaml").read_text())["services"]
+
+
+DIGEST = "@sha256:[0-9a-f]{64}"
 
 
 def filled(value):
@@ -134,7 +138,8 @@ def test_the_image_is_built_in_stages_of_pinned_versions(name):
     dockerfile = (ROOT / "docker" / name).read_text()
     bases = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", dockerfile, re.M)
     assert len(bases) == 2
-    assert {image for image, _ in bases} == {"python:3.11.13-slim-bookworm"}
+    assert len({image for image, _ in bases}) == 1
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm" + DIGEST, bases[0][0])
     # What the build needs stays in the build.
     assert "pip install" not in dockerfile.split("FROM")[-1]
     assert "--constraint constraints.txt" in dockerfile
@@ -216,6 +221,13 @@ def test_nothing_may_take_the_whole_host():
         assert service.get("privileged") is None
 
 
+def test_an_engine_in_a_process_of_its_own_has_room_for_its_arrays():
+    room = int(SERVICES["risk_service"]["shm_size"].removesuffix("g")) << 30
+    # A lane's segment takes the largest request and its answer, rounded up to a power of two.
+    assert room >= LANES * 2 * GrpcSettings().max_message_bytes
+    assert room < int(SERVICES["risk_service"]["mem_limit"].removesuffix("g")) << 30
+
+
 def test_the_market_of_the_demo_has_a_book_and_a_history():
     market = market_feed(FeedSettings()).market.underlyings
     symbols = {one.symbol for one in market}
@@ -273,7 +285,7 @@ def test_the_brokers_take_their_settings(tmp_path):
 def test_every_image_that_is_not_built_here_has_a_version():
     for name, service in SERVICES.items():
         if name not in OURS:
-            assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
+            assert re.search(r":v?\d+\.\d+\.\d+" + DIGEST + "$", service["image"]), name
 
 
 def test_the_gpu_overlay_asks_for_the_gpu_and_for_no_other_engine():

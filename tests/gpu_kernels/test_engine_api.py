@@ -255,6 +255,35 @@ print("ok")
     assert done.stdout.strip() == "ok", done.stderr
 
 
+def test_a_bare_device_machine_needs_neither_numba_nor_the_services_libraries() -> None:
+    """With NumPy, SciPy, JAX and CuPy every module loads, xla runs, and each CUDA kernel has its source."""
+    pytest.importorskip("cupy", reason="needs CuPy to transpile the kernels")
+    pytest.importorskip("jax", reason="needs JAX")
+    script = """
+import sys
+for name in ("numba", "llvmlite", "grpc", "google", "confluent_kafka", "typer", "rich", "pandas"):
+    sys.modules[name] = None
+from importlib import import_module
+from pkgutil import walk_packages
+import gpu_kernels as gk
+for module in walk_packages(gk.__path__, "gpu_kernels."):
+    if not module.name.startswith("gpu_kernels.engines.cpu"):
+        import_module(module.name)
+from gpu_kernels.engines.cuda.compile import every_kernel
+assert all("__global__" in kernel.source() for kernel in every_kernel())
+eng = gk.engine("xla")
+options = gk.Options(spot=[100.0, 90.0], strike=100.0, expiry=1.0, vol=0.2)
+book = gk.Portfolio(options=options, quantity=[1.0, -2.0])
+shocks = gk.simulate_scenarios(256, mean=[0.0], cov=[[0.04]], seed=1, horizon=1 / 252)
+pnl = eng.revalue(book, shocks)
+assert abs(pnl - gk.engine("reference").revalue(book, shocks)).max() < 1e-11
+assert gk.tail_risk(pnl, level=0.9).es > 0.0
+print("ok")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "ok", done.stderr
+
+
 def test_american_rows_of_a_mixed_batch_go_where_they_belong(engine: gk.Engine) -> None:
     """Every second row is American; each gets what a batch of its own kind gets, in its place."""
     spot = np.linspace(85.0, 115.0, 9)

@@ -190,7 +190,11 @@ def _text(metrics: RiskMetrics, what: What, raised: bool) -> str:
             return f"{what.name} has had no good price yet"
         return f"{what.name} has had no good price for {age_ns / 1e9:.1f} s"
     if what == _DEGRADED:
-        return f"answers come from {metrics.provenance.engine}: {metrics.provenance.degraded_reason}"
+        if not raised:
+            return "answers are no longer degraded"
+        return (
+            f"answers, from {metrics.provenance.engine}, are degraded: {metrics.provenance.degraded_reason}"
+        )
     if not metrics.faults:
         return f"all {metrics.positions} positions are in the numbers"
     first = metrics.faults[0].symbol

@@ -33,11 +33,6 @@ class CatchUp:
         behind = [(one, _ends(one)) for one in consumers]
         return cls(behind, sum(sum(ends.values()) for _, ends in behind))
 
-    @property
-    def is_done(self) -> bool:
-        """What `done` said last; asks nobody, so any thread may look."""
-        return not self._behind
-
     def done(self) -> bool:
         """Whether everything is taken in."""
         if self._behind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -81,8 +82,8 @@ class DeskBooks:
         """Fills have changed what these portfolios hold; `take` takes that in."""
         self._filled.update(names)
 
-    def measure(self, market: MarketState, marks: VolMarks) -> list[tuple[Book, BookNumbers | str]]:
-        """New numbers of every book that something has changed for; a text is why there are none."""
+    def measure(self, market: MarketState, marks: VolMarks) -> list[Book]:
+        """Works out what has changed; the books whose numbers are others now."""
         if market.valuation_time_ns != self._second:
             self._dirty = set(self._names())
         # Books side by side with new ones are laid out anew, but told only when their market has changed.
@@ -101,19 +102,16 @@ class DeskBooks:
             self._find_refused(market, marks)
             self._hold()
             self.risk.measure(market, marks, self._dirty)
-        changed: list[tuple[Book, BookNumbers | str]] = [
-            (book, self.risk.numbers(number))
-            for number, book in enumerate(self.risk.desk.books)
-            if self._to_tell(book, ticked)
-        ]
-        changed += [
-            (self.books[name], why)
-            for name, why in sorted(self._refused.items())
-            if self._to_tell(self.books[name], ticked)
-        ]
+        changed = [book for book in self.books.values() if self._to_tell(book, ticked)]
         self._dirty = set()
         self._new.clear()
         return changed
+
+    def numbers(self, name: str) -> BookNumbers | str:
+        """A book's numbers as they were measured last; a text is why there are none."""
+        if name in self._refused:
+            return self._refused[name]
+        return self.risk.numbers(bisect_left(self.risk.desk.books, name, key=lambda book: book.held.name))
 
     def _to_tell(self, book: Book, ticked: set[str]) -> bool:
         return book.held.name in self._new or not ticked.isdisjoint(book.held.underlyings)

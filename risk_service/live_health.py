@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from protos.risk.v1.risk_pb2 import AlertKind
 from risk_service.device_health import DeviceWatch
 from risk_service.engines import Engines
+from risk_service.lateness import Lateness
 from risk_service.service_metrics import ALERT_KINDS
 from service_kit.grpc_server.server import GrpcServer
 from service_kit.telemetry.logs import logger
@@ -43,6 +44,9 @@ class Loop(Protocol):
     def without_brokers(self) -> str: ...
 
     @property
+    def lateness(self) -> Lateness: ...
+
+    @property
     def failure(self) -> Exception | None: ...
 
     @property
@@ -65,7 +69,7 @@ def why_not(loop: Loop, now: float) -> str:
         return "the logs are still being taken in"
     if now - loop.turned_at > STUCK_AFTER_S:
         return f"the live loop has not come round for more than {STUCK_AFTER_S:.0f} s"
-    return ""
+    return loop.lateness.why
 
 
 async def tell(
@@ -100,6 +104,11 @@ def export(registry: CollectorRegistry, loop: Loop) -> None:
 
     serving = "1 while the live loop has caught up with the logs and comes round."
     gauge("serving", serving, lambda: float(not why_not(loop, time.monotonic())))
+    gauge(
+        "late_seconds",
+        "How late numbers come, of records not read yet or books not told.",
+        lambda: loop.lateness.seconds,
+    )
     gauge("portfolios", "Portfolios held.", lambda: float(loop.portfolios))
     unmeasured = "Portfolios whose newest number is none, since they could not be measured."
     gauge("portfolios_unmeasured", unmeasured, lambda: float(loop.unmeasured))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import gpu_kernels as gk
 from protos.risk.v1.risk_pb2 import Portfolio, RiskAlert, RiskMetrics
 from risk_service.alerts import AlertBook
 from risk_service.analytics_bars import BarBook
@@ -16,19 +15,19 @@ from risk_service.board import RiskBoard
 from risk_service.catch_up import CatchUp
 from risk_service.desk_books import DeskBooks
 from risk_service.executions import Executions
+from risk_service.lateness import Lateness
 from risk_service.live_metrics import MetricsWriter
-from risk_service.live_snapshot import LastNumber, LiveSnapshot, SnapshotDesk
+from risk_service.live_snapshot import LiveSnapshot, SnapshotDesk
 from risk_service.market_events import MarketEvents, Tick
 from risk_service.market_file import MarketFile
 from risk_service.market_state import LOGGED_AT_ANY_TIME, MarketState
 from risk_service.portfolios import PortfolioStore
 from risk_service.positions import Positions
 from risk_service.service_metrics import ServiceMetrics
-from risk_service.silence import Silence, aged
+from risk_service.silence import Silence
 from risk_service.slow_process import SlowProcess
 from risk_service.slow_risk import SlowRisk
 from risk_service.teller import Teller
-from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.errors import BrokerUnreachable, DeliveryFailed, QueueFull
@@ -73,9 +72,9 @@ class LiveLoop:
     bars: BarBook = field(default_factory=BarBook)
     failure: Exception | None = None
     without_brokers: str = ""  # why nothing can be heard; empty while brokers answer
+    lateness: Lateness = field(default_factory=Lateness)
     _headers: tuple[tuple[str, bytes], ...] = ()
     _marks: VolMarks = field(default_factory=VolMarks)
-    _last: dict[str, LastNumber] = field(default_factory=dict)
     _ticks: int = 0
     _lag_due: float = 0.0
     _measured_at: float = 0.0
@@ -98,11 +97,12 @@ class LiveLoop:
     @property
     def unmeasured(self) -> int:
         """Portfolios whose newest number is none: they were not measured, or not yet."""
-        return sum(name not in self._last for name in tuple(self.desk_books.books))
+        return sum(name not in self._teller.last for name in tuple(self.desk_books.books))
 
     def __post_init__(self) -> None:
         self._teller = Teller(
-            self.producer, self.board, self.alerts, self.metrics, self.traces, self.clock_ns
+            *(self.producer, self.board, self.writer, self.positions),
+            *(self.alerts, self.metrics, self.traces, self.clock_ns),
         )
 
     def run_until_failure(self, stop: Stop) -> None:
@@ -147,7 +147,10 @@ class LiveLoop:
         behind = len(messages) >= self.poll_records_max and now - self._measured_at < BEHIND_S_MAX
         if self._caught_up and not behind and self.market.clocks.source_time_ns:
             self._measured_at = now
-            self._measure_dirty()
+            self._measure_dirty(now)
+            slow = {} if self.slow is None else self.slow.latest
+            self._teller.tell_due(self.desk_books, self.market, slow, self._headers)
+            self._note_lateness(messages, time.monotonic())
         self._hear(bool(messages), now)
         if self.market_file is not None and self._caught_up:
             self.market_file.save_when_due(self.market, now)
@@ -189,7 +192,8 @@ class LiveLoop:
 
     def _arrived(self) -> list[Message[MarketEvents | Tick]]:
         """What the market says next; nothing once the wait is over, or as soon as a call asks for us."""
-        ends = time.monotonic() + self.poll_wait_s
+        # Books that wait are told at once.
+        ends = time.monotonic() + (0.0 if self._teller.due else self.poll_wait_s)
         while True:
             left = ends - time.monotonic()
             messages = self.market_consumer.poll(self.poll_records_max, min(WAIT_SLICE_S, max(0.0, left)))
@@ -206,22 +210,19 @@ class LiveLoop:
         """Tells watchers how old their numbers are, where that is due."""
         if not self._silence.is_due(now, self.alerts.stale_after_ns):
             return []
-        told = []
-        for last in self._last.values():
-            older = aged(last.metrics, self._silence.ns(now), self.without_brokers)
-            self.board.publish(older)
-            told.append((older, last.book.held.limits.hysteresis))
-        return told
+        return self._teller.age(self._silence.ns(now), self.without_brokers)
 
     def _snapshot(self) -> LiveSnapshot:
         market = self.market.copy()
-        market.away, market.silent_ns = self.without_brokers, self._silence.ns(time.monotonic())
+        market.away = self.without_brokers or self.lateness.why
+        market.silent_ns = self._silence.ns(time.monotonic())
         marks, books, source = self._marks.copy(), self.desk_books, self.desk_books.risk.scenarios
         measured = {
             name: last.at(market, marks, historical, self.writer.engine)
-            for name, last in self._last.items()
+            for name, last in self._teller.last.items()
             if (historical := source.historical(last.book.held.underlyings)) is not None
             and not books.is_dirty(last.book)
+            and name not in self._teller.due
         }
         fills = self.positions.all_quantities()
         return LiveSnapshot(
@@ -263,31 +264,18 @@ class LiveLoop:
             else:
                 self.store.apply(message.value, message.record.offset)
         for name in self.desk_books.take(self.store.all(), self.positions, self.market):
-            self._last.pop(name, None)
-            self.board.remove(name)
-            self._teller.end_alerts(name, self.market)
-            self.writer.forget(name)
+            self._teller.forget(name, self.market)
 
-    def _measure_dirty(self) -> None:
+    def _measure_dirty(self, now: float) -> None:
         with self.metrics.measure_seconds.time():
-            measured = self.desk_books.measure(self.market, self._marks)
-        snapshot_id = self.market.snapshot_id()
-        for book, numbers in measured:
-            hysteresis = book.held.limits.hysteresis
-            if isinstance(numbers, str):
-                self._tell_none(book, numbers)
-                continue
-            try:
-                slow = None if self.slow is None else self.slow.latest.get(book.held.name)
-                metrics = self.writer.write(self.market, book, numbers, self.positions, slow)
-            except gk.GpuKernelsError as refusal:
-                self._tell_none(book, f"not measured: {refusal}")
-                continue
-            self._last[book.held.name] = LastNumber(
-                book, numbers.historical_pnl, self.market.clocks, snapshot_id, metrics
-            )
-            self._teller.publish(metrics, hysteresis, self._headers)
+            changed = self.desk_books.measure(self.market, self._marks)
+        for book in changed:
+            self._teller.due.add(book.held.name, book.held.owner, now)
 
-    def _tell_none(self, book: Book, why: str) -> None:
-        self._last.pop(book.held.name, None)
-        self._teller.publish(self.writer.unmeasured(self.market, book, why), 0.0, self._headers)
+    def _note_lateness(self, messages: Sequence[Message[MarketEvents | Tick]], now: float) -> None:
+        """Numbers may be late for records that wait to be read, and for books that wait to be told."""
+        unread_s, due = 0.0, self._teller.due
+        if len(messages) >= self.poll_records_max and messages[-1].record.timestamp_ms >= 0:
+            unread_s = self.clock_ns() / 1e9 - messages[-1].record.timestamp_ms / 1e3
+        self.lateness.note(max(unread_s, due.waited_s(now)), len(due))
+        self.writer.degraded_reason = self.lateness.why

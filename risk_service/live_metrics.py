@@ -124,12 +124,19 @@ class MetricsWriter:
             self._filled.add_to(metrics, market, book, positions)
         return metrics
 
-    def unmeasured(self, market: MarketState, book: Book, why: str) -> RiskMetrics:
-        """What is said of a book that the engine refuses: every position is left out, with the reason."""
+    def unmeasured(
+        self, market: MarketState, book: Book, why: str, positions: Positions | None = None
+    ) -> RiskMetrics:
+        """What is said of a book that the engine refuses: every position is left out, with the reason.
+
+        The P&L of its fills needs no engine.
+        """
         metrics = RiskMetrics(
             portfolio=book.held.name,
             portfolio_version=book.held.version,
             positions=len(book.held),
+            value=math.nan,
+            gross_value=math.nan,
             faults=[
                 RowFault(row=row, symbol=symbol, status=ROW_STATUS_INVALID_INPUT)
                 for row, symbol in enumerate(book.held.symbols)
@@ -141,6 +148,8 @@ class MetricsWriter:
             ],
         )
         self._add_provenance(metrics, market, 0, METHOD)
+        if positions is not None:
+            self._filled.add_to(metrics, market, book, positions)
         return metrics
 
     def _fixed_part(self, book: Book) -> _Fixed:

@@ -56,10 +56,10 @@ class TopicInMemory:
         self._offset = 0
         self._arrived = threading.Condition()
 
-    def send(self, key: str, value: Any) -> int:
+    def send(self, key: str, value: Any, logged_ms: int = -1) -> int:
         """Appends a decoded record; its offset."""
         with self._arrived:
-            record = Record(self.name, 0, self._offset, key, b"", Headers(), -1)
+            record = Record(self.name, 0, self._offset, key, b"", Headers(), logged_ms)
             self._waiting.append(Message(value, record))
             self._offset += 1
             self._arrived.notify_all()
@@ -198,6 +198,11 @@ class Service:
             last = self.market.send(underlying, record)
         while self.loop.desk.ask().result(PATIENCE_S).market.snapshot_id() != f"0:{last + 1}":
             assert self.thread.is_alive()
+
+    def open_by_hand(self) -> None:
+        """As `open_market` where the test takes the loop's turns, of which the next takes it in."""
+        for record in market_records():
+            self.market.send("IDX", record)
 
     def servicer(self, settings: GrpcSettings) -> RiskServicer:
         """A servicer over this loop; call it in the event loop that serves it."""

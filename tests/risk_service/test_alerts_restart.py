@@ -113,7 +113,7 @@ def test_each_alert_is_raised_once_and_ended_once_over_two_lives(kafka: KafkaSet
         feed.send(topics.RISK_PORTFOLIOS, "gone", b"")
         feed.flush()
     second = Life(kafka)
-    second.until(lambda: {"still", "over"} <= second.loop._last.keys() and standing(second) == 1)
+    second.until(lambda: {"still", "over"} <= second.loop._teller.last.keys() and standing(second) == 1)
     second.close()
     found = sorted((one.portfolio, one.subject, one.raised) for one in logged_alerts(kafka))
     assert found == sorted(
@@ -121,6 +121,6 @@ def test_each_alert_is_raised_once_and_ended_once_over_two_lives(kafka: KafkaSet
         + [(name, subject, False) for name, subject in raised if name != "still"]
     )
     third = Life(kafka)
-    third.until(lambda: {"still", "over"} <= third.loop._last.keys())
+    third.until(lambda: {"still", "over"} <= third.loop._teller.last.keys())
     third.close()
     assert len(list(logged_alerts(kafka))) == len(found)

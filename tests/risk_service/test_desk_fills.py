@@ -107,7 +107,9 @@ def test_numbers_after_fills_are_those_of_a_start(engine, history, american):
     def started(positions, state):
         made = DeskBooks(DeskRisk(engine, ScenarioSource(history, 100), DeskPremiums(engine)))
         made.take([check(message(number, american=american)) for number in range(3)], positions, state)
-        return made, {book.held.name: numbers for book, numbers in made.measure(state, VolMarks())}
+        return made, {
+            book.held.name: made.numbers(book.held.name) for book in made.measure(state, VolMarks())
+        }
 
     state, positions = market(), Positions(RULE)
     held = [check(message(number, american=american)) for number in range(3)]
@@ -126,7 +128,8 @@ def test_numbers_after_fills_are_those_of_a_start(engine, history, american):
     for offset, fill in enumerate(fills):
         live.filled(positions.apply([fill], 0, offset))
         live.take(held, positions, state)
-        ((book, numbers),) = live.measure(state, marks)
+        (book,) = live.measure(state, marks)
+        numbers = live.numbers(book.held.name)
         assert book.held.name == f"book-{fill.account}"
         assert live.risk.desk.contracts is laid_out  # nothing was laid out anew
         _, wanted = started(positions, state)
@@ -148,6 +151,6 @@ def test_a_fill_that_changes_no_risk_is_told_and_costs_the_others_nothing(engine
     assert len(live.measure(state, VolMarks())) == 3
     live.filled(positions.apply([Fill(1, "UNKNOWN", 5.0, 1.0)], 0, 0))
     live.take(held, positions, state)
-    ((book, _),) = live.measure(state, VolMarks())
+    (book,) = live.measure(state, VolMarks())
     assert book.held.name == "book-1"
     assert live.measure(state, VolMarks()) == []

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from protos.risk.v1.risk_pb2 import DESCRIPTOR as RISK
 from risk_service import live_health
+from risk_service.lateness import Lateness
 from risk_service.live_health import DEVICE, ENGINE, STUCK_AFTER_S
 from risk_service.service_metrics import ALERT_KINDS
 from service_kit.grpc_server.server import GrpcServer
@@ -33,6 +34,7 @@ class Loop:
     turned_at: float = 100.0
     failure: Exception | None = None
     without_brokers: str = ""
+    lateness: Lateness = field(default_factory=Lateness)
     portfolios: int = 3
     unmeasured: int = 1
     alerts: Any = field(default_factory=lambda: SimpleNamespace(standing=lambda kind: 10 * kind))

@@ -45,7 +45,8 @@ def measured(engine, message, fills):
     positions.apply(fills, 0, 0)
     books = DeskBooks(DeskRisk(engine, ScenarioSource(None, 500), DeskPremiums(engine)))
     books.take([check(message)], positions, state)
-    ((book, numbers),) = books.measure(state, VolMarks())
+    (book,) = books.measure(state, VolMarks())
+    numbers = books.numbers(book.held.name)
     return MetricsWriter(engine, 0.975).write(state, book, numbers, positions)
 
 
@@ -118,7 +119,8 @@ def test_the_data_are_as_old_as_the_oldest_quote_that_tells_a_vol(engine):
     later = NOW_NS + 3_600_000_000_000
     state.apply(quotes(["IDX", LISTED[0]], [SPOT, 0.8], time_ns=later), "IDX", 0, 9)
     books.touch("IDX")
-    ((book, numbers),) = books.measure(state, VolMarks())
+    (book,) = books.measure(state, VolMarks())
+    numbers = books.numbers(book.held.name)
     metrics = writer.write(state, book, numbers)
     assert list(metrics.greeks.age_ns) == [0]
     assert metrics.provenance.data_age_ns == later - NOW_NS  # the quotes at 100 are an hour old
@@ -126,7 +128,8 @@ def test_the_data_are_as_old_as_the_oldest_quote_that_tells_a_vol(engine):
         quotes([option(100.0, True)[0], option(100.0, False)[0]], [5.0, 4.0], time_ns=later), "IDX", 0, 10
     )
     books.touch("IDX")
-    ((book, numbers),) = books.measure(state, VolMarks())
+    (book,) = books.measure(state, VolMarks())
+    numbers = books.numbers(book.held.name)
     assert writer.write(state, book, numbers).provenance.data_age_ns == 0
 
 
@@ -145,7 +148,8 @@ def test_what_is_kept_of_fills_follows_each_fill_and_each_price(engine):
         state.apply(quotes(["IDX"], [spot]), "IDX", 0, 10 + offset)
         books.touch("IDX")
         books.take(held, positions, state)
-        ((book, numbers),) = books.measure(state, VolMarks())
+        (book,) = books.measure(state, VolMarks())
+        numbers = books.numbers(book.held.name)
         metrics = writer.write(state, book, numbers, positions)
         assert metrics.pnl_unrealised == pytest.approx(unrealised)
         assert metrics.pnl_realised == pytest.approx(0.0 if offset == 0 else 2.0)

@@ -217,6 +217,8 @@ def test_a_book_that_the_engine_refuses_is_reported_whole(engine):
     writer = MetricsWriter(engine, 0.975)
     market = priced_market()
     metrics = writer.unmeasured(market, Book.of(check(portfolio(rows=ROWS)), market), "not measured: x")
+    assert math.isnan(metrics.value)
+    assert math.isnan(metrics.gross_value)
     assert len(metrics.faults) == metrics.positions == len(ROWS)
     assert math.isnan(metrics.historical[0].expected_shortfall)
     assert list(metrics.historical[0].warnings) == ["not measured: x"]

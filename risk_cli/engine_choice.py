@@ -30,16 +30,18 @@ def chosen_engine(name: str, european: float = 0.0, american: float = 0.0) -> gk
     if name not in ("auto", *PREFERENCE):
         raise BadInput(f"--engine: unknown engine {name!r}; there are auto, {', '.join(PREFERENCE)}")
     engine = gk.engine(name)
-    seconds = european / EUROPEAN_PER_S + american / AMERICAN_PER_S
-    if name != "auto" or engine.name != "cpu" or not 0.0 < seconds <= UNCOMPILED_S_MAX:
+    if engine.name != "cpu":
         return engine
     from gpu_kernels.engines.cpu.readiness import is_compiled
 
     if is_compiled(american > 0.0):
         return engine
-    print(
-        "risk: the cpu engine is not compiled on this machine yet, so the reference engine does this; "
-        "`risk warm-up` compiles it, once",
-        file=sys.stderr,
+    seconds = european / EUROPEAN_PER_S + american / AMERICAN_PER_S
+    small = name == "auto" and 0.0 < seconds <= UNCOMPILED_S_MAX
+    now = (
+        "so the reference engine does this; `risk warm-up` compiles it, once"
+        if small
+        else "which is done now, once: a minute or so"
     )
-    return gk.engine("reference")
+    print(f"risk: the cpu engine is not compiled on this machine yet, {now}", file=sys.stderr)
+    return gk.engine("reference") if small else engine

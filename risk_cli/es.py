@@ -11,7 +11,7 @@ from risk_cli.answers import Form, show
 from risk_cli.progress_bar import progress_bar
 from risk_cli.refusals import DONE, BadInput
 from risk_cli.server_options import Server
-from risk_cli.stress.command import SAMPLES, sample_explained
+from risk_cli.stress.command import SAMPLES, dividends_for_server, sample_explained
 from risk_cli.stress.in_process import run_in_process
 from risk_cli.stress.market_file import read_market
 from risk_cli.stress.outcome import Outcome
@@ -59,8 +59,6 @@ def _of_this_machine(request: Request) -> Outcome:
 
 def _of_server(request: Request) -> Outcome:
     """At the server's live market and history; the portfolio goes along."""
-    if request.market is not None:
-        raise BadInput("--market: the server has its own")
     if request.portfolio is None and not request.sample:
         raise BadInput("--portfolio: is missing (or try --sample)")
     desk = read_portfolio(request.portfolio or SAMPLES / "desk.csv", "es")
@@ -68,7 +66,8 @@ def _of_server(request: Request) -> Outcome:
     from risk_cli.stress.through_server import run_through_server
 
     with progress_bar("asking the server") as progress, sample_explained(request.sample, desk):
-        return run_through_server(desk, plan, request.server, request.engine, progress)
+        dividends = dividends_for_server(request.market, plan)
+        return run_through_server(desk, plan, request.server, request.engine, progress, dividends)
 
 
 def _files(request: Request) -> tuple[Path, Path]:

@@ -16,7 +16,7 @@ from risk_cli.book.commands import book_app
 from risk_cli.extras import MissingExtra
 from risk_cli.feed.commands import feed
 from risk_cli.interrupts import end_at_once
-from risk_cli.options import Csv, Engine, InFile, Json, Number, Parquet, Settings
+from risk_cli.options import Csv, Dividend, Engine, InFile, Json, Number, Parquet, Settings
 from risk_cli.server_options import Server, asks_server
 
 app = typer.Typer(
@@ -182,6 +182,7 @@ def price(
     dividend_yield: Annotated[float | None, typer.Option(help="Continuous, per year.")] = None,
     put: Annotated[bool, typer.Option("--put", help="A put; else a call.")] = False,
     american: Annotated[bool, typer.Option("--american", help="Exercise at any time.")] = False,
+    dividend: Dividend = None,
     engine: Engine = "auto",
     json: Json = False,
     csv: Csv = False,
@@ -194,7 +195,7 @@ def price(
     from risk_cli.pricing import Quote, run_price
     from risk_cli.refusals import exit_status
 
-    quote = Quote(spot, strike, expiry, vol, rate, dividend_yield, put, american)
+    quote = Quote(spot, strike, expiry, vol, rate, dividend_yield, put, american, None, dividend or ())
     form = partial(Form, json, csv, parquet)
     raise typer.Exit(exit_status(lambda: run_price(quote, options, engine, form, server)))
 
@@ -211,6 +212,7 @@ def iv(
     dividend_yield: Annotated[float | None, typer.Option(help="Continuous, per year.")] = None,
     put: Annotated[bool, typer.Option("--put", help="A put; else a call.")] = False,
     american: Annotated[bool, typer.Option("--american", help="Exercise at any time.")] = False,
+    dividend: Dividend = None,
     engine: Engine = "auto",
     json: Json = False,
     csv: Csv = False,
@@ -223,7 +225,7 @@ def iv(
     from risk_cli.pricing import Quote, run_implied_vol
     from risk_cli.refusals import exit_status
 
-    quote = Quote(spot, strike, expiry, None, rate, dividend_yield, put, american, price)
+    quote = Quote(spot, strike, expiry, None, rate, dividend_yield, put, american, price, dividend or ())
     form = partial(Form, json, csv, parquet)
     raise typer.Exit(exit_status(lambda: run_implied_vol(quote, options, engine, form, server)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
+from gpu_kernels.dividend_schedules import CashDividends
 from risk_cli.answers import Form, plain_table, rows_of, show
 from risk_cli.engine_choice import engine_for
 from risk_cli.refusals import DONE, FAILED, BadInput
@@ -21,11 +23,12 @@ from risk_cli.sheets import Sheet, read_sheet
 
 GREEKS = ("price", "delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "charm")
 _NUMBERS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
-_FILE_COLUMNS = ("label", *_NUMBERS, "right", "exercise", "price")
+_FILE_COLUMNS = ("label", *_NUMBERS, "right", "exercise", "price", "dividends")
 # Greeks, or an implied vol, in prices.
 GREEKS_COST = 16.0
 # A table on a terminal shows so many rows; JSON, CSV and Parquet have them all.
 ROWS_SHOWN = 200
+_ONE = np.zeros(1, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Quote:
     put: bool
     american: bool
     price: float | None = None
+    dividends: Sequence[str] = ()  # each YEARS:AMOUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class _Asked:
     place: Callable[[int], str]  # where each stands, for complaints
     options: gk.Options
     price: NDArray[np.float64]
+    schedules: Sequence[Sequence[tuple[float, float]]]  # of dividends
+    schedule: NDArray[np.int64]  # the place among them of each row's
 
 
 def run_price(quote: Quote, file: Path | None, engine: str, form: Callable[[], Form], server: Server) -> int:
@@ -57,7 +63,7 @@ def run_price(quote: Quote, file: Path | None, engine: str, form: Callable[[], F
     asked = _asked(quote, file, ("spot", "strike", "expiry", "vol"), "price")
     if server:
         with risk_server(server) as client:
-            came = client.greeks(engine=named_engine(engine), **_columns(asked.options))
+            came = client.greeks(engine=named_engine(engine), **_columns(asked))
         columns, status = {name: np.asarray(came[name]) for name in GREEKS}, came.status
     else:
         answer = engine_for(engine, asked.options, GREEKS_COST).greeks(asked.options)
@@ -72,7 +78,7 @@ def run_implied_vol(
     shape = form()
     asked = _asked(quote, file, ("spot", "strike", "expiry", "price"), "iv")
     if server:
-        given = _columns(asked.options)
+        given = _columns(asked)
         del given["vol"]
         with risk_server(server) as client:
             came = client.implied_volatility(asked.price, engine=named_engine(engine), **given)
@@ -83,8 +89,14 @@ def run_implied_vol(
     return _answered(asked, {"price": asked.price, "vol": vol}, np.asarray(status), shape, "iv")
 
 
-def _columns(options: gk.Options) -> dict[str, Any]:
-    return {name: np.asarray(getattr(options, name)) for name in (*_NUMBERS, "is_call", "american")}
+def _columns(asked: _Asked) -> dict[str, Any]:
+    """As a request takes them."""
+    names = (*_NUMBERS, "is_call", "american")
+    columns: dict[str, Any] = {name: np.asarray(getattr(asked.options, name)) for name in names}
+    if any(asked.schedules):
+        columns["dividends"] = {str(place): paid for place, paid in enumerate(asked.schedules)}
+        columns["paid_by"] = asked.schedule
+    return columns
 
 
 def _asked(quote: Quote, file: Path | None, needed: Sequence[str], command: str) -> _Asked:
@@ -98,9 +110,42 @@ def _one(quote: Quote, needed: Sequence[str]) -> _Asked:
         if getattr(quote, name) is None:
             raise BadInput(f"--{name}: is missing (or give --options FILE)")
     values: dict[str, Any] = {name: np.array([_number(getattr(quote, name))]) for name in _NUMBERS}
-    options = gk.Options(**values, is_call=np.array([not quote.put]), american=np.array([quote.american]))
     label = "put" if quote.put else "call"
-    return _Asked([label], lambda _: f"the {label}", options, np.array([_number(quote.price)]))
+    paid = [_own_dividends(quote)]
+    options = gk.Options(
+        **values,
+        is_call=np.array([not quote.put]),
+        american=np.array([quote.american]),
+        dividends=_cash(paid, _ONE),
+    )
+    return _Asked([label], lambda _: f"the {label}", options, np.array([_number(quote.price)]), paid, _ONE)
+
+
+def _own_dividends(quote: Quote) -> list[tuple[float, float]]:
+    """Those of the command line."""
+    try:
+        return _pairs(" ".join(quote.dividends))
+    except ValueError as wrong:
+        raise BadInput(f"--dividend: {wrong}") from None
+
+
+def _pairs(text: str) -> list[tuple[float, float]]:
+    """Pairs YEARS:AMOUNT with blanks between, by time; ValueError says what is wrong."""
+    found = []
+    for one in text.split():
+        years, _, amount = one.partition(":")
+        try:
+            pair = (float(years), float(amount))
+        except ValueError:
+            raise ValueError(f"{one!r} is not YEARS:AMOUNT") from None
+        if not (math.isfinite(pair[0]) and 0.0 <= pair[1] < math.inf):
+            raise ValueError(f"{one!r} needs finite years and an amount of 0 or more")
+        found.append(pair)
+    return sorted(found)
+
+
+def _cash(paid: Sequence[Sequence[tuple[float, float]]], schedule: NDArray[np.int64]) -> CashDividends | None:
+    return CashDividends.shared(paid, schedule) if any(paid) else None
 
 
 def _number(value: float | None) -> float:
@@ -123,12 +168,22 @@ def _many(quote: Quote, sheet: Sheet, needed: Sequence[str]) -> _Asked:
         return np.where(said < 0, default, said == 0)
 
     columns: dict[str, Any] = {name: column(name) for name in _NUMBERS}
+    said = sheet.texts("dividends").named()
+    paid = []
+    for place, text in enumerate(said.distinct):
+        try:
+            paid.append(_pairs(text) if text else _own_dividends(quote))
+        except ValueError as wrong:
+            row = int(np.flatnonzero(said.codes == place)[0])
+            raise sheet.fault(row, "dividends", str(wrong)) from None
+    schedule = said.codes.astype(np.int64)
     options = gk.Options(
         **columns,
+        dividends=_cash(paid, schedule),
         is_call=flags("right", ("C", "P"), not quote.put),
         american=flags("exercise", ("A", "E"), quote.american),
     )
-    return _Asked(sheet.labels("label"), sheet.place, options, column("price"))
+    return _Asked(sheet.labels("label"), sheet.place, options, column("price"), paid, schedule)
 
 
 def _answered(

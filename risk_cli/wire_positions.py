@@ -8,21 +8,29 @@ from protos.risk.v1 import risk_pb2 as wire
 from risk_cli.refusals import BadInput
 from risk_cli.sheets import Sheet
 from risk_cli.stress.book import Layout
+from risk_cli.stress.market_file import Dividends
 from risk_cli.stress.portfolio_file import Desk
 from risk_client import portfolios
 from risk_client.columns import Texts
+from risk_client.dividend_tables import COLUMNS as DIVIDEND_COLUMNS
+from risk_client.dividend_tables import dividends_of
 from risk_client.faults import TableFaults
 
 
-def portfolio_message(layout: Layout, name: str) -> wire.Portfolio:
-    """The positions of a layout; its groups are the layout's cells."""
+def portfolio_message(layout: Layout, name: str, dividends: Dividends) -> wire.Portfolio:
+    """The positions of a layout with the dividends of what it holds; its groups are the layout's cells."""
     cells = tuple(f"{number}" for number in range(len(layout.cells)))
     try:
-        return portfolios.portfolio_message(
+        message = portfolios.portfolio_message(
             layout.positions.positions, name, layout.underlyings, Texts(layout.cell.astype("int32"), cells)
         )
     except TableFaults as found:
         raise _told(found, layout.positions) from None
+    paid = [(symbol, day.isoformat(), amount) for symbol in dividends for day, amount in dividends[symbol]]
+    if paid:
+        table = dict(zip(DIVIDEND_COLUMNS, map(list, zip(*paid, strict=True)), strict=True))
+        message.dividends.CopyFrom(dividends_of(table, layout.underlyings))
+    return message
 
 
 def instruments_message(desk: Desk, underlyings: Sequence[str]) -> wire.Positions:

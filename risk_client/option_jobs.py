@@ -13,6 +13,7 @@ from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client.answers import Columns
 from risk_client.connection import PARTS_UNDER_WAY
+from risk_client.dividend_tables import option_dividends
 from risk_client.errors import ServiceFault
 from risk_client.jobs import Job
 from risk_client.tables import (
@@ -36,6 +37,18 @@ GREEKS = ("price", "delta", "gamma", "vega", "theta", "rho", "vanna", "volga", "
 
 Finish = Callable[[dict[str, NDArray[Any]], wire.Provenance], Any]
 Request = wire.PriceRequest | wire.GreeksRequest | wire.ImpliedVolatilityRequest
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What the methods about options have in common, beside the options."""
+
+    engine: str = ""
+    fast: bool = False
+    prefix: str = ""
+    dividends: Any = None
+    paid_by: Any = None
+    deadline_s: float | None = None
 
 
 @dataclass
@@ -96,74 +109,50 @@ class OptionJob(Job[Any]):
         return request
 
 
-def price_job(
-    frame: Any, engine: str, fast: bool, prefix: str, given: Mapping[str, Any], deadline_s: float | None
-) -> OptionJob:
+def price_job(frame: Any, given: Mapping[str, Any], how: How) -> OptionJob:
     """Prices."""
-    method = wire.AMERICAN_METHOD_FAST if fast else wire.AMERICAN_METHOD_ACCURATE
-    return _job(
-        ("Price", ("price",)),
-        lambda: wire.PriceRequest(engine=engine, american_method=method),
-        frame,
-        prefix,
-        given,
-        OPTION_COLUMNS,
-        deadline_s,
-    )
+    return _job("Price", wire.PriceRequest, ("price",), OPTION_COLUMNS, frame, given, how)
 
 
-def greeks_job(
-    frame: Any, engine: str, fast: bool, prefix: str, given: Mapping[str, Any], deadline_s: float | None
-) -> OptionJob:
+def greeks_job(frame: Any, given: Mapping[str, Any], how: How) -> OptionJob:
     """Prices and Greeks."""
-    method = wire.AMERICAN_METHOD_FAST if fast else wire.AMERICAN_METHOD_ACCURATE
-    return _job(
-        ("Greeks", GREEKS),
-        lambda: wire.GreeksRequest(engine=engine, american_method=method),
-        frame,
-        prefix,
-        given,
-        OPTION_COLUMNS,
-        deadline_s,
-    )
+    return _job("Greeks", wire.GreeksRequest, GREEKS, OPTION_COLUMNS, frame, given, how)
 
 
-def implied_volatility_job(
-    frame: Any, engine: str, fast: bool, prefix: str, given: Mapping[str, Any], deadline_s: float | None
-) -> OptionJob:
+def implied_volatility_job(frame: Any, given: Mapping[str, Any], how: How) -> OptionJob:
     """Implied vols; what stands in a table's column vol is not read."""
-    method = wire.AMERICAN_METHOD_FAST if fast else wire.AMERICAN_METHOD_ACCURATE
     names = tuple(name for name in (*OPTION_COLUMNS, "price") if name != "vol")
     given = {name: values for name, values in given.items() if name != "vol"}
-    return _job(
-        ("ImpliedVolatility", ("vol",)),
-        lambda: wire.ImpliedVolatilityRequest(engine=engine, american_method=method),
-        frame,
-        prefix,
-        given,
-        names,
-        deadline_s,
-    )
+    return _job("ImpliedVolatility", wire.ImpliedVolatilityRequest, ("vol",), names, frame, given, how)
 
 
 def _job(
-    rpc: tuple[str, tuple[str, ...]],
-    blank: Callable[[], Request],
-    frame: Any,
-    prefix: str,
-    given: Mapping[str, Any],
+    rpc: str,
+    kind: type[Request],
+    outputs: tuple[str, ...],
     names: tuple[str, ...],
-    deadline_s: float | None,
+    frame: Any,
+    given: Mapping[str, Any],
+    how: How,
 ) -> OptionJob:
     unknown = given.keys() - set(names)
     if unknown:
         raise TypeError(f"no option column {min(unknown)!r}; there are {', '.join(names)}")
-    name, outputs = rpc
+    paid_by = how.paid_by
     if frame is None:
         columns, finish = dict(given), _as_columns(given)
     else:
-        columns, finish = _of_frame(frame, given, names, (*outputs, "status"), prefix)
+        columns, finish = _of_frame(frame, given, names, (*outputs, "status"), how.prefix)
+        if isinstance(paid_by, str):
+            paid_by = frame_column(frame, _kind(frame), paid_by)
     arrays = {one: _read(one, values) for one, values in columns.items()}
+    if how.dividends is None and paid_by is not None:
+        raise refused("paid_by", "is given without dividends")
+    dividends = None
+    if how.dividends is not None:
+        dividends, schedule = option_dividends(how.dividends, paid_by)
+        if schedule is not None:
+            arrays["dividend_schedule"] = schedule
     rows = _rows(arrays) if frame is None else len(frame)
     for one, values in arrays.items():
         if values.size not in (1, rows):
@@ -172,16 +161,22 @@ def _job(
         # A table whose every column was replaced by one value still has its rows.
         one, values = next(iter(arrays.items()))
         arrays[one] = np.repeat(values, rows)
-    return OptionJob(name, outputs, arrays, rows, blank, finish, deadline_s)
+    method = wire.AMERICAN_METHOD_FAST if how.fast else wire.AMERICAN_METHOD_ACCURATE
+
+    def blank() -> Request:
+        request = kind(engine=how.engine, american_method=method)
+        if dividends is not None:
+            request.options.dividends.CopyFrom(dividends)
+        return request
+
+    return OptionJob(rpc, outputs, arrays, rows, blank, finish, how.deadline_s)
 
 
 def _of_frame(
     frame: Any, given: Mapping[str, Any], names: tuple[str, ...], results: tuple[str, ...], prefix: str
 ) -> tuple[dict[str, Any], Finish]:
     """The columns of a table; a keyword replaces one, and a keyword's text names another column."""
-    kind = frame_kind(frame)
-    if kind is None:
-        raise TypeError(f"a table of pandas, polars or arrow is needed, not {type(frame).__name__}")
+    kind = _kind(frame)
     there = frame_columns(frame, kind)
     for result in results:
         if f"{prefix}{result}" in there:
@@ -197,6 +192,13 @@ def _of_frame(
         return with_columns(frame, kind, named, provenance)
 
     return columns, finish
+
+
+def _kind(frame: Any) -> Kind:
+    kind = frame_kind(frame)
+    if kind is None:
+        raise TypeError(f"a table of pandas, polars or arrow is needed, not {type(frame).__name__}")
+    return kind
 
 
 def _as_columns(given: Mapping[str, Any]) -> Finish:
@@ -224,4 +226,6 @@ def _rows(columns: Mapping[str, NDArray[Any]]) -> int:
 
 
 def _field(name: str) -> str:
-    return name if name == "price" else f"options.{name}"
+    """As the service names it; what has no column of its own there by its keyword here."""
+    own = {"price": "price", "dividend_schedule": "paid_by"}
+    return own.get(name, f"options.{name}")

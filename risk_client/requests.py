@@ -11,7 +11,7 @@ from typing import Any
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client.dividend_tables import dividends_of
 from risk_client.jobs import Ask, Job, Pages
-from risk_client.option_jobs import greeks_job, implied_volatility_job, price_job
+from risk_client.option_jobs import How, greeks_job, implied_volatility_job, price_job
 from risk_client.portfolios import portfolio_of
 from risk_client.tables import frame_kind
 
@@ -23,6 +23,8 @@ def price(
     engine: str = "",
     fast: bool = False,
     prefix: str = "",
+    dividends: Any = None,
+    paid_by: Any = None,
     deadline_s: float | None = None,
     **options: Any,
 ) -> Job[Any]:
@@ -30,8 +32,10 @@ def price(
 
     A table of pandas, polars or arrow comes back with the columns price and status, their names after
     `prefix`; a keyword replaces a column of it, `vol="iv"` takes another. Columns alone give `Columns`.
+    Cash `dividends` are pairs of (years from today, amount) for every option, or a mapping from names to such
+    pairs; `paid_by` then says the name of each option, as a column or a table's column's name.
     """
-    return price_job(frame, engine, fast, prefix, options, deadline_s)
+    return price_job(frame, options, How(engine, fast, prefix, dividends, paid_by, deadline_s))
 
 
 def greeks(
@@ -41,11 +45,13 @@ def greeks(
     engine: str = "",
     fast: bool = False,
     prefix: str = "",
+    dividends: Any = None,
+    paid_by: Any = None,
     deadline_s: float | None = None,
     **options: Any,
 ) -> Job[Any]:
     """Price and eight Greeks of options, as `price`."""
-    return greeks_job(frame, engine, fast, prefix, options, deadline_s)
+    return greeks_job(frame, options, How(engine, fast, prefix, dividends, paid_by, deadline_s))
 
 
 def implied_volatility(
@@ -55,13 +61,16 @@ def implied_volatility(
     engine: str = "",
     fast: bool = False,
     prefix: str = "",
+    dividends: Any = None,
+    paid_by: Any = None,
     deadline_s: float | None = None,
     **options: Any,
 ) -> Job[Any]:
     """Vols that reprice options: of a table with a column price, or of prices and columns of options."""
     if given is not None and frame_kind(given) is None:
         given, options = None, {**options, "price": given}
-    return implied_volatility_job(given, engine, fast, prefix, options, deadline_s)
+    how = How(engine, fast, prefix, dividends, paid_by, deadline_s)
+    return implied_volatility_job(given, options, how)
 
 
 def put_portfolio(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
+from gpu_kernels.dividend_schedules import CashDividends, due
 from protos import osi
 from risk_cli.stress.market_file import Market, Quote
 from risk_cli.stress.portfolio_file import Desk
@@ -79,9 +80,9 @@ def at_market(layout: Layout, market: Market) -> Book:
     linear = slice(layout.options, None)
     years = _years_left(layout.positions, market)
     spots = _of_each(quotes, "spot")
-    carry = _of_each(quotes, "rate") - _of_each(quotes, "dividend_yield")
     owner = layout.underlying[linear]
-    inputs = _options(layout, quotes, years[options])
+    paid = [market.dividends_of(symbol) for symbol in layout.underlyings]
+    inputs = _options(layout, quotes, paid, years[options])
     portfolio = gk.Portfolio(
         options=inputs,
         quantity=rows.quantity[options],
@@ -92,8 +93,7 @@ def at_market(layout: Layout, market: Market) -> Book:
             "underlying": owner,
             "quantity": rows.quantity[linear],
             "multiplier": rows.multiplier[linear],
-            # A future stands at its forward: spot carried at the rate less the dividend yield.
-            "spot": spots[owner] * np.exp(carry[owner] * years[linear]),
+            "spot": _forwards(quotes, paid, owner, years[linear]),
             "group": layout.cell[linear],
         },
     )
@@ -141,7 +141,23 @@ def _of_each(quotes: Sequence[Quote], name: str) -> Floats:
     return np.array([getattr(quote, name) for quote in quotes], np.float64)
 
 
-def _options(layout: Layout, quotes: Sequence[Quote], years: Floats) -> gk.Options:
+def _forwards(
+    quotes: Sequence[Quote], paid: Sequence[Sequence[tuple[float, float]]], owner: Integers, years: Floats
+) -> Floats:
+    """Spot, less the dividends until then, carried at the rate less the dividend yield."""
+    spot = _of_each(quotes, "spot")[owner]
+    carry = (_of_each(quotes, "rate") - _of_each(quotes, "dividend_yield"))[owner]
+    if any(paid):
+        spot = spot - due(CashDividends.shared(paid, owner).within(years), carry)
+    return np.asarray(spot * np.exp(carry * years))
+
+
+def _options(
+    layout: Layout,
+    quotes: Sequence[Quote],
+    paid: Sequence[Sequence[tuple[float, float]]],
+    years: Floats,
+) -> gk.Options:
     rows, owner = layout.positions.positions, layout.underlying[: layout.options]
     strike = rows.strike[: layout.options]
     vol = np.empty(layout.options)
@@ -157,6 +173,7 @@ def _options(layout: Layout, quotes: Sequence[Quote], years: Floats) -> gk.Optio
         dividend_yield=_of_each(quotes, "dividend_yield")[owner],
         is_call=rows.is_call[: layout.options],
         american=_american(layout, quotes, owner),
+        dividends=CashDividends.shared(paid, owner) if any(paid) and len(owner) else None,
     )
 
 

@@ -11,11 +11,12 @@ from risk_cli.answers import Form, check_writable, show
 from risk_cli.progress_bar import progress_bar
 from risk_cli.refusals import DONE, LIMIT_BREACHED, BadInput, CannotDo
 from risk_cli.server_options import Server
-from risk_cli.stress.market_file import Market, market_of, read_market
+from risk_cli.stress.market_file import Dividends, Market, dividends_in, market_of, read_market
 from risk_cli.stress.outcome import Outcome
 from risk_cli.stress.portfolio_file import Desk, read_portfolio
 from risk_cli.stress.scenario_file import Plan, read_scenarios
 from risk_cli.stress.tables import body, tables, tidy_rows
+from risk_cli.stress.toml_file import read_toml
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 
@@ -47,6 +48,19 @@ def run_stress(request: Request, form: Callable[[], Form]) -> int:
         write_report(request.report, outcome, portfolio.name)
     show(shape, "stress", tables(outcome), body(outcome), tidy_rows(outcome))
     return LIMIT_BREACHED if any(one.breached for one in outcome.usages) else DONE
+
+
+def dividends_for_server(market: Path | None, plan: Plan) -> Dividends:
+    """A server has a market of its own: of ours only cash dividends go there, which no market tells."""
+    source = plan.market if market is None else market
+    if source is None:
+        return {}
+    found = dividends_in(read_toml(source) if isinstance(source, Path) else source)
+    if market is not None and not any(found.values()):
+        raise BadInput(
+            f"--market: the server has its own; it takes cash dividends, and {market.name} has none"
+        )
+    return found
 
 
 @contextmanager
@@ -87,12 +101,11 @@ def _market(path: Path | None, plan: Plan) -> Market:
 
 def _worked_out(request: Request, desk: Desk, plan: Plan, market_file: Path | None) -> Outcome:
     if request.server:
-        if request.market is not None:
-            raise BadInput("--market: the server has its own")
         from risk_cli.stress.through_server import run_through_server
 
         with progress_bar("asking the server") as progress, sample_explained(request.sample, desk):
-            return run_through_server(desk, plan, request.server, request.engine, progress)
+            dividends = dividends_for_server(request.market, plan)
+            return run_through_server(desk, plan, request.server, request.engine, progress, dividends)
     from risk_cli.stress.in_process import run_in_process
 
     market = _market(market_file, plan)

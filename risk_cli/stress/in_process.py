@@ -20,7 +20,7 @@ from risk_cli.stress.outcome import Distribution, Exposure, Floats, Ladder, Outc
 from risk_cli.stress.portfolio_file import Desk
 from risk_cli.stress.scenario_file import LEVELS, Past, Plan, Simulation
 from risk_cli.stress.shocks import Draws, Stresses, build_past, build_simulation, build_stresses
-from risk_cli.stress.wording import scenario_words
+from risk_cli.stress.wording import dividend_words, scenario_words
 from risk_client.positions import SPOT
 
 # Positions × scenarios between two moves of the progress bar; the sums do not depend on it.
@@ -65,7 +65,7 @@ def run_in_process(
             "positions": f"{len(layout.positions):,} positions, of them {layout.options:,} options "
             f"({american:,} American)",
         },
-        notes=(*market.notes, *stresses.notes),
+        notes=(*market.notes, *dividend_words(market.dividends, layout.underlyings), *stresses.notes),
     )
     return replace(outcome, usages=usages(plan.limits, layout, done, distributions))
 

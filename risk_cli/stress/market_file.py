@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from itertools import pairwise
@@ -18,9 +18,11 @@ from risk_cli.stress.toml_file import Section, read_toml
 DAYS_PER_YEAR = 365.0  # actual/365, as options are quoted
 CLOSE_UTC = time(20)  # listed options expire at the close, and so does a valuation date without a time
 VOL_MAX = 10.0  # a vol beyond 1,000 % is one in per cent
-_KEYS = ("spot", "vol", "rate", "dividend_yield", "exercise")
+_KEYS = ("spot", "vol", "rate", "dividend_yield", "exercise", "dividends")
+AMOUNT_MAX = 1e12  # of a dividend; a service refuses the same
 
 Floats = NDArray[np.float64]
+Dividends = Mapping[str, Sequence[tuple[date, float]]]  # by underlying: ex-date, amount per unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,17 @@ class VolSurface:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """One underlying; rate and yield continuous per year, vol per 1.00. `american` None: as it is listed."""
+    """One underlying; rate and yield continuous per year, vol per 1.00. `american` None: as it is listed.
+
+    `dividends` are the cash dividends that come on top of the yield: ex-date and amount per unit.
+    """
 
     spot: float
     vol: float | VolSurface
     rate: float
     dividend_yield: float
     american: bool | None
+    dividends: tuple[tuple[date, float], ...] = ()
 
     def vols(self, strike: Floats, years: Floats) -> Floats:
         """Vol of options with these strikes and times to expiry."""
@@ -73,14 +79,32 @@ class Market:
     def years_to(self, expiry: date | float) -> float:
         """Time to expiry in years; negative for one that is over."""
         if isinstance(expiry, date):
-            end = datetime.combine(expiry, CLOSE_UTC, UTC)
-            return (end - self.moment).total_seconds() / (DAYS_PER_YEAR * 86_400.0)
+            return self._years(datetime.combine(expiry, CLOSE_UTC, UTC))
         return expiry
+
+    @property
+    def dividends(self) -> Dividends:
+        """Cash dividends by underlying."""
+        return {symbol: quote.dividends for symbol, quote in self.quotes.items()}
+
+    def dividends_of(self, symbol: str) -> list[tuple[float, float]]:
+        """Cash dividends of an underlying: years to the beginning of the ex-date (UTC), and amount."""
+        paid = self.quotes[symbol].dividends
+        return sorted((self._years(datetime.combine(day, time(), UTC)), amount) for day, amount in paid)
+
+    def _years(self, moment: datetime) -> float:
+        return (moment - self.moment).total_seconds() / (DAYS_PER_YEAR * 86_400.0)
 
 
 def read_market(path: Path) -> Market:
     """The market of a file."""
     return market_of(read_toml(path))
+
+
+def dividends_in(section: Section) -> Dividends:
+    """The cash dividends of a market, for who has the rest from elsewhere."""
+    table = section.section("underlying")
+    return {symbol: _dividends(table.section(symbol)) for symbol in table.values}
 
 
 def market_of(section: Section) -> Market:
@@ -136,7 +160,19 @@ def _quote(section: Section, rate: float) -> Quote:
         rate=section.number("rate", rate, low=-1.0, high=1.0),
         dividend_yield=section.number("dividend_yield", 0.0, low=-1.0, high=1.0),
         american=None if exercise == "listed" else exercise == "A",
+        dividends=_dividends(section),
     )
+
+
+def _dividends(section: Section) -> tuple[tuple[date, float], ...]:
+    found = []
+    for one in section.sections("dividends"):
+        one.only("date", "amount")
+        day = one.day("date")
+        if day is None:
+            raise one.fault("date", "is missing: the first day without the dividend")
+        found.append((day, one.number("amount", low=0.0, high=AMOUNT_MAX)))
+    return tuple(found)
 
 
 def _vol(section: Section) -> float | VolSurface:

@@ -17,10 +17,12 @@ from risk_cli.servers import named_engine, risk_server
 from risk_cli.stress.book import Layout, arrange
 from risk_cli.stress.in_process import ladder_grids, stresses_of
 from risk_cli.stress.limits import usages
+from risk_cli.stress.market_file import Dividends
 from risk_cli.stress.outcome import Distribution, Floats, Outcome, Stress
 from risk_cli.stress.portfolio_file import Desk
 from risk_cli.stress.scenario_file import LEVELS, WHOLE_FILE, Past, Plan, Simulation
 from risk_cli.stress.shocks import TRADING_DAYS, Stresses, build_stresses
+from risk_cli.stress.wording import dividend_words
 from risk_cli.wire_positions import portfolio_message
 from risk_client.positions import FUTURE
 
@@ -36,11 +38,12 @@ def run_through_server(
     server: Server,
     engine: str,
     progress: Callable[[int], Advance],
+    dividends: Dividends,
 ) -> Outcome:
-    """The whole run; `engine` is the server's choice if it is auto."""
+    """The whole run; `engine` is the server's choice if it is auto. Dividends go along with the book."""
     layout = arrange(desk)
     _check_plan(plan)
-    book = portfolio_message(layout, "risk stress")
+    book = portfolio_message(layout, "risk stress", dividends)
     stresses = build_stresses(plan, layout.underlyings, (), None)
     asked = plan.distributions or (Past(None, "history"),)
     # One request for all scenarios, one for the worst of them by position, one for each distribution.
@@ -48,10 +51,12 @@ def run_through_server(
     with risk_server(server) as client:
         asking = _Asking(client, book, named_engine(engine), advance)
         done, worst, answer = _stresses(asking, layout, stresses)
-        distributions, notes = [], [*stresses.notes, *answer.warnings]
+        distributions: list[Distribution] = []
+        notes = [*dividend_words(dividends, layout.underlyings)]
+        notes += [*stresses.notes, *answer.warnings]
         for one in asked:
             distributions.extend(_distribution(asking, one, notes, plan))
-        value_today = _value_today(asking, layout, answer)
+        value_today = _value_today(asking, layout, answer, dividends)
     came = answer.provenance
     outcome = Outcome(
         layout=layout,
@@ -148,7 +153,9 @@ def _stresses(
     return done, answer.pnl_by_position[:, 0], answer
 
 
-def _value_today(asking: _Asking, layout: Layout, answer: risk_client.StressTest) -> float:
+def _value_today(
+    asking: _Asking, layout: Layout, answer: risk_client.StressTest, dividends: Dividends
+) -> float:
     """A future is settled daily and counts as nothing today, as on this machine; the server counts it."""
     others = layout.positions.positions.kind != FUTURE
     if others.all():
@@ -157,7 +164,7 @@ def _value_today(asking: _Asking, layout: Layout, answer: risk_client.StressTest
         return 0.0
     rest = arrange(layout.positions.take(others))
     still = risk_client.shocks(np.zeros((1, len(rest.underlyings))))
-    book = portfolio_message(rest, "risk stress")
+    book = portfolio_message(rest, "risk stress", dividends)
     return asking.client.stress_test(book, still, engine=asking.engine).value_today
 
 

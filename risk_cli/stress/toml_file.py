@@ -163,7 +163,7 @@ class Section:
         """The tables of an array of tables, [[key]]."""
         values = self.values.get(key, [])
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-            raise self.fault(key, f"must be tables, each headed [[{key}]]")
+            raise self.fault(key, f"must be tables: each headed [[{key}]], or a list of {{…}}")
         return tuple(
             Section(self.path, self._lines, (*self._place, key, number), value)
             for number, value in enumerate(values)

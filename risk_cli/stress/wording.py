@@ -9,6 +9,7 @@ from datetime import date
 import numpy as np
 
 import gpu_kernels as gk
+from risk_cli.stress.market_file import Dividends
 from risk_client.positions import Position
 
 DAYS_A_YEAR = 365.0
@@ -44,6 +45,16 @@ def position_words(position: Position) -> str:
     when = position.expiry
     ends = f"{when.day} {when:%b %Y}" if isinstance(when, date) else f"{when:g} years"
     return f"{side} {size} {position.underlying} {position.strike:,g} {right}, {ends}"
+
+
+def dividend_words(paid: Dividends, held: Sequence[str]) -> tuple[str, ...]:
+    """Which cash dividends the numbers count, in one note; none where there are none."""
+    said = []
+    for symbol in held:
+        if paid.get(symbol):
+            (day, amount), *more = sorted(paid[symbol])
+            said.append(f"{symbol} {amount:g} on {day}" + (f" and {len(more)} later" if more else ""))
+    return (f"cash dividends counted, beside dividend yields: {'; '.join(said)}",) if said else ()
 
 
 def _story(name: str) -> str:

@@ -67,4 +67,4 @@ def test_large_work_is_worth_compiling_for(tmp_path: Path) -> None:
         env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
     )
     assert done.stdout.split() == [gk.engine("auto").name, "cpu"], done.stderr
-    assert done.stderr == ""
+    assert done.stderr.count("which is done now") == 1 + (gk.engine("auto").name == "cpu")

@@ -14,6 +14,7 @@ import pytest
 from served import PATIENCE_S
 
 import gpu_kernels as gk
+from gpu_kernels.dividend_schedules import CashDividends
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client import InvalidRequest, RiskClient, RowStatus
 
@@ -255,3 +256,54 @@ def test_letters_of_calls_and_exercise_are_taken(client):
 def test_a_deadline_is_a_time(client, seconds):
     with pytest.raises(ValueError, match="deadline_s"):
         client.list_engines(deadline_s=seconds)
+
+
+PAID = {"AAA": [(0.4, 2.0), (0.1, 1.0)], "BBB": [(0.2, 3.0)], "none held": [(0.1, 1.0)]}
+
+
+def _on_dividends(engine, owner):
+    """The kernels' own answer; each row has its underlying's dividends by time."""
+    lists = [sorted(PAID.get(name, ())) for name in owner]
+    return engine.greeks(
+        gk.Options(
+            spot=100.0, strike=[90.0, 100.0, 110.0, 95.0], expiry=0.5, vol=0.25, rate=0.03,
+            dividends=CashDividends.per_option(lists),
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_dividends_go_by_a_column_of_the_table(address, engine, make):
+    owner = ["AAA", "BBB", "AAA", "CCC"]
+    wanted = _on_dividends(engine, owner)
+    table = make({"underlying": owner, "strike": [90.0, 100.0, 110.0, 95.0]})
+    given = {"spot": 100.0, "expiry": 0.5, "vol": 0.25, "rate": 0.03}
+    with RiskClient(address, deadline_s=PATIENCE_S, chunk_rows=3) as client:
+        got = client.greeks(table, dividends=PAID, paid_by="underlying", **given)
+        assert list(np.asarray(got["delta"])) == wanted.delta.tolist()
+        priced = client.price(strike=[90.0, 100.0], dividends=PAID["AAA"], **given)
+        assert priced["price"][0] == wanted.price[0]
+        prices = wanted.price.tolist()
+        vols = client.implied_volatility(
+            prices, strike=table["strike"], spot=100.0, expiry=0.5, rate=0.03, dividends=PAID, paid_by=owner
+        )
+    np.testing.assert_allclose(np.asarray(vols["vol"]), 0.25, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"dividends": PAID}, "paid_by"),
+        ({"paid_by": ["A"]}, "paid_by"),
+        ({"dividends": [(0.1, 1.0)], "paid_by": ["A"]}, "dividends"),
+        ({"dividends": [0.1, 1.0]}, "dividends"),
+        ({"dividends": {"A": [(0.1, 1.0), (0.2, -1.0)]}, "paid_by": ["A"]}, "dividends['A'][1]"),
+        ({"dividends": {"A": [("soon", 1.0)]}, "paid_by": ["A"]}, "dividends['A']"),
+        ({"dividends": 1.0}, "dividends"),
+        ({"dividends": PAID, "paid_by": ["A", "B"]}, "paid_by"),
+    ],
+)
+def test_dividends_that_are_none_are_named(client, given, field):
+    with pytest.raises(InvalidRequest) as refused:
+        client.price(spot=100.0, strike=[90.0, 95.0, 100.0], expiry=1.0, vol=0.2, **given)
+    assert refused.value.violations[0].field == field

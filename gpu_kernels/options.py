@@ -191,6 +191,8 @@ def _is_device_array(value: Any) -> bool:
 
 
 def _joined(field: str, shape: tuple[int, ...], one: tuple[int, ...]) -> tuple[int, ...]:
+    if not shape:
+        return one
     try:
         return np.broadcast_shapes(shape, one)
     except ValueError as error:

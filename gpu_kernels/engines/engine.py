@@ -232,7 +232,7 @@ def _check_method(method: str) -> None:
 def _columns(options: Options) -> Columns:
     o = options
     fields = (o.spot, o.strike, o.expiry, o.vol, o.rate, o.dividend_yield, o.is_call)
-    return Columns(*[array.reshape(-1) for array in fields])
+    return Columns(*[array if array.ndim == 1 else array.reshape(-1) for array in fields])
 
 
 def _flat(out: ResultT) -> ResultT:

@@ -57,7 +57,7 @@ def read_options(columns: wire.OptionColumns, rows_max: int, *, with_vol: bool) 
             raise InvalidRequest(f"options.{name}", "is missing")
     # One full-length column makes the answer have all rows even where the others are single values.
     if sizes[0] == 1:
-        fields["spot"] = np.full(rows, fields["spot"])
+        fields["spot"] = np.full(rows, fields["spot"]) if rows > 1 else np.array((fields["spot"],))
     fields["dividends"] = read_dividends(columns, rows)
     return gk.Options(**fields)
 

@@ -78,21 +78,6 @@ def component_es(
     return EsComponents(level=level, es=tail.es, by_position=parts, by_group=groups, tail=tail)
 
 
-def component_es_of_rows(
-    rows: ArrayLike,
-    level: float = 0.975,
-    convention: Convention = "exact_tail",
-    *,
-    weights: ArrayLike | None = None,
-) -> tuple[Floats, Tail]:
-    """Euler components of the ES of ``rows`` (N, S) taken together, and the tail that they share."""
-    matrix = np.asarray(rows, dtype=np.float64)
-    if matrix.ndim != 2:
-        raise InvalidInput("rows", f"must have shape (N, S), got {matrix.shape}")
-    tail = tail_scenarios(matrix.sum(axis=0), level, convention, weights=weights)
-    return -(matrix[:, tail.index] @ tail.weight), tail
-
-
 def trade_impact(
     engine: Engine,
     portfolio: Portfolio,

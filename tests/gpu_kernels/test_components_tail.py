@@ -8,30 +8,43 @@ from scenario_books import random_book, random_scenarios, scipy_pnl
 
 import gpu_kernels as gk
 from gpu_kernels import basel, es_components
+from gpu_kernels.tail_risk import Tail, tail_scenarios
 
 
+def weighted(scenarios: gk.Scenarios) -> gk.Scenarios:
+    """The same, each less likely than the one after it."""
+    columns = (scenarios.spot_return, scenarios.vol_change, scenarios.rate_change, scenarios.elapsed)
+    return gk.Scenarios(*columns, weights=0.99 ** np.arange(len(scenarios), 0, -1))
+
+
+def plain_components(rows: np.ndarray, tail: Tail) -> np.ndarray:
+    return -(rows[:, tail.index] @ tail.weight)
+
+
+@pytest.mark.parametrize("aged", [False, True])
 @pytest.mark.parametrize("convention", ["exact_tail", "discrete"])
 def test_components_add_up(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, convention: str
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, convention: str, aged: bool
 ) -> None:
     monkeypatch.setattr(es_components, "COMPONENT_BLOCK", 4096)
     engine = gk.engine("cpu")
     book = random_book(rng, 600, 3, groups=5, linear=20)
     scenarios = random_scenarios(rng, 401, 3)
+    scenarios = weighted(scenarios) if aged else scenarios
     rows, gross = scipy_pnl(book, scenarios)
     parts = es_components.component_es(engine, book, scenarios, 0.95, convention)
-    t = gk.tail_risk(engine.revalue(book, scenarios), 0.95, convention)
+    t = gk.tail_risk(engine.revalue(book, scenarios), 0.95, convention, weights=scenarios.weights)
     assert parts.es == t.es
     assert abs(parts.by_position.sum() - t.es) <= 1e-12 * gross
     assert abs(parts.by_group.sum() - t.es) <= 1e-12 * gross
-    expected, tail = es_components.component_es_of_rows(rows, 0.95, convention)
+    tail = tail_scenarios(rows.sum(axis=0), 0.95, convention, weights=scenarios.weights)
     assert tail.es == pytest.approx(t.es, rel=1e-9)
-    assert parts.by_position == pytest.approx(expected, abs=1e-11 * gross)
+    assert parts.by_position == pytest.approx(plain_components(rows, tail), abs=1e-11 * gross)
 
 
 def test_a_component_is_a_derivative(rng: np.random.Generator) -> None:
     rows = rng.standard_t(4, (6, 1000))
-    parts, _ = es_components.component_es_of_rows(rows, 0.973)
+    parts = plain_components(rows, tail_scenarios(rows.sum(axis=0), 0.973))
     for i in range(6):
         up, down = rows.copy(), rows.copy()
         up[i] *= 1 + 1e-7
@@ -40,16 +53,22 @@ def test_a_component_is_a_derivative(rng: np.random.Generator) -> None:
         assert slope == pytest.approx(parts[i], abs=1e-6)
 
 
-def test_trade_impact(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("aged", [False, True])
+def test_trade_impact(rng: np.random.Generator, aged: bool) -> None:
     engine = gk.engine("cpu")
     book, trade = random_book(rng, 200, 2), random_book(rng, 3, 2)
     scenarios = random_scenarios(rng, 500, 2)
+    scenarios = weighted(scenarios) if aged else scenarios
     impact = es_components.trade_impact(engine, book, trade, scenarios)
     held, added = engine.revalue(book, scenarios), engine.revalue(trade, scenarios)
-    assert impact.before == gk.tail_risk(held)
-    assert impact.after == gk.tail_risk(held + added)
+
+    def risk(pnl: np.ndarray) -> gk.TailRisk:
+        return gk.tail_risk(pnl, weights=scenarios.weights)
+
+    assert impact.before == risk(held)
+    assert impact.after == risk(held + added)
     assert impact.incremental == impact.after.es - impact.before.es
-    slope = (gk.tail_risk(held + 1e-7 * added).es - gk.tail_risk(held - 1e-7 * added).es) / 2e-7
+    slope = (risk(held + 1e-7 * added).es - risk(held - 1e-7 * added).es) / 2e-7
     assert impact.marginal == pytest.approx(slope, rel=1e-4, abs=1e-4)
     # ES is convex: going all the way costs at least what the first step promises.
     assert impact.incremental >= impact.marginal - 1e-9 * abs(impact.marginal)

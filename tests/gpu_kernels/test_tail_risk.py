@@ -155,6 +155,7 @@ def test_a_thin_tail_is_said_and_an_empty_one_refused() -> None:
         ({"weights": [1.0]}, "weights", None),
         ({"weights": [-1.0] + 99 * [1.0]}, "weights", 0),
         ({"bootstrap": -1}, "bootstrap", None),
+        ({"bootstrap": 10, "weights": np.ones(100)}, "bootstrap", None),
     ],
 )
 def test_bad_input_is_named(kwargs: dict[str, object], field: str, row: int | None) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from risk_client.portfolios import portfolio_of
     from risk_client.scenario_tables import scenarios_of
     from risk_client.scenarios import historical, monte_carlo, shocks, vol_shock_surface
+    from risk_client.sizing import kelly
 
 _LAZY = {
     "Columns": "risk_client.answers",
@@ -51,6 +52,7 @@ _LAZY = {
     "monte_carlo": "risk_client.scenarios",
     "shocks": "risk_client.scenarios",
     "vol_shock_surface": "risk_client.scenarios",
+    "kelly": "risk_client.sizing",
 }
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "Violation",
     "WhatIf",
     "historical",
+    "kelly",
     "monte_carlo",
     "portfolio_of",
     "scenarios_of",

@@ -165,6 +165,7 @@ class Hedge:
     provenance: wire.Provenance
     warnings: tuple[str, ...] = ()  # what is not in the numbers, and why
     band: Floats | None = None  # of a delta hedge: half-width within which delta is left alone
+    plan: tuple[wire.RebalancingPlan, ...] = ()  # per instrument, where plan_reach was given
     trades: Any = None  # a table of the caller's kind, where a table was asked with
 
     @classmethod
@@ -181,4 +182,5 @@ class Hedge:
             provenance=answer.provenance,
             warnings=tuple(answer.warnings),
             band=packing.read(answer, "band") if answer.band else None,
+            plan=tuple(answer.plan),
         )

@@ -22,7 +22,7 @@ from risk_client.portfolios import trade_of
 from risk_client.scenario_tables import scenarios_of
 
 Convention = Literal["exact_tail", "discrete"]
-Objective = Literal["delta", "delta_gamma_vega", "min_expected_shortfall"]
+Objective = Literal["delta", "delta_gamma_vega", "min_expected_shortfall", "kelly"]
 Result = TypeVar("Result")
 
 _CONVENTIONS: dict[Convention, wire.TailConvention.ValueType] = {
@@ -33,6 +33,7 @@ _OBJECTIVES: dict[Objective, wire.HedgeRequest.Objective.ValueType] = {
     "delta": wire.HedgeRequest.OBJECTIVE_DELTA,
     "delta_gamma_vega": wire.HedgeRequest.OBJECTIVE_DELTA_GAMMA_VEGA,
     "min_expected_shortfall": wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL,
+    "kelly": wire.HedgeRequest.OBJECTIVE_KELLY,
 }
 
 
@@ -200,6 +201,8 @@ def hedge(
     level: float = 0.0,
     cost_rate: ArrayLike = (),
     risk_aversion: float = 0.0,
+    plan_reach: float = 0.0,
+    kelly: wire.KellySizing | None = None,
     without_fills: bool = False,
     engine: str = "",
     progress: Progress | None = None,
@@ -211,8 +214,9 @@ def hedge(
     trades the underlyings. `lot_size` (units) and `cost_per_lot` (currency) hold one entry for all
     instruments or one for each. The least ES is that at `level` (0: 0.975) under `scenarios` (none: the live
     ones). A delta hedge with a `risk_aversion` per unit of currency leaves what is not worth `cost_rate`, a
-    part of the traded value. Instruments and scenarios may be tables, as in `stress_test`. `without_fills`
-    and `progress` are as in `expected_shortfall`.
+    part of the traded value; `plan_reach`, a part of the spot, asks for a `plan` of the next trades. The
+    objective kelly sizes spots or futures as `risk_client.kelly` says. Instruments and scenarios may be
+    tables, as in `stress_test`. `without_fills` and `progress` are as in `expected_shortfall`.
     """
 
     def ask(held: wire.Portfolio | None) -> Job[Hedge]:
@@ -223,6 +227,8 @@ def hedge(
             budget=budget,
             level=level,
             risk_aversion=risk_aversion,
+            plan_reach=plan_reach,
+            kelly=kelly,
             without_fills=without_fills,
             engine=engine,
         )

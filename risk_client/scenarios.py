@@ -16,8 +16,6 @@ Weighting = Literal["plain", "age", "filtered_ewma", "filtered_garch"]
 Distribution = Literal["normal", "student_t", "jump"]
 Sampler = Literal["sobol", "philox"]
 
-ScenarioMessage = wire.HistoricalScenarios | wire.MonteCarloScenarios | wire.ScenarioColumns
-
 
 def historical(
     window_days: int = 0, *, horizon_days: int = 1, weighting: Weighting = "plain", decay: float = 0.0

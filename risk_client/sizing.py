@@ -1,0 +1,34 @@
+"""Kelly sizes for `RiskClient.hedge`, from plain words."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from protos import packing
+from protos.risk.v1 import risk_pb2 as wire
+from risk_client.scenarios import matrix
+
+
+def kelly(
+    expected_return: ArrayLike,
+    capital: float,
+    *,
+    covariance: ArrayLike | None = None,
+    fraction: float = 0.0,
+    leverage: float = 0.0,
+) -> wire.KellySizing:
+    """`fraction` (0: a half) of the sizes that let `capital` (currency) grow fastest.
+
+    `expected_return` is per instrument and year, beyond the rate; `covariance` per year, underlyings by
+    underlyings (none: that of the service's history). `leverage` is the most that holdings may be worth, in
+    capitals; 0: no bound.
+    """
+    message = wire.KellySizing(
+        capital=capital,
+        fraction=fraction,
+        leverage=leverage,
+        covariance=None if covariance is None else matrix(covariance),
+    )
+    packing.write(message, "expected_return", np.atleast_1d(np.asarray(expected_return, np.float64)))
+    return message

@@ -48,85 +48,95 @@ def _place(peer, correlation, other, found):  # type: ignore[no-untyped-def]
         peer[at], correlation[at] = other, found
 
 
+@inline
+def _alone(price, volume, turnover, settings, moves, known, answer):  # type: ignore[no-untyped-def]
+    """The figures of one series, and its moves from bar to bar."""
+    bars_per_year, fast, slow, rsi_bars = settings
+    length = len(price)
+    squares, count, traded, paid = 0.0, 0.0, 0.0, 0.0
+    gains, losses = 0.0, 0.0
+    last = math.nan
+    for t in range(length):
+        here = price[t]
+        traded += volume[t]
+        paid += turnover[t]
+        # Not a number where either bar said nothing.
+        step = here - last
+        if step - step == 0.0:
+            move = _log(here) - _log(last)
+            moves[t - 1], known[t - 1] = move, 1.0
+            squares += move * move
+            count += 1.0
+            if t >= length - rsi_bars:
+                gains += max(step, 0.0)
+                losses += max(-step, 0.0)
+        last = here
+    total, seen = 0.0, 0
+    quick, slower = math.nan, math.nan
+    for back in range(length):
+        here = price[length - 1 - back]
+        if here - here == 0.0 and seen < max(fast, slow):
+            total += here
+            seen += 1
+            if seen <= fast:
+                quick = total / seen
+            if seen <= slow:
+                slower = total / seen
+    answer[0] = _sqrt(_ratio(squares, count) * bars_per_year)
+    answer[1] = _ratio(paid, traded)
+    answer[2], answer[3] = quick, slower
+    answer[4] = 100.0 * _ratio(gains, gains + losses)
+
+
+@inline
+def _correlation(count, xy, x, xx, y, yy):  # type: ignore[no-untyped-def]
+    """Pearson's, from sums over the bars that both series have; NaN where they tell none."""
+    if count < SHARED_RETURNS_MIN:
+        return math.nan
+    mean_x, mean_y = x / count, y / count
+    variance_x, variance_y = xx / count - mean_x * mean_x, yy / count - mean_y * mean_y
+    # A series that does not move has no correlation; rounding must not give it one.
+    if variance_x <= STILL * xx / count or variance_y <= STILL * yy / count:
+        return math.nan
+    return max(-1.0, min(1.0, (xy / count - mean_x * mean_y) / _sqrt(variance_x * variance_y)))
+
+
 @kernel
 def write_figures(bars, settings, alone, peer, correlation):  # type: ignore[no-untyped-def]
     price, volume, turnover = bars
-    bars_per_year, fast, slow, rsi_bars = settings
-    series, length = price.shape
-    steps = max(length - 1, 0)
+    series = price.shape[0]
+    steps = max(price.shape[1] - 1, 0)
     # A bar's moves side by side: the inner loops below run over series.
     moves, known = np.zeros((steps, series)), np.zeros((steps, series))
     for n in range(series):
-        squares, count, traded, paid = 0.0, 0.0, 0.0, 0.0
-        gains, losses = 0.0, 0.0
-        last = math.nan
-        for t in range(length):
-            here = price[n, t]
-            traded += volume[n, t]
-            paid += turnover[n, t]
-            # Not a number where either bar said nothing.
-            step = here - last
-            if step - step == 0.0:
-                move = _log(here) - _log(last)
-                moves[t - 1, n], known[t - 1, n] = move, 1.0
-                squares += move * move
-                count += 1.0
-                if t >= length - rsi_bars:
-                    gains += max(step, 0.0)
-                    losses += max(-step, 0.0)
-            last = here
-        total, seen = 0.0, 0
-        quick, slower = math.nan, math.nan
-        for back in range(length):
-            here = price[n, length - 1 - back]
-            if here - here == 0.0 and seen < max(fast, slow):
-                total += here
-                seen += 1
-                if seen <= fast:
-                    quick = total / seen
-                if seen <= slow:
-                    slower = total / seen
-        alone[0, n] = _sqrt(_ratio(squares, count) * bars_per_year)
-        alone[1, n] = _ratio(paid, traded)
-        alone[2, n], alone[3, n] = quick, slower
-        alone[4, n] = 100.0 * _ratio(gains, gains + losses)
-    if peer.shape[1] == 0:
-        return
-    shared, both = np.empty(TILE), np.empty(TILE)
-    left, left_squares = np.empty(TILE), np.empty(TILE)
-    right, right_squares = np.empty(TILE), np.empty(TILE)
+        _alone(price[n], volume[n], turnover[n], settings, moves[:, n], known[:, n], alone[:, n])
+    count, xy = np.empty(TILE), np.empty(TILE)
+    x, xx = np.empty(TILE), np.empty(TILE)
+    y, yy = np.empty(TILE), np.empty(TILE)
     for low in range(0, series, TILE):
         wide = min(TILE, series - low)
         for i in range(low + wide):
-            shared[:], both[:] = 0.0, 0.0
-            left[:], left_squares[:] = 0.0, 0.0
-            right[:], right_squares[:] = 0.0, 0.0
+            count[:], xy[:] = 0.0, 0.0
+            x[:], xx[:] = 0.0, 0.0
+            y[:], yy[:] = 0.0, 0.0
             for t in range(steps):
                 if known[t, i] == 0.0:
                     continue
-                x = moves[t, i]
-                square = x * x
+                move = moves[t, i]
+                square = move * move
                 theirs, there = moves[t, low : low + wide], known[t, low : low + wide]
                 # Few arrays a loop: of more the compiler does not see that they lie apart.
                 for s in range(wide):
-                    shared[s] += there[s]
-                    both[s] += x * theirs[s]
+                    count[s] += there[s]
+                    xy[s] += move * theirs[s]
                 for s in range(wide):
-                    left[s] += x * there[s]
-                    left_squares[s] += square * there[s]
+                    x[s] += move * there[s]
+                    xx[s] += square * there[s]
                 for s in range(wide):
-                    right[s] += theirs[s]
-                    right_squares[s] += theirs[s] * theirs[s]
+                    y[s] += theirs[s]
+                    yy[s] += theirs[s] * theirs[s]
             for s in range(max(0, i + 1 - low), wide):
-                if shared[s] < SHARED_RETURNS_MIN:
-                    continue
-                mean, other_mean = left[s] / shared[s], right[s] / shared[s]
-                size, other_size = left_squares[s] / shared[s], right_squares[s] / shared[s]
-                variance, other_variance = size - mean * mean, other_size - other_mean * other_mean
-                # A series that does not move has no correlation; rounding must not give it one.
-                if variance <= STILL * size or other_variance <= STILL * other_size:
-                    continue
-                covariance = both[s] / shared[s] - mean * other_mean
-                found = max(-1.0, min(1.0, covariance / _sqrt(variance * other_variance)))
-                _place(peer[i], correlation[i], low + s, found)
-                _place(peer[low + s], correlation[low + s], i, found)
+                found = _correlation(count[s], xy[s], x[s], xx[s], y[s], yy[s])
+                if found - found == 0.0:
+                    _place(peer[i], correlation[i], low + s, found)
+                    _place(peer[low + s], correlation[low + s], i, found)

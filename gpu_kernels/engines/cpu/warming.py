@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpu_kernels.american_book import AmericanBook
+from gpu_kernels.analytics import series_figures
 from gpu_kernels.engines.choose import engine
 from gpu_kernels.engines.cpu import american, american_rows
 from gpu_kernels.engines.cpu.american_solver import LANES
@@ -118,6 +119,10 @@ def _many_moves() -> Scenarios:
     return Scenarios(spot_return=moves, vol_change=moves)
 
 
+def _analytics() -> None:
+    series_figures(engine("cpu"), [[1.0]], [[1.0]], bars_per_year=1.0)
+
+
 def _american_fast() -> None:
     engine("cpu").price(_option(True), american_method="fast")
 
@@ -132,7 +137,11 @@ FIRST: dict[str, Callable[[], None]] = {
     "american_implied_vol": _american_implied_vol,
 }
 # What is asked for now and then. Of the kernels above it needs only those that are compiled by then.
-LATER: dict[str, Callable[[], None]] = {"american_fast": _american_fast, "american_moves": _american_moves}
+LATER: dict[str, Callable[[], None]] = {
+    "american_fast": _american_fast,
+    "american_moves": _american_moves,
+    "analytics": _analytics,
+}
 # Who compiles beside this process makes way for it, and most of all who compiles what nobody waits for.
 _NICE_FIRST, _NICE_LATER = 5, 10
 # Kept, since a process ends when nobody holds its stdin any more.
@@ -186,6 +195,7 @@ def _kernel_of(part: str) -> Any:
     from gpu_kernels.engines.cpu import (
         american_implied_vol,
         american_moves,
+        analytics,
         implied_vol,
         revaluation,
         shared_book,
@@ -199,6 +209,7 @@ def _kernel_of(part: str) -> Any:
         "american_implied_vol": american_implied_vol.accurate_vols,
         "american_fast": american_rows.fast_boundaries,
         "american_moves": american_moves._under_moves,
+        "analytics": analytics.write_figures,
     }[part]
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 
 import gpu_kernels as gk
 from gpu_kernels import revaluation
 from gpu_kernels.american_book import AmericanBook
+from gpu_kernels.dividend_schedules import CashDividends
 from gpu_kernels.revaluation import position_pnl, shocks
 from gpu_kernels.scenarios import VolShockSurface
 from gpu_kernels.shocked_options import repriced_pnl
@@ -138,22 +142,24 @@ def test_two_boundaries_are_priced_as_by_themselves() -> None:
     assert np.abs(position_pnl(engine, book, sc) - plainly(engine, options, book, sc)).max() <= 1e-9
 
 
-def test_an_option_without_a_price_is_named(engine: gk.Engine) -> None:
-    """Rate and yield both negative, the yield more so: two boundaries, which no scheme here solves."""
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"vol": 40.0, "rate": -0.02, "dividend_yield": -0.04}, "two exercise boundaries"),
+        ({"vol": 9.0, "dividends": CashDividends.per_option([[], [(0.5, 2.0)]])}, "dividends and a wild vol"),
+    ],
+)
+def test_an_option_without_a_price_is_named(cpu: gk.Engine, fields: dict[str, Any], why: str) -> None:
+    first = {"vol": 0.2, "rate": 0.01, "dividend_yield": 0.0}
+    columns = {name: [value, fields.get(name, value)] for name, value in first.items()}
     options = gk.Options(
-        spot=100.0,
-        strike=100.0,
-        expiry=1.0,
-        vol=0.1,
-        rate=[0.01, -0.02],
-        dividend_yield=[0.0, -0.04],
-        is_call=False,
-        american=True,
-    )
-    if not np.isnan(engine.price(options).price[1]):
-        pytest.skip("this engine prices such options")
-    with pytest.raises(gk.InvalidInput, match=r"options\[1\].*two exercise boundaries"):
-        engine.revalue(gk.Portfolio(options, 1.0), gk.Scenarios([[0.0], [0.1]]))
+        spot=100.0, strike=100.0, expiry=1.0, is_call=False, american=True,
+        dividends=fields.get("dividends"), **columns,
+    )  # fmt: skip
+    book, scenarios = gk.Portfolio(options, 1.0), gk.Scenarios([[0.0], [0.1]])
+    for revalue in (cpu.revalue, partial(position_pnl, cpu)):
+        with pytest.raises(gk.InvalidInput, match=rf"options\[1\]: has no price in scenario 0: it has {why}"):
+            revalue(book, scenarios)
 
 
 @pytest.mark.parametrize("moves", ["spot", "vol", "rate"])

@@ -140,7 +140,9 @@ class Provenance(_message.Message):
     method: _builtins.str
     """for example "full revaluation, historical, exact_tail" """
     market_snapshot_id: _builtins.str
-    """empty: no live market was used"""
+    """Empty: no live market was used. Live numbers of American options are read from tables, whose error `method`
+    states: another run gives the same number for the same id within that error, all others to the bit.
+    """
     data_age_ns: _builtins.int
     """age of the oldest input that was used, by the source's clock"""
     degraded: _builtins.bool
@@ -2394,7 +2396,6 @@ class RiskMetrics(_message.Message):
     MONTE_CARLO_AGE_NS_FIELD_NUMBER: _builtins.int
     STRESS_NAME_FIELD_NUMBER: _builtins.int
     STRESS_PNL_FIELD_NUMBER: _builtins.int
-    COMPONENT_ES_BY_GROUP_FIELD_NUMBER: _builtins.int
     HEDGE_SYMBOL_FIELD_NUMBER: _builtins.int
     HEDGE_QUANTITY_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
@@ -2424,8 +2425,6 @@ class RiskMetrics(_message.Message):
     def stress_name(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def stress_pnl(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
-    @_builtins.property
-    def component_es_by_group(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
     def hedge_symbol(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """underlying to trade"""
@@ -2467,7 +2466,6 @@ class RiskMetrics(_message.Message):
         monte_carlo_age_ns: _builtins.int = ...,
         stress_name: _abc.Iterable[_builtins.str] | None = ...,
         stress_pnl: _abc.Iterable[_builtins.float] | None = ...,
-        component_es_by_group: _abc.Iterable[_builtins.float] | None = ...,
         hedge_symbol: _abc.Iterable[_builtins.str] | None = ...,
         hedge_quantity: _abc.Iterable[_builtins.float] | None = ...,
         limits: _abc.Iterable[Global___LimitUsage] | None = ...,
@@ -2481,7 +2479,7 @@ class RiskMetrics(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filled", b"filled", "greeks", b"greeks", "provenance", b"provenance", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_es_by_group", b"component_es_by_group", "component_es_by_underlying", b"component_es_by_underlying", "faults", b"faults", "filled", b"filled", "greeks", b"greeks", "gross_value", b"gross_value", "hedge_quantity", b"hedge_quantity", "hedge_symbol", b"hedge_symbol", "historical", b"historical", "limits", b"limits", "monte_carlo", b"monte_carlo", "monte_carlo_age_ns", b"monte_carlo_age_ns", "pnl_realised", b"pnl_realised", "pnl_unrealised", b"pnl_unrealised", "portfolio", b"portfolio", "portfolio_version", b"portfolio_version", "positions", b"positions", "provenance", b"provenance", "scenarios", b"scenarios", "stress_name", b"stress_name", "stress_pnl", b"stress_pnl", "timing", b"timing", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_es_by_underlying", b"component_es_by_underlying", "faults", b"faults", "filled", b"filled", "greeks", b"greeks", "gross_value", b"gross_value", "hedge_quantity", b"hedge_quantity", "hedge_symbol", b"hedge_symbol", "historical", b"historical", "limits", b"limits", "monte_carlo", b"monte_carlo", "monte_carlo_age_ns", b"monte_carlo_age_ns", "pnl_realised", b"pnl_realised", "pnl_unrealised", b"pnl_unrealised", "portfolio", b"portfolio", "portfolio_version", b"portfolio_version", "positions", b"positions", "provenance", b"provenance", "scenarios", b"scenarios", "stress_name", b"stress_name", "stress_pnl", b"stress_pnl", "timing", b"timing", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,6 +25,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -120,21 +121,6 @@ def parent_pipe_fd(env: Mapping[str, str] | None = None) -> int | None:
     return int(text)
 
 
-def stop_with_parent(stop: Stop) -> bool:
-    """Set `stop` when the parent process ends; False when no parent handed a pipe over."""
-    fd = parent_pipe_fd()
-    if fd is None:
-        return False
-
-    def wait_for_end() -> None:
-        while os.read(fd, 512):
-            pass
-        stop.set("the parent process ended")
-
-    threading.Thread(target=wait_for_end, name="parent-pipe", daemon=True).start()
-    return True
-
-
 class _Watcher:
     """The thread that turns signals and the parent's end into `stop`, and bounds how long the stop takes."""
 
@@ -191,6 +177,7 @@ class _Watcher:
         self._stop.set(reason)
 
     def _end_now(self, why: str, code: int) -> NoReturn:
+        _tell_children()
         os.write(2, f"{self._name}: {why}\n".encode())
         os._exit(code)
 
@@ -205,6 +192,14 @@ class _Watcher:
         read, write, self._read, self._write = self._read, self._write, -1, -1
         os.close(read)
         os.close(write)
+
+
+def _tell_children() -> None:
+    """They end with us by themselves, but one that is just being started would complain of that at length."""
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in path.read_text().split():
+                os.kill(int(child), signal.SIGTERM)
 
 
 def _no_operation(_number: int, _frame: FrameType | None) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from service_kit.closing import Resources
-from service_kit.errors import ServiceKitError, StopTimedOut
+from service_kit.errors import BrokerUnreachable, ServiceKitError, StopTimedOut
+from service_kit.lifecycle import Stop
 
 
 def fail() -> None:
@@ -87,3 +88,49 @@ def test_a_coroutine_without_async_with_is_refused() -> None:
     resources.add("c", lambda: asyncio.sleep(0))
     with pytest.raises(ServiceKitError, match="async with"):
         resources.close()
+
+
+@pytest.mark.parametrize("kind", ["threads", "asyncio"])
+async def test_what_recovers_is_left_behind_with_a_warning(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    never, closed, stop = threading.Event(), list[str](), Stop()
+
+    def without_brokers() -> None:
+        raise BrokerUnreachable("b:1", "refused")
+
+    resources = Resources(stop=stop)
+    resources.add("after", lambda: closed.append("after"))
+    resources.add("stuck", never.wait, within_s=0.05, recovers=True)
+    resources.add("refused", without_brokers, recovers=True)
+    await close(resources, kind)
+    assert closed == ["after"]
+    assert stop.left_behind == ["stuck"]
+    assert [message.partition(";")[0] for message in caplog.messages] == [
+        "refused: Kafka broker b:1 cannot be reached: refused",
+        "left behind at the end, the next start makes it again: stuck",
+    ]
+    never.set()
+
+
+async def test_a_fault_of_ours_is_one_though_it_recovers() -> None:
+    resources = Resources()
+    resources.add("b", fail, recovers=True)
+    with pytest.raises(OSError, match="disk gone"):
+        await close(resources, "asyncio")
+
+
+async def test_the_time_since_the_stop_counts_and_everybody_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    never, closed, stop = threading.Event(), list[str](), Stop()
+    monkeypatch.setattr("service_kit.closing.AT_LEAST_S", 0.2)
+    stop.set()
+    assert stop.set_at is not None
+    stop.set_at -= 3600.0
+    resources = Resources(total_s=3600.0, stop=stop)
+    resources.add("quick", lambda: closed.append("quick"))
+    # By itself it would have an hour.
+    resources.add("stuck", never.wait, within_s=3600.0, recovers=True)
+    await close(resources, "asyncio")
+    assert closed == ["quick"]
+    assert stop.left_behind == ["stuck"]
+    never.set()

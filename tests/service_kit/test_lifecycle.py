@@ -137,6 +137,64 @@ def test_a_stop_that_hangs_is_cut_short_and_names_what_hangs(body: str) -> None:
     assert err.count("\n") == 1
 
 
+STARTS_FOR_EVER = """
+def main(stop):
+    ready()
+    threading.Event().wait()
+run_process(main, name="svc", starting=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_start_is_not_waited_for(number: signal.Signals) -> None:
+    child = Child(STARTS_FOR_EVER)
+    child.wait_ready()
+    child.process.send_signal(number)
+    assert child.end() == (0, "", f"svc: {number.name} while it started: ended\n")
+
+
+def test_a_start_ends_with_the_parent() -> None:
+    pipe = ParentPipe()
+    child = Child(STARTS_FOR_EVER, **pipe.popen_arguments(dict(os.environ)))
+    child.wait_ready()
+    pipe.close()
+    assert child.end() == (0, "", "svc: the parent process ended while it started: ended\n")
+
+
+def test_what_has_started_ends_in_order() -> None:
+    child = Child("""
+    def main(stop):
+        stop.started()
+        ready()
+        stop.wait()
+        print("closed because", stop.reason)
+    run_process(main, name="svc", starting=True)
+    """)
+    child.wait_ready()
+    child.process.send_signal(signal.SIGTERM)
+    assert child.end() == (0, "closed because SIGTERM\n", "")
+
+
+def test_what_is_left_behind_keeps_nobody() -> None:
+    child = Child("""
+    import atexit
+    from service_kit.closing import Resources
+    def main(stop):
+        atexit.register(print, "and what others have registered is done")
+        threading.Thread(target=threading.Event().wait, name="waits for brokers").start()
+        with Resources(stop=stop) as resources:
+            resources.add("loop", threading.Event().wait, within_s=0.05, recovers=True)
+            ready()
+            stop.wait()
+    run_process(main, name="svc", stop_within_s=3600)
+    """)
+    child.wait_ready()
+    child.process.send_signal(signal.SIGTERM)
+    status, out, err = child.end()
+    assert (status, out) == (0, "and what others have registered is done\n")
+    assert err == "left behind at the end, the next start makes it again: loop\n"
+
+
 def test_a_known_error_is_one_line_and_status_1() -> None:
     child = Child("""
     def main(stop):

@@ -229,13 +229,15 @@ class MarketState:
 
     def times_ns(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Moment of each slot's newest good price, by the source's clock; 0 where there is none."""
-        times = self._columns["time_ns"][slots]
-        times[slots == MISSING] = 0
-        return times
+        return self._moments("time_ns", slots)
 
     def quote_times_ns(self, slots: NDArray[np.int64]) -> NDArray[np.int64]:
         """Moment of each slot's newest good quote, by the source's clock; 0 where there is none."""
-        times = self._columns["quote_time_ns"][slots]
+        return self._moments("quote_time_ns", slots)
+
+    def _moments(self, name: str, slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        # A feed's moment before 1970 is none: an age counted from it might not be a number of 64 bits.
+        times: NDArray[np.int64] = np.maximum(self._columns[name][slots], 0)
         times[slots == MISSING] = 0
         return times
 

@@ -96,6 +96,15 @@ def test_clocks_never_go_back():
     assert (state.clocks.source_time_ns, state.clocks.normalized_time_ns) == (NOW_NS, NOW_NS + 5)
 
 
+def test_a_price_from_before_1970_is_as_old_as_the_clock():
+    state = MarketState()
+    state.apply(quotes(["ABC"], [50.0], time_ns=NOW_NS), "ABC", 0, 0)
+    for symbols in (["IDX"], ["IDX", "OPT"]):
+        state.apply(quotes(symbols, np.full(len(symbols), 100.0), time_ns=-(1 << 63)), "IDX", 0, 1)
+        assert state.ages_ns(state.slots(["IDX"])).tolist() == [NOW_NS]
+        assert state.quote_times_ns(state.slots(["IDX"])).tolist() == [0]
+
+
 def test_the_edge_of_the_future_is_a_minute_ahead_of_the_log():
     for ahead_s, passed_over in ((60.0, 0), (60.000_001, 1)):
         state = MarketState()

@@ -8,6 +8,7 @@ pipe, slower but right.
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -29,9 +30,17 @@ class Arena:
 
     @classmethod
     def create(cls, at_least: int) -> Arena:
-        """A new segment of at least so many bytes."""
+        """A new segment of at least so many bytes; OSError where there is no room for them."""
         size = max(ARENA_BYTES_MIN, 1 << (at_least - 1).bit_length())
-        return cls(SharedMemory(create=True, size=size), owner=True)
+        arena = cls(SharedMemory(create=True, size=size), owner=True)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                # Else the first write beyond what is left (a container has 64 MB) would end this process.
+                os.posix_fallocate(arena._memory._fd, 0, size)  # type: ignore[attr-defined]
+            except OSError:
+                arena.close()
+                raise
+        return arena
 
     @classmethod
     def attach(cls, name: str) -> Arena:

@@ -53,9 +53,10 @@ def _serve(engine: gk.Engine, kept: Kept, lane: Connection) -> None:
     try:
         while True:
             name, ends_at, data = lane.recv()
-            if name and (arena is None or arena.name != name):
-                if arena is not None:
-                    arena.close()
+            if arena is not None and arena.name != name:
+                arena.close()
+                arena = None
+            if name and arena is None:
                 arena = Arena.attach(name)
             reply, poisoned = _reply(engine, kept, data, arena, ends_at)
             lane.send_bytes(reply)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -120,6 +122,31 @@ def test_a_callers_mistake_comes_back_as_one(there, seed):
     assert "the scenarios have 1 underlyings" in str(caught.value)
     with pytest.raises(gk.EngineUnavailable):
         there.module("american_interpolant")
+
+
+def test_without_room_in_shared_memory_answers_come_all_the_same(there, here, seed, monkeypatch):
+    small, large = (options(np.random.default_rng(seed), rows) for rows in (10_000, 400_000))
+    assert_same(there.greeks(small), here.greeks(small))
+    before = set(os.listdir("/dev/shm"))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    # Too large for the segment that there is, and there is no other.
+    for _ in range(2):
+        assert_same(there.greeks(large), here.greeks(large))
+        assert_same(there.greeks(small), here.greeks(small))
+    monkeypatch.undo()
+    assert_same(there.greeks(large), here.greeks(large))
+    mine = {one for one in set(os.listdir("/dev/shm")) - before if one.startswith("psm_")}
+    assert not mine & {one.name for one in _mapped(os.getpid())}
+
+
+def _mapped(pid):
+    """Shared memory of a process that still has its name."""
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return [Path(line.split()[-1]) for line in maps if "/dev/shm/psm_" in line and "(deleted)" not in line]
 
 
 def test_many_threads_get_their_own_answers(there, here, seed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import NamedTuple
 
 import pytest
@@ -21,10 +22,11 @@ class Cubin(NamedTuple):
     log: str
 
 
+@cache
 def cubin(source: str, options: tuple[str, ...]) -> Cubin:
-    """Compile to machine code; fails the test with the compiler's words if that does not work."""
+    """Machine code, made once per process; fails the test with the compiler's words where there is none."""
     flags = (*options, f"--gpu-architecture={ARCHITECTURE}", "--ptxas-options=-v")
-    code, log = _compiled(source, flags, "CUBIN")
+    code, log = _compiled(source, flags)
     return Cubin(
         code=code,
         registers=_number(r"Used (\d+) registers", log),
@@ -35,12 +37,6 @@ def cubin(source: str, options: tuple[str, ...]) -> Cubin:
     )
 
 
-def ptx(source: str, options: tuple[str, ...]) -> str:
-    """Compile to PTX, the assembly language in which instructions can be counted."""
-    code, _ = _compiled(source, (*options, "--gpu-architecture=compute_90"), "PTX")
-    return code.decode()
-
-
 def compiler_version() -> str:
     """Of NVRTC."""
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and nvidia-cuda-nvrtc")
@@ -48,7 +44,7 @@ def compiler_version() -> str:
     return f"{major}.{minor}"
 
 
-def _compiled(source: str, flags: tuple[str, ...], kind: str) -> tuple[bytes, str]:
+def _compiled(source: str, flags: tuple[str, ...]) -> tuple[bytes, str]:
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and nvidia-cuda-nvrtc")
     done = nvrtc.nvrtcResult.NVRTC_SUCCESS
     status, program = nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", 0, [], [])
@@ -61,9 +57,9 @@ def _compiled(source: str, flags: tuple[str, ...], kind: str) -> tuple[bytes, st
         nvrtc.nvrtcGetProgramLog(program, log)
         text = log.decode(errors="replace")
         assert status == done, text
-        _, size = getattr(nvrtc, f"nvrtcGet{kind}Size")(program)
+        _, size = nvrtc.nvrtcGetCUBINSize(program)
         code = b" " * size
-        (status,) = getattr(nvrtc, f"nvrtcGet{kind}")(program, code)
+        (status,) = nvrtc.nvrtcGetCUBIN(program, code)
         assert status == done
         return code, text
     finally:

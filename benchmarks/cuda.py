@@ -32,7 +32,6 @@ CALL_ROWS = (1, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 CHECKED_ROWS = 50_000
 BOOKS = ((1_000, 500), (10_000, 500), (100_000, 1_000))
 UNDERLYINGS = 100
-NUMERIC = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield")
 
 
 def random_columns(size: int, seed: int = 1) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from risk_client.errors import (
     AlreadyChanged,
+    ClientClosed,
     DeadlinePassed,
     InvalidRequest,
     NotFound,
@@ -59,6 +60,7 @@ __all__ = [
     "AlreadyChanged",
     "AsyncRiskClient",
     "BookClient",
+    "ClientClosed",
     "Columns",
     "DeadlinePassed",
     "ExpectedShortfall",

@@ -59,6 +59,7 @@ class AsyncRiskClient(RiskMethods):
 
         With `resume` a service that goes away is waited for; its risk then starts with how things are.
         """
+        self._check_open()
         watch = Watch(portfolios, min_interval_ms, deadline_s, resume)
         while True:
             metadata = await self._metadata()
@@ -76,6 +77,7 @@ class AsyncRiskClient(RiskMethods):
 
     async def close(self) -> None:
         """Ends the connection; open streams end with it."""
+        self._closed = True
         await self._channel.close(None)
 
     async def __aenter__(self) -> AsyncRiskClient:
@@ -88,6 +90,7 @@ class AsyncRiskClient(RiskMethods):
 
     async def _run(self, describe: Callable[[], Job[Result]]) -> Result:
         """Sends a job's messages, as many at once as it allows, and reads the answers in their order."""
+        self._check_open()
         job = describe()
         seconds = checked_deadline(self._deadline_s if job.deadline_s is None else job.deadline_s)
         together = job.together(self._chunk_rows)

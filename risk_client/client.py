@@ -58,6 +58,7 @@ class RiskClient(RiskMethods):
 
         With `resume` a service that goes away is waited for; its risk then starts with how things are.
         """
+        self._check_open()
         watch = Watch(portfolios, min_interval_ms, deadline_s, resume)
         while True:
             stream = self._stub.WatchRisk(watch.request, timeout=watch.left_s(), metadata=bearer(self._token))
@@ -74,6 +75,7 @@ class RiskClient(RiskMethods):
 
     def close(self) -> None:
         """Ends the connection; open streams end with it."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> RiskClient:
@@ -86,6 +88,7 @@ class RiskClient(RiskMethods):
 
     def _run(self, describe: Callable[[], Job[Result]]) -> Result:
         """Sends a job's messages, as many at once as it allows, and reads the answers in their order."""
+        self._check_open()
         job = describe()
         seconds = checked_deadline(self._deadline_s if job.deadline_s is None else job.deadline_s)
         together = job.together(self._chunk_rows)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from risk_client.tables import Kind, frame_column, frame_columns, frame_kind
+from risk_client.tables import Kind, frame_column, frame_columns, frame_kind, unmasked
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -75,7 +75,7 @@ def columns_of(table: Any) -> tuple[dict[str, Column], int]:
         return {name: _column(frame_column(table, kind, name), kind) for name in names}, len(table)
     if not isinstance(table, Mapping):
         raise TypeError(f"a table of pandas, polars or arrow is needed, not {type(table).__name__}")
-    columns = {str(name): _of_array(np.asarray(values)) for name, values in table.items()}
+    columns = {str(name): _of_array(unmasked(values)) for name, values in table.items()}
     lengths = {len(one) for one in columns.values()}
     if len(lengths) > 1:
         raise TypeError(f"columns of {' and '.join(map(str, sorted(lengths)))} rows in one table")
@@ -155,8 +155,8 @@ def _of_arrow(column: Any) -> Column:
     try:
         # Decimals have no code in every version of arrow.
         coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    except pa.ArrowNotImplementedError:
-        return Texts.of([str(one) for one in column.to_pylist()])
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return Texts.of(column.to_pylist())
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return _coded(codes, coded.dictionary.to_pylist())
 

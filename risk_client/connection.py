@@ -118,8 +118,8 @@ def tls(
 
 def checked_deadline(seconds: float) -> float:
     """Seconds that a call may take; refuses what is no time at all."""
-    if not 0.0 < seconds < math.inf:
-        raise ValueError(f"deadline_s must be above 0, in seconds, not {seconds}")
+    if not isinstance(seconds, int | float) or not 0.0 < seconds < math.inf:
+        raise ValueError(f"deadline_s must be above 0, in seconds, not {seconds!r}")
     return seconds
 
 

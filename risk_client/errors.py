@@ -11,6 +11,7 @@ RiskClientError
 ├── DeadlinePassed      the answer was not ready in time
 ├── Unavailable         the service cannot be reached, or not now
 ├── NotSupported        this service does not do that
+├── ClientClosed        the client was closed before
 └── ServiceFault        the service's own fault
 """
 
@@ -87,6 +88,10 @@ class Unavailable(RiskClientError):
 
 class NotSupported(RiskClientError):
     """This service does not do that."""
+
+
+class ClientClosed(RiskClientError):
+    """The client was closed before the call; make a new one."""
 
 
 class ServiceFault(RiskClientError):

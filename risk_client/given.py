@@ -38,7 +38,7 @@ class Book:
         if isinstance(given, wire.Portfolio):
             return cls(message=given)
         if table_kind(given) is None:
-            raise TypeError(f"a portfolio is its name, a message or a table, not {type(given).__name__}")
+            raise TypeError(f"portfolio: must be its name, a message or a table, not {type(given).__name__}")
         return cls(message=portfolio_of(given, "inline"), table=given)
 
     def put_into(self, request: wire.ExpectedShortfallRequest | wire.StressTestRequest) -> None:

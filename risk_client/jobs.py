@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client.errors import AlreadyChanged, InvalidRequest, RiskClientError, ServiceFault
 from risk_client.given import in_callers_words
+from risk_client.messages import message_of
+from risk_client.tables import refused
 
 Result = TypeVar("Result")
 Progress = Callable[[float], object]  # is told the fraction that is done, from 0 to 1
@@ -65,6 +67,8 @@ class Ask(Job[Result]):
         progress: Progress | None = None,
         of_table: bool = False,
     ) -> None:
+        if not (progress is None or callable(progress)):
+            raise refused("progress", f"must be a function that is told the fraction done, not {progress!r}")
         self.rpc = rpc if progress is None else f"{rpc}WithProgress"
         self._of_table = of_table
         self.deadline_s = deadline_s
@@ -126,7 +130,7 @@ class AboutStored(Job[Result]):
 
     def requests(self, chunk_rows: int) -> Iterator[Any]:
         """The look at the portfolio, then the question."""
-        yield wire.GetPortfolioRequest(portfolio=self._name)
+        yield message_of(wire.GetPortfolioRequest, portfolio=self._name)
         if self._stored is None:
             raise ServiceFault("GetPortfolio ended without a result")
         self._question = self._ask(self._stored)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from risk_client import requests, risk_requests
+from risk_client.errors import ClientClosed
 from risk_client.jobs import Job, as_method
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ def _method(describe: Callable[Given, Job[Result]]) -> Method[Given, Result]:
 
 class RiskMethods:
     """The RPCs in snake_case, arrays and tables in and out."""
+
+    _closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("this client was closed: make a new one")
 
     price = _method(requests.price)
     greeks = _method(requests.greeks)

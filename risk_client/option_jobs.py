@@ -16,6 +16,7 @@ from risk_client.connection import PARTS_UNDER_WAY
 from risk_client.dividend_tables import option_dividends
 from risk_client.errors import ServiceFault
 from risk_client.jobs import Job
+from risk_client.messages import message_of
 from risk_client.tables import (
     Kind,
     column_kind,
@@ -164,7 +165,7 @@ def _job(
     method = wire.AMERICAN_METHOD_FAST if how.fast else wire.AMERICAN_METHOD_ACCURATE
 
     def blank() -> Request:
-        request = kind(engine=how.engine, american_method=method)
+        request = message_of(kind, engine=how.engine, american_method=method)
         if dividends is not None:
             request.options.dividends.CopyFrom(dividends)
         return request

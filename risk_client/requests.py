@@ -10,7 +10,9 @@ from typing import Any
 
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client.dividend_tables import dividends_of
+from risk_client.given import table_kind
 from risk_client.jobs import Ask, Job, Pages
+from risk_client.messages import message_of
 from risk_client.option_jobs import How, greeks_job, implied_volatility_job, price_job
 from risk_client.portfolios import portfolio_of
 from risk_client.tables import frame_kind
@@ -88,8 +90,10 @@ def put_portfolio(
     underlyings: underlying, ex_date (a day) and amount (per unit).
     """
     is_table = not isinstance(portfolio, wire.Portfolio)
+    if is_table and table_kind(portfolio) is None:
+        raise TypeError(f"portfolio: must be a message or a table, not {type(portfolio).__name__}")
     message = portfolio_of(portfolio, name or None, dividends) if is_table else portfolio
-    request = wire.PutPortfolioRequest(portfolio=message, expected_version=expected_version)
+    request = message_of(wire.PutPortfolioRequest, portfolio=message, expected_version=expected_version)
     if name:
         request.portfolio.portfolio = name
     if dividends is not None and not is_table:
@@ -100,7 +104,7 @@ def put_portfolio(
 
 def get_portfolio(name: str, *, deadline_s: float | None = None) -> Job[wire.Portfolio]:
     """A portfolio as it was put, with its version."""
-    return Ask("GetPortfolio", wire.GetPortfolioRequest(portfolio=name), _as_is, deadline_s)
+    return Ask("GetPortfolio", message_of(wire.GetPortfolioRequest, portfolio=name), _as_is, deadline_s)
 
 
 def list_portfolios(*, deadline_s: float | None = None) -> Job[list[wire.ListPortfoliosResponse.Entry]]:
@@ -115,7 +119,7 @@ def list_portfolios(*, deadline_s: float | None = None) -> Job[list[wire.ListPor
 
 def delete_portfolio(name: str, expected_version: int = 0, *, deadline_s: float | None = None) -> Job[None]:
     """Deletes a portfolio. Never sent twice by itself."""
-    request = wire.DeletePortfolioRequest(portfolio=name, expected_version=expected_version)
+    request = message_of(wire.DeletePortfolioRequest, portfolio=name, expected_version=expected_version)
     return Ask("DeletePortfolio", request, lambda _: None, deadline_s)
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from risk_client.answer_tables import Asked
 from risk_client.answers import ExpectedShortfall, Hedge, StressTest, WhatIf
 from risk_client.given import Book, table_kind
 from risk_client.jobs import AboutStored, Ask, Job, Progress
+from risk_client.messages import chosen, message_of, write_numbers
 from risk_client.portfolios import trade_of
 from risk_client.scenario_tables import scenarios_of
 
@@ -65,9 +64,10 @@ def expected_shortfall(
     book = Book.of(portfolio)
 
     def ask(held: wire.Portfolio | None) -> Job[ExpectedShortfall]:
-        request = wire.ExpectedShortfallRequest(
+        request = message_of(
+            wire.ExpectedShortfallRequest,
             levels=levels,
-            convention=_CONVENTIONS[convention],
+            convention=chosen("convention", convention, _CONVENTIONS),
             with_components=with_components,
             with_pnl=with_pnl,
             bootstrap=bootstrap,
@@ -96,7 +96,7 @@ def stress_test(
     portfolio: Any,
     scenarios: Any = None,
     *,
-    named: Sequence[str] = (),
+    named: str | Sequence[str] = (),
     shocks: Sequence[wire.Shock] = (),
     ladders: Sequence[wire.Ladder] = (),
     events: Sequence[wire.NamedEvent] = (),
@@ -121,9 +121,10 @@ def stress_test(
     book = Book.of(portfolio)
 
     def ask(held: wire.Portfolio | None) -> Job[StressTest]:
-        request = wire.StressTestRequest(
+        request = message_of(
+            wire.StressTestRequest,
             scenarios=None if scenarios is None else _moves(scenarios, held),
-            named=named,
+            named=[named] if isinstance(named, str) else named,
             shocks=shocks,
             ladders=ladders,
             events=events,
@@ -166,11 +167,12 @@ def what_if(
     """
 
     def ask(held: wire.Portfolio | None) -> Job[WhatIf]:
-        request = wire.WhatIfRequest(
+        request = message_of(
+            wire.WhatIfRequest,
             portfolio=portfolio,
-            trade=_rows(trade, held),
+            trade=_rows("trade", trade, held),
             level=level,
-            convention=_CONVENTIONS[convention],
+            convention=chosen("convention", convention, _CONVENTIONS),
             without_fills=without_fills,
             engine=engine,
         )
@@ -220,10 +222,11 @@ def hedge(
     """
 
     def ask(held: wire.Portfolio | None) -> Job[Hedge]:
-        request = wire.HedgeRequest(
+        request = message_of(
+            wire.HedgeRequest,
             portfolio=portfolio,
-            objective=_OBJECTIVES[objective],
-            instruments=None if instruments is None else _rows(instruments, held),
+            objective=chosen("objective", objective, _OBJECTIVES),
+            instruments=None if instruments is None else _rows("instruments", instruments, held),
             budget=budget,
             level=level,
             risk_aversion=risk_aversion,
@@ -232,9 +235,7 @@ def hedge(
             without_fills=without_fills,
             engine=engine,
         )
-        columns = {"lot_size": lot_size, "cost_per_lot": cost_per_lot, "cost_rate": cost_rate}
-        for name, values in columns.items():
-            packing.write(request, name, np.atleast_1d(np.asarray(values, dtype=np.float64)))
+        write_numbers(request, lot_size=lot_size, cost_per_lot=cost_per_lot, cost_rate=cost_rate)
         if scenarios is not None:
             _set_scenarios(request, _moves(scenarios, held))
         asked = Asked.of(instruments, scenarios, held)
@@ -267,12 +268,12 @@ def _moves(given: Any, held: wire.Portfolio | None) -> Any:
     return scenarios_of(given, tuple(held.underlyings))
 
 
-def _rows(given: Any, held: wire.Portfolio | None) -> wire.Positions:
+def _rows(field: str, given: Any, held: wire.Portfolio | None) -> wire.Positions:
     """Positions as a message."""
     if table_kind(given) is not None and held is not None:
         return trade_of(given, tuple(held.underlyings))
     if not isinstance(given, wire.Positions):
-        raise TypeError(f"positions are a message or a table, not {type(given).__name__}")
+        raise TypeError(f"{field}: positions are a message or a table, not {type(given).__name__}")
     return given
 
 

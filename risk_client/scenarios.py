@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from google.protobuf.message import Message
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
+from risk_client.messages import chosen, message_of, table_of_numbers, write_numbers
 
 Weighting = Literal["plain", "age", "filtered_ewma", "filtered_garch"]
 Distribution = Literal["normal", "student_t", "jump"]
@@ -24,10 +25,11 @@ def historical(
 
     `decay` 0 is the usual one of the weighting.
     """
-    return wire.HistoricalScenarios(
+    return message_of(
+        wire.HistoricalScenarios,
         window_days=window_days,
         horizon_days=horizon_days,
-        weighting=wire.HistoricalScenarios.Weighting.Value(f"WEIGHTING_{weighting.upper()}"),
+        weighting=_enum("weighting", weighting, wire.HistoricalScenarios.Weighting),
         decay=decay,
     )
 
@@ -55,14 +57,15 @@ def monte_carlo(
     `horizon` is in years, 0 is one business day; `mean` is per year. `mean`, `vol_beta` and `jump_mean` are
     numbers or have one entry per underlying. `along_book` draws where a Sobol sequence errs least.
     """
-    message = wire.MonteCarloScenarios(
+    message = message_of(
+        wire.MonteCarloScenarios,
         scenarios=scenarios,
         seed=seed,
         horizon=horizon,
-        distribution=wire.MonteCarloScenarios.Distribution.Value(f"DISTRIBUTION_{distribution.upper()}"),
+        distribution=_enum("distribution", distribution, wire.MonteCarloScenarios.Distribution),
         degrees_of_freedom=degrees_of_freedom,
-        sampler=wire.MonteCarloScenarios.Sampler.Value(f"SAMPLER_{sampler.upper()}"),
-        covariance=None if covariance is None else matrix(covariance),
+        sampler=_enum("sampler", sampler, wire.MonteCarloScenarios.Sampler),
+        covariance=None if covariance is None else matrix(covariance, "covariance"),
         window_days=window_days,
         shrinkage=shrinkage,
         jump_intensity=jump_intensity,
@@ -87,37 +90,41 @@ def shocks(
 
     `rate_change`, `elapsed` (years) and, for tail risk, `weights` are numbers or (S,).
     """
-    columns = wire.ScenarioColumns(
-        spot_return=matrix(spot_return), name=names, vol_shock_surface=vol_shock_surface
+    columns = message_of(
+        wire.ScenarioColumns,
+        spot_return=matrix(spot_return, "spot_return"),
+        name=names,
+        vol_shock_surface=vol_shock_surface,
     )
     if vol_change is not None:
-        columns.vol_change.CopyFrom(matrix(vol_change))
+        columns.vol_change.CopyFrom(matrix(vol_change, "vol_change"))
     _write(columns, rate_change=rate_change, elapsed=elapsed, weight=weights)
     return columns
 
 
 def vol_shock_surface(log_moneyness: ArrayLike, tenor: ArrayLike, shock: ArrayLike) -> wire.VolShockSurface:
     """Vol shocks on a grid of ln(strike/spot) (M,) and years (T,): (S, M, T), or (S, U, M, T)."""
-    shocks = np.asarray(shock, dtype=np.float64)
-    if shocks.ndim not in (3, 4):
-        raise ValueError(f"shock has three dimensions, or four by underlying, not {shocks.ndim}")
+    shocks = table_of_numbers("shock", shock, (3, 4))
     surface = wire.VolShockSurface(by_underlying=shocks.ndim == 4)
     _write(surface, log_moneyness=log_moneyness, tenor=tenor, shock=shocks.reshape(-1))
     return surface
 
 
-def _write(message: Message, **columns: ArrayLike | None) -> None:
+def _enum(field: str, value: Any, kind: Any) -> Any:
+    """The number of a choice, whose names on the wire all begin with the field's."""
+    prefix = f"{field.upper()}_"
+    return chosen(field, value, {name.removeprefix(prefix).lower(): number for name, number in kind.items()})
+
+
+def _write(message: Message, **columns: Any) -> None:
     """Each of the columns but those that are plainly 0, which is what none means."""
-    for name, values in columns.items():
-        if values is not None and (np.ndim(values) or values != 0.0):
-            packing.write(message, name, np.atleast_1d(np.asarray(values, dtype=np.float64)))
+    nought = {name for name, one in columns.items() if isinstance(one, int | float) and one == 0.0}
+    write_numbers(message, **{name: one for name, one in columns.items() if name not in nought})
 
 
-def matrix(values: ArrayLike) -> wire.Matrix:
+def matrix(values: ArrayLike, field: str = "matrix") -> wire.Matrix:
     """An array of two dimensions as a message."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 2:
-        raise ValueError(f"a matrix has two dimensions, not {array.ndim}")
+    array = table_of_numbers(field, values, (2,))
     message = wire.Matrix(rows=array.shape[0], columns=array.shape[1])
     packing.write(message, "values", array.reshape(-1))
     return message

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
+from risk_client.messages import message_of, write_numbers
 from risk_client.scenarios import matrix
 
 
@@ -24,11 +23,12 @@ def kelly(
     underlyings (none: that of the service's history). `leverage` is the most that holdings may be worth, in
     capitals; 0: no bound.
     """
-    message = wire.KellySizing(
+    message = message_of(
+        wire.KellySizing,
         capital=capital,
         fraction=fraction,
         leverage=leverage,
-        covariance=None if covariance is None else matrix(covariance),
+        covariance=None if covariance is None else matrix(covariance, "covariance"),
     )
-    packing.write(message, "expected_return", np.atleast_1d(np.asarray(expected_return, np.float64)))
+    write_numbers(message, expected_return=expected_return)
     return message

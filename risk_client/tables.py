@@ -156,6 +156,15 @@ def with_columns(frame: Any, kind: Kind, answer: Mapping[str, NDArray[Any]], pro
     )
 
 
+def unmasked(given: Any) -> NDArray[Any]:
+    """Whatever numpy takes as an array; what is masked is missing, not the number under the mask."""
+    array = np.asarray(given)
+    if np.ma.is_masked(given):
+        array = array.astype(object)
+        array[np.ma.getmaskarray(given)] = None
+    return array
+
+
 def _is(given: object, library: str, *names: str) -> bool:
     module = sys.modules.get(library)
     return module is not None and isinstance(given, tuple(getattr(module, name) for name in names))
@@ -164,7 +173,10 @@ def _is(given: object, library: str, *names: str) -> bool:
 def _array(field: str, given: Any) -> NDArray[Any]:
     kind = column_kind(given)
     if kind == "numpy":
-        array = np.atleast_1d(np.asarray(given))
+        try:
+            array = np.atleast_1d(unmasked(given))
+        except ValueError:
+            raise refused(field, "needs one dimension, has rows of several lengths") from None
     elif kind == "arrow":
         array = given.to_numpy(zero_copy_only=False)
     else:

@@ -11,6 +11,7 @@ from protos.risk.v1 import risk_pb2 as wire
 from risk_client.connection import backoff_s
 from risk_client.errors import Unavailable
 from risk_client.failed_calls import from_rpc
+from risk_client.messages import message_of
 
 
 class Watch:
@@ -21,7 +22,9 @@ class Watch:
     ) -> None:
         if isinstance(portfolios, str):
             portfolios = (portfolios,)  # else it would be its letters
-        self.request = wire.WatchRiskRequest(portfolios=portfolios, min_interval_ms=min_interval_ms)
+        self.request = message_of(
+            wire.WatchRiskRequest, portfolios=portfolios, min_interval_ms=min_interval_ms
+        )
         self._ends_at = None if deadline_s is None else time.monotonic() + deadline_s
         self._resume = resume
         self._failures = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recomputed_risk import Fills, History, Market, Recomputed, Terms, check
 from running import Service, until
 
 from protos import packing, topics
@@ -18,27 +19,54 @@ from protos.risk.v1 import risk_pb2 as risk
 from risk_client import RiskClient
 from service_kit.kafka.admin import ensure_topics
 from service_kit.kafka.consumer import Consumer
+from service_kit.kafka.partitioning import partition_of
 from service_kit.kafka.producer import Producer
 from service_kit.kafka.records import BEGINNING, Partition
 from service_kit.kafka.settings import KafkaSettings
 from tests.risk_service.worlds import RATE, YIELD, black_scholes, osi
 
-NAME, DESK, ACCOUNT, OTHER = "LRK", "recovery", 41, 42
-STRIKES, QUANTITIES, VOL, SHARES = np.array([90.0, 100.0, 110.0]), np.array([10.0, -20.0, 30.0]), 0.25, 100.0
+DESK, ACCOUNT, OTHER = "recovery", 41, 42
+# Of two partitions, so that a snapshot is more than one offset.
+NAMES = ("LRK", "LRM")
+STRIKES = np.array([90.0, 100.0, 110.0])
 YEAR_NS = 365 * 86_400_000_000_000
 FIRST_DAY = np.datetime64("2024-01-01")
 STEP_NS = 50_000_000
 RECOVERY_S_MAX = 20.0
+# What the desk holds before any fill; the last strike of LRM is held through fills alone.
+QUANTITIES = {
+    osi("LRK", "C", 90.0): 10.0,
+    osi("LRK", "C", 100.0): -20.0,
+    osi("LRK", "C", 110.0): 30.0,
+    "LRK": 100.0,
+    osi("LRM", "P", 90.0): 15.0,
+    osi("LRM", "P", 100.0): -5.0,
+}
+TRADED = ("LRK", "LRM", osi("LRM", "P", 100.0), osi("LRM", "C", 110.0))
+SIZE = 100.0
 
 
-def write_history(path: Path) -> np.ndarray:
+def terms(expiry_ns: int) -> dict[str, Terms]:
+    """Of all that is held or traded."""
+    found = {name: Terms(name) for name in NAMES}
+    for name in NAMES:
+        for strike in STRIKES:
+            call, put = osi(name, "C", strike), osi(name, "P", strike)
+            for symbol, is_call in ((call, True), (put, False)):
+                found[symbol] = Terms(name, float(strike), is_call, expiry_ns, SIZE, call, put)
+    return found
+
+
+def write_history(path: Path) -> History:
     random = np.random.default_rng(17)
-    closes = 100.0 * np.exp(np.cumsum(0.012 * random.standard_normal(300)))
+    closes = 100.0 * np.exp(np.cumsum(0.012 * random.standard_normal((300, 2)), axis=0))
+    vols = 0.25 + 0.01 * random.standard_normal((300, 2))
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["date", NAME, f"{NAME}.vol"])
-        rows.writerows([FIRST_DAY + day, repr(float(close)), "0.25"] for day, close in enumerate(closes))
-    return np.diff(np.log(closes))
+        rows.writerow(["date", *NAMES, *(f"{name}.vol" for name in NAMES)])
+        for day, numbers in enumerate(np.hstack((closes, vols)).tolist()):
+            rows.writerow([FIRST_DAY + day, *map(repr, numbers)])
+    return History(np.diff(np.log(closes), axis=0), np.diff(vols, axis=0))
 
 
 def clean(kind, symbols, time_ns, **columns) -> bytes:
@@ -56,58 +84,81 @@ class Sender:
 
     def __init__(self, producer: Producer, now: int, seed: int) -> None:
         self.producer, self.now, self.random = producer, now, np.random.default_rng(seed)
-        self.expiry, self.spot = now + YEAR_NS // 2, 100.0
+        self.expiry = now + YEAR_NS // 2
+        self.spot, self.steps = dict.fromkeys(NAMES, 100.0), 0
 
     def open(self) -> None:
-        reference = clean(market.EVENT_KIND_REFERENCE, [NAME], self.now, rate=RATE, dividend_yield=YIELD)
-        self.producer.send(topics.MARKET_DATA_NORMALIZED, NAME, reference)
-        self.quote()
-        for right, is_call in (("C", True), ("P", False)):
-            mids = black_scholes(self.spot, STRIKES, (self.expiry - self.now) / YEAR_NS, VOL, is_call)
-            symbols = [osi(NAME, right, strike) for strike in STRIKES]
-            value = clean(market.EVENT_KIND_QUOTE, symbols, self.now, bid=mids, ask=mids)
-            self.producer.send(topics.MARKET_DATA_NORMALIZED, NAME, value)
+        for name in NAMES:
+            reference = clean(market.EVENT_KIND_REFERENCE, [name], self.now, rate=RATE, dividend_yield=YIELD)
+            self.producer.send(topics.MARKET_DATA_NORMALIZED, name, reference)
+            self.quote(name)
+            self.quote_options(name)
 
-    def quote(self) -> None:
-        value = clean(market.EVENT_KIND_QUOTE, [NAME], self.now, bid=self.spot - 0.01, ask=self.spot + 0.01)
-        self.producer.send(topics.MARKET_DATA_NORMALIZED, NAME, value)
+    def quote(self, name: str) -> None:
+        spot = self.spot[name]
+        value = clean(market.EVENT_KIND_QUOTE, [name], self.now, bid=spot - 0.01, ask=spot + 0.01)
+        self.producer.send(topics.MARKET_DATA_NORMALIZED, name, value)
+
+    def quote_options(self, name: str) -> None:
+        """At a new vol for each strike, in one record, so that a call and its put agree in any prefix."""
+        vols = self.random.uniform(0.2, 0.3, len(STRIKES))
+        years = (self.expiry - self.now) / YEAR_NS
+        symbols = [osi(name, right, strike) for right in "CP" for strike in STRIKES]
+        mids = np.concatenate(
+            [black_scholes(self.spot[name], STRIKES, years, vols, is_call) for is_call in (True, False)]
+        )
+        value = clean(market.EVENT_KIND_QUOTE, symbols, self.now, bid=mids, ask=mids)
+        self.producer.send(topics.MARKET_DATA_NORMALIZED, name, value)
+
+    def trade_option(self, name: str) -> None:
+        """A trade tells no vol and moves none."""
+        value = clean(market.EVENT_KIND_TRADE, [osi(name, "C", 100.0)], self.now, price=3.0)
+        self.producer.send(topics.MARKET_DATA_NORMALIZED, name, value)
 
     def move(self, steps: int) -> None:
-        for step in range(steps):
+        for _ in range(steps):
             self.now += STEP_NS
-            self.spot = round(self.spot * math.exp(0.002 * self.random.standard_normal()), 2)
-            self.quote()
-            if step % 3 == 0:
-                self.fill()
+            name = NAMES[self.steps % 2]
+            self.spot[name] = round(self.spot[name] * math.exp(0.002 * self.random.standard_normal()), 2)
+            self.quote(name)
+            if self.steps % 5 == 0:
+                self.quote_options(name)
+            if self.steps % 7 == 0:
+                self.trade_option(name)
+            if self.steps % 3 == 0:
+                self.fill(TRADED[int(self.random.integers(len(TRADED)))])
+            self.steps += 1
         self.producer.flush()
 
-    def fill(self) -> None:
-        batch = orders.ExecutionBatch(symbols=[NAME], tick_size=[0.01])
-        bought, ticks = self.random.integers(0, 2), round(self.spot * 100) + self.random.integers(-5, 6)
+    def fill(self, symbol: str) -> None:
+        batch = orders.ExecutionBatch(symbols=[symbol], tick_size=[0.01])
+        bought, price = self.random.integers(0, 2), self.spot[symbol] if symbol in NAMES else 7.0
         columns = {
             "kind": orders.REPORT_KIND_TRADE,
             "account": ACCOUNT,
             "maker_account": OTHER,
             "side": int(not bought),
-            "price_ticks": int(ticks),
+            "price_ticks": round(price * 100) + int(self.random.integers(-5, 6)),
             "quantity": int(self.random.integers(1, 9)),
         }
         packing.write(batch, "symbol_index", [0])
         for name, value in columns.items():
             packing.write(batch, name, [value])
-        self.producer.send(topics.ORDERS_EXECUTED, NAME, batch.SerializeToString())
+        self.producer.send(topics.ORDERS_EXECUTED, symbol, batch.SerializeToString())
 
 
-def desk(expiry_ns: int) -> risk.Portfolio:
-    message = risk.Portfolio(portfolio=DESK, underlyings=[NAME])
-    rows = message.positions
-    rows.symbol.extend([*(osi(NAME, "C", strike) for strike in STRIKES), NAME])
-    rows.kind.extend([risk.INSTRUMENT_KIND_OPTION] * 3 + [risk.INSTRUMENT_KIND_SPOT])
-    packing.write(rows, "quantity", [*QUANTITIES, SHARES])
-    packing.write(rows, "strike", [*STRIKES, 0.0])
-    packing.write(rows, "is_call", [True])
-    packing.write(rows, "expiry_time_ns", [expiry_ns] * 3 + [0])
-    packing.write(rows, "underlying_index", [0])
+def desk(of: dict[str, Terms]) -> risk.Portfolio:
+    message = risk.Portfolio(portfolio=DESK, underlyings=NAMES)
+    rows, held = message.positions, [of[symbol] for symbol in QUANTITIES]
+    rows.symbol.extend(QUANTITIES)
+    option = risk.INSTRUMENT_KIND_OPTION
+    rows.kind.extend([option if one.strike else risk.INSTRUMENT_KIND_SPOT for one in held])
+    packing.write(rows, "quantity", list(QUANTITIES.values()))
+    packing.write(rows, "multiplier", [one.multiplier for one in held])
+    packing.write(rows, "strike", [one.strike for one in held])
+    packing.write(rows, "is_call", [one.is_call for one in held])
+    packing.write(rows, "expiry_time_ns", [one.expiry_ns for one in held])
+    packing.write(rows, "underlying_index", [NAMES.index(one.underlying) for one in held])
     return message
 
 
@@ -118,12 +169,16 @@ def reader(kafka: KafkaSettings, topic: str) -> Consumer[bytes]:
     return consumer
 
 
-class History:
-    """The logs, read anew; what they say up to any snapshot id, worked out record by record."""
+class Logs:
+    """The logs, read anew; what they say up to any snapshot id."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        self.market = self._whole(kafka, topics.MARKET_DATA_NORMALIZED)
-        self.fills = self._whole(kafka, topics.ORDERS_EXECUTED)
+        quotes = self._whole(kafka, topics.MARKET_DATA_NORMALIZED)
+        self.market = {
+            at: (key, market.NormalizedBatch.FromString(value)) for at, (key, value) in quotes.items()
+        }
+        fills = self._whole(kafka, topics.ORDERS_EXECUTED)
+        self.fills = {at: orders.ExecutionBatch.FromString(value) for at, (_, value) in fills.items()}
 
     @staticmethod
     def _whole(kafka: KafkaSettings, topic: str) -> dict[tuple[int, int], tuple[str, bytes]]:
@@ -136,62 +191,46 @@ class History:
                     found[record.partition, record.offset] = (record.key, message.value)
         return found
 
-    @staticmethod
-    def _up_to(records: dict, snapshot_id: str) -> list[tuple[str, bytes]]:
-        ends = dict(tuple(map(int, part.split(":"))) for part in snapshot_id.split(",") if part)
-        chosen = sorted(place for place in records if place[1] < ends.get(place[0], 0))
-        return [records[place] for place in chosen]
-
-    def spot_and_second(self, snapshot_id: str) -> tuple[float, int]:
-        spot, newest = math.nan, 0
-        for key, value in self._up_to(self.market, snapshot_id):
-            batch = market.NormalizedBatch.FromString(value)
-            newest = max(newest, *batch.source_time_ns)
-            if key == NAME and batch.kind[0] == market.EVENT_KIND_QUOTE and batch.symbols[0] == NAME:
-                spot = 0.5 * (batch.bid[0] + batch.ask[0])
-        return spot, newest // 1_000_000_000 * 1_000_000_000
-
-    def filled(self, snapshot_id: str) -> tuple[float, float]:
-        """Shares bought less sold, and cash received less paid."""
-        held = cash = 0.0
-        for key, value in self._up_to(self.fills, snapshot_id):
-            batch = orders.ExecutionBatch.FromString(value)
-            if key == NAME:
-                sign = 1.0 if batch.side[0] == market.SIDE_BUY else -1.0
-                held += sign * batch.quantity[0]
-                cash -= sign * batch.quantity[0] * batch.price_ticks[0] * 0.01
-        return held, cash
+    def recomputed(self, metrics: risk.RiskMetrics, of: dict[str, Terms]) -> tuple[Recomputed, Fills]:
+        now = Market.of(up_to(self.market, metrics.provenance.market_snapshot_id))
+        fills = up_to(self.fills, metrics.filled.executions_snapshot_id)
+        filled = Fills.of(one for one in fills if one.account[0] == ACCOUNT and one.symbols[0] in of)
+        held = dict(QUANTITIES)
+        for symbol, quantity in filled.held.items():
+            held[symbol] = held.get(symbol, 0.0) + quantity
+        return Recomputed(held, of, list(NAMES), now, {fault.symbol for fault in metrics.faults}), filled
 
 
-def check_one(metrics: risk.RiskMetrics, history: History, returns: np.ndarray, expiry: int) -> None:
-    spot, second = history.spot_and_second(metrics.provenance.market_snapshot_id)
-    held, cash = history.filled(metrics.filled.executions_snapshot_id)
-    left_out = {fault.row for fault in metrics.faults}
-    rows = [row for row in range(3) if row not in left_out]
-    shares = SHARES + held if math.isfinite(spot) else 0.0
-    years = (expiry - second) / YEAR_NS
+def up_to(records: dict, snapshot_id: str) -> list:
+    """What the prefix holds; other tests' records are in it too, by other symbols."""
+    ends = dict(tuple(map(int, part.split(":"))) for part in snapshot_id.split(",") if part)
+    chosen = sorted(place for place in records if place[1] < ends.get(place[0], 0))
+    return [records[place] for place in chosen]
 
-    def worth(at, time_left):
-        if not math.isfinite(spot):
-            return 0.0
-        values = black_scholes(np.asarray(at)[..., None], STRIKES[rows], time_left, VOL, True)
-        return (values * QUANTITIES[rows]).sum(axis=-1) + shares * np.asarray(at)
 
-    assert metrics.value == pytest.approx(float(worth(spot, years)), rel=1e-7, abs=1e-6)
-    if math.isfinite(spot):
-        losses = np.sort(worth(spot, years) - worth(spot * np.exp(returns), years - 1 / 252))[::-1]
-        k = len(losses) * 0.025
-        es = (losses[: int(k)].sum() + (k - int(k)) * losses[int(k)]) / k
-        assert metrics.historical[0].expected_shortfall == pytest.approx(es, rel=1e-6, abs=1e-5)
-        earned = metrics.pnl_realised + metrics.pnl_unrealised
-        assert earned == pytest.approx(cash + held * spot, rel=1e-9, abs=1e-6)
-        assert sum(metrics.filled.quantity) == held
+def check_profit(metrics: risk.RiskMetrics, filled: Fills, now: Market, of: dict[str, Terms]) -> None:
+    """Each symbol's, and the sums."""
+    told = metrics.filled
+    assert dict(zip(told.symbol, told.quantity, strict=True)) == pytest.approx(filled.held, abs=1e-9)
+    realised = unrealised = 0.0
+    for row, symbol in enumerate(told.symbol):
+        held, average = filled.held[symbol], filled.average[symbol]
+        price = now.spot[symbol] if symbol in NAMES else now.quotes[symbol].mid
+        assert told.average_price[row] == pytest.approx(average, rel=1e-9)
+        assert told.unrealised[row] == pytest.approx(
+            held * (price - average) * of[symbol].multiplier, rel=1e-9, abs=1e-6
+        )
+        realised += filled.realised.get(symbol, 0.0) * of[symbol].multiplier
+        unrealised += told.unrealised[row]
+    assert metrics.pnl_realised == pytest.approx(realised, rel=1e-9, abs=1e-6)
+    assert metrics.pnl_unrealised == pytest.approx(unrealised, rel=1e-9, abs=1e-6)
 
 
 def test_every_number_is_that_of_the_whole_history_across_a_kill(kafka_broker, tmp_path, seed):
     kafka = KafkaSettings(bootstrap=kafka_broker.bootstrap)
     ensure_topics(kafka)
-    returns = write_history(tmp_path / "history.csv")
+    assert len({partition_of(name, 4) for name in NAMES}) == 2
+    history = write_history(tmp_path / "history.csv")
     kept = tmp_path / "market"
     settings = {
         "GPU_RISK_KAFKA_BOOTSTRAP": kafka.bootstrap,
@@ -205,6 +244,7 @@ def test_every_number_is_that_of_the_whole_history_across_a_kill(kafka_broker, t
     found: list[risk.RiskMetrics] = []
     with Producer(kafka) as producer, reader(kafka, topics.RISK_METRICS) as published:
         sender = Sender(producer, time.time_ns(), seed)
+        of = terms(sender.expiry)
 
         def caught_up() -> bool:
             for message in published.poll(500, 0.05):
@@ -215,7 +255,7 @@ def test_every_number_is_that_of_the_whole_history_across_a_kill(kafka_broker, t
 
         with Service(tmp_path, "serve", settings=settings) as serve:
             with RiskClient(serve.address()) as client:
-                client.put_portfolio(desk(sender.expiry))
+                client.put_portfolio(desk(of))
                 put = client.get_portfolio(DESK)
             sender.open()
             for _ in range(10):
@@ -239,9 +279,15 @@ def test_every_number_is_that_of_the_whole_history_across_a_kill(kafka_broker, t
                 sender.move(2)
                 until(caught_up, "the last numbers", serve)
     print(f"recovered in {recovery_s:.1f} s; {len(found)} numbers, {len(found) - before} after the kill")
-    assert recovery_s < RECOVERY_S_MAX
-    history = History(kafka)
+    logs = Logs(kafka)
+    whole = 0
     for metrics in found:
-        check_one(metrics, history, returns, sender.expiry)
+        book, filled = logs.recomputed(metrics, of)
+        check(metrics, book, history)
+        if not metrics.faults:
+            check_profit(metrics, filled, book.now, of)
+            whole += 1
+    assert whole
     # A message may repeat what was said before the kill, never contradict it.
     assert {one.portfolio_version for one in found} == {put.version}
+    assert recovery_s < RECOVERY_S_MAX

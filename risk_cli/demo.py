@@ -123,9 +123,9 @@ class Demo:
         elif topic == topics.ORDERS_EXECUTED:
             self.view.take_executions(ExecutionBatch.FromString(value))
         else:
-            alert = RiskAlert.FromString(value)
-            self.view.take_alert(alert)
-            if not sys.stdout.isatty():
+            self.view.take_alert(RiskAlert.FromString(value))
+        if not sys.stdout.isatty():
+            for alert in self.view.take_news():
                 print(alert_line(alert), flush=True)
 
     def _summary(self) -> None:

@@ -82,11 +82,18 @@ class DeskView:
     numbers: int = 0
     trades: int = 0
     alerts_raised: int = 0
+    _whole: set[str] = field(default_factory=set)  # portfolios of which every position was valued once
+    _waiting: dict[tuple[str, int, str], RiskAlert] = field(default_factory=dict)  # up, of the others
+    _news: list[RiskAlert] = field(default_factory=list)
 
     def take_metrics(self, metrics: RiskMetrics) -> None:
         """A new risk number."""
         self.metrics[metrics.portfolio] = metrics
         self.numbers += 1
+        if not metrics.faults and metrics.portfolio not in self._whole:
+            self._whole.add(metrics.portfolio)
+            for key in [key for key in self._waiting if key[0] == metrics.portfolio]:
+                self._tell(self._waiting.pop(key))
         self.times.add(metrics)
         for tail in metrics.historical[:1]:
             self._trail(self.es_trail, metrics.portfolio).append(tail.expected_shortfall)
@@ -96,9 +103,23 @@ class DeskView:
                 trail.append(spot)
 
     def take_alert(self, alert: RiskAlert) -> None:
-        """Raised or over."""
+        """Raised or over. A desk waits for its first prices, and its alerts wait with it."""
+        if alert.portfolio in self._whole:
+            self._tell(alert)
+        elif alert.raised:
+            self._waiting[alert.portfolio, alert.kind, alert.subject] = alert
+        else:
+            self._waiting.pop((alert.portfolio, alert.kind, alert.subject), None)
+
+    def take_news(self) -> list[RiskAlert]:
+        """The alerts since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    def _tell(self, alert: RiskAlert) -> None:
         self.alerts.append(alert)
         self.alerts_raised += alert.raised
+        self._news.append(alert)
 
     def take_executions(self, batch: ExecutionBatch) -> None:
         """Reports of our venue; the trades among them are fills."""

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from protos.book.v1.book_pb2 import Book
-from protos.risk.v1.risk_pb2 import GreeksByUnderlying, RiskMetrics, TailRisk
+from protos.risk.v1.risk_pb2 import GreeksByUnderlying, RiskAlert, RiskMetrics, RowFault, TailRisk
 from risk_cli.desk_view import DeskView
 from risk_cli.screen import plain_lines, render
 
@@ -60,3 +60,26 @@ def test_an_underlying_without_a_price_does_not_spoil_the_delta_of_the_others() 
     view = DeskView()
     view.metrics["desk"] = metrics
     assert "delta=300 " in next(plain_lines(view))
+
+
+def test_alerts_of_a_desk_wait_until_it_is_whole() -> None:
+    view = DeskView()
+
+    def alert(subject: str, raised: bool) -> None:
+        view.take_alert(RiskAlert(portfolio="desk", subject=subject, raised=raised))
+
+    view.take_metrics(RiskMetrics(portfolio="desk", positions=2, faults=[RowFault()]))
+    alert("SPX", True)
+    alert("NDX", True)
+    alert("SPX", False)
+    assert view.take_news() == []
+    view.take_metrics(RiskMetrics(portfolio="other", positions=1))
+    assert view.take_news() == []
+    view.take_metrics(RiskMetrics(portfolio="desk", positions=2))
+    assert [(one.subject, one.raised) for one in view.take_news()] == [("NDX", True)]
+    view.take_metrics(RiskMetrics(portfolio="desk", positions=2, faults=[RowFault()]))
+    alert("SPX", True)
+    alert("NDX", False)
+    assert [(one.subject, one.raised) for one in view.take_news()] == [("SPX", True), ("NDX", False)]
+    assert view.alerts_raised == 2
+    assert len(view.alerts) == 3

@@ -10,16 +10,22 @@ import os
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Literal
 
 import gpu_kernels as gk
 from risk_service.engine_survey import Known, surveyed, unsurveyed
-from risk_service.on_demand.break_even import OPTIONS_UNMEASURED, break_even_options
+from risk_service.on_demand.break_even import (
+    GATHERED_UNMEASURED,
+    OPTIONS_UNMEASURED,
+    break_even_options,
+    gathered_options,
+)
 from risk_service.worker.engine import WorkerEngine
 from risk_service.worker.fallback import LastingEngine, SpareEngine
-from risk_service.worker.supervisor import Supervisor
+from risk_service.worker.supervisor import EngineLost, Supervisor
 from service_kit.errors import InvalidRequest, SettingError
 
 Process = Literal["auto", "always", "never"]
@@ -39,6 +45,7 @@ class Engines:
     process: Process = "never"
     break_even: int = 0  # options; smaller work goes to the CPU in this process
     _workers: dict[str, Supervisor] = field(default_factory=dict)
+    _gathered: dict[str, int] = field(default_factory=dict)  # options of one request, measured, by engine
     _survey: Future[tuple[Known, ...]] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -84,7 +91,7 @@ class Engines:
         # The CPU in a process of its own is never quicker than here: it is wanted for other reasons.
         if engine.name in DEVICE_ENGINES:
             engines.break_even = OPTIONS_UNMEASURED
-            threading.Thread(target=engines._measure, name="break-even", daemon=True).start()
+        engines._measure_beside(engine)
         return engines
 
     def survey(self) -> Future[tuple[Known, ...]]:
@@ -133,6 +140,10 @@ class Engines:
             return self.cpu
         return self.named(name)
 
+    def gathered_up_to(self, name: str) -> int:
+        """Up to how many options requests for the engine of that name are answered sooner together."""
+        return self._gathered.get(name, GATHERED_UNMEASURED)
+
     def spare(self, name: str, why: str) -> gk.Engine | None:
         """What answers in the serving engine's place; None where an engine was asked for by name."""
         if name or not isinstance(self.serving, WorkerEngine):
@@ -172,6 +183,8 @@ class Engines:
                 supervisor = Supervisor(name)
                 supervisor.start()
                 self._workers[name] = supervisor
+                if supervisor.found.name:
+                    self._measure_beside(WorkerEngine(supervisor))
             found = self._workers[name].found
             if not found.name:
                 raise InvalidRequest("engine", found.reason)
@@ -193,9 +206,17 @@ class Engines:
                 self._survey = None
         survey.set_result(found)
 
-    def _measure(self) -> None:
-        self.cpu.warm_up()
-        self.break_even = break_even_options(self.serving, self.cpu)
+    def _measure_beside(self, engine: WorkerEngine) -> None:
+        """Measures what routing and gathering go by, while requests are answered."""
+        threading.Thread(target=self._measure, args=(engine,), name="break-even", daemon=True).start()
+
+    def _measure(self, engine: WorkerEngine) -> None:
+        # A worker that dies leaves what is taken unmeasured.
+        with suppress(EngineLost):
+            if engine.name == self.serving.name and self.break_even:
+                self.cpu.warm_up()
+                self.break_even = break_even_options(engine, self.cpu)
+            self._gathered[engine.name] = gathered_options(engine)
 
 
 def cuda_may_be_there() -> bool:

@@ -2,8 +2,9 @@
 
 A way to the worker and back costs as much as thousands of rows, and a device is idle with few. So a request
 that finds the engine idle goes at once, alone; those that come while it computes wait for each other until
-they are enough rows, or the first has waited long enough, or the engine is idle again. Every row has its own
-answer, whatever stands beside it: gathered or alone, the numbers are the same bits.
+they are enough rows, or the first has waited long enough, or the engine is idle again. Up to which size that
+gains is measured (`Engines.gathered_up_to`). Every row has its own answer, whatever stands beside it:
+gathered or alone, the numbers are the same bits.
 """
 
 from __future__ import annotations
@@ -26,8 +27,6 @@ from risk_service.on_demand.option_blocks import in_blocks
 from risk_service.on_demand.patience import Patience
 from service_kit.grpc_server.call import current_call
 
-# Larger requests fill a call by themselves: cost in European rows.
-REQUEST_COST_MAX = 8_192
 # A batch of so much goes without waiting for more.
 BATCH_COST = 65_536
 # The longest that a request waits for others while the engine is busy.

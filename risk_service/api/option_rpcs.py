@@ -11,7 +11,7 @@ from gpu_kernels.results import Result
 from protos.risk.v1 import risk_pb2 as wire
 from risk_service.api import option_requests as options
 from risk_service.api.column_bytes import ColumnBytes
-from risk_service.api.gathering import REQUEST_COST_MAX, Gathering, Kind
+from risk_service.api.gathering import Gathering, Kind
 from risk_service.api.work import INLINE_COST, Work
 from risk_service.engines import Engines
 from risk_service.on_demand.option_blocks import cost_of, in_blocks
@@ -102,7 +102,7 @@ class OptionRpcs:
         with self.work.admitted(cost):
             engine = await self.work.engine(self.engines, name, cost)
             apart = isinstance(engine, WorkerEngine)
-            if apart and cost <= REQUEST_COST_MAX:
+            if apart and cost <= self.engines.gathered_up_to(engine.name):
                 kind = Kind(name, words, method)
                 result, engine = await self.gathering.ask(kind, engine, columns, prices, cost, call)
             elif not apart and cost <= INLINE_COST:

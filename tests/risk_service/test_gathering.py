@@ -16,6 +16,7 @@ import gpu_kernels as gk
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
+from risk_service import engines as engines_module
 from risk_service.api import gathering
 from risk_service.api.gathering import joined
 from risk_service.engines import Engines
@@ -46,6 +47,13 @@ class Held(WorkerEngine):
 
 @pytest.fixture(scope="module")
 def engines():
+    # What is measured depends on the machine.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines_module, "gathered_options", lambda engine: 8_192)
+        yield from started()
+
+
+def started():
     engines = Engines.start("cpu", "always")
     engines.warm_up()
     engines.serving = Held.over(engines.serving)
@@ -220,6 +228,19 @@ async def test_a_fault_of_one_is_not_the_others(running, engines, seed, monkeypa
         await calls[2]
     assert fault.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "is not for this engine" in fault.value.details()
+
+
+async def test_what_gains_nothing_together_goes_alone(running, engines, seed, monkeypatch):
+    servicer, stub = running
+    monkeypatch.setitem(engines._gathered, "cpu", 0)
+    engines.serving.open.set()
+    random = np.random.default_rng(seed)
+    before = counts(servicer)
+    answers = await asyncio.gather(
+        *(stub.Greeks(request(random, rows), timeout=PATIENCE_S) for rows in (1, 2, 3))
+    )
+    assert [len(one.price) for one in answers] == [1, 2, 3]
+    assert counts(servicer) == before
 
 
 def test_columns_of_one_value_are_spread_and_flags_kept(seed):

@@ -14,6 +14,7 @@ import gpu_kernels as gk
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
+from risk_service import engines as engines_module
 from risk_service.engines import Engines
 from service_kit.grpc_server import GrpcSettings
 
@@ -29,9 +30,11 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def engines():
     # The CPU serves; xla is asked for by name, so that its break-even is not measured meanwhile.
-    engines = Engines.start("cpu", "auto")
-    yield engines
-    engines.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines_module, "gathered_options", lambda engine: 8_192)
+        engines = Engines.start("cpu", "auto")
+        yield engines
+        engines.close()
 
 
 def request(random, rows):

@@ -10,7 +10,7 @@ from risk_cli.stress import svg
 from risk_cli.stress.outcome import Distribution, Ladder, Outcome, Stress
 from risk_cli.stress.report_parts import card, section, table, wide
 from risk_cli.stress.report_style import STYLE
-from risk_cli.stress.tables import CUTS, cuts_of, limit_title
+from risk_cli.stress.tables import CUTS, WHAT_TO_DO, cuts_of, limit_title
 from risk_cli.stress.wording import position_words
 from risk_client.positions import FUTURE
 
@@ -115,7 +115,7 @@ def _in_short(outcome: Outcome) -> str:
         nearest = max(outcome.usages, key=lambda one: one.used / one.limit)
         said.append(
             f"<b>{len(broken)} of {len(outcome.usages)} limits breached</b>: "
-            f"{escape(', '.join(limit_title(one) for one in broken))}."
+            f"{escape(', '.join(limit_title(one) for one in broken))}. {escape(WHAT_TO_DO)}"
             if broken
             else f"Every limit is kept; nearest is {escape(limit_title(nearest))}, of which "
             f"{nearest.used / nearest.limit:.0%} is used."

@@ -13,6 +13,9 @@ from risk_cli.stress.outcome import Distribution, Floats, Ladder, Outcome, Usage
 
 POSITIONS_SHOWN = 10
 LIMIT_TITLES = {"es_975": "expected shortfall 97.5 %", "stress_loss": "worst stress loss"}
+WHAT_TO_DO = (
+    "The parts below show what causes it; the command risk hedge works out trades that lower the risk."
+)
 CUTS: Mapping[str, Callable[[Cell], str]] = {
     "portfolio": lambda cell: cell.portfolio,
     "group": lambda cell: cell.group or "(no group)",
@@ -38,6 +41,8 @@ def tables(outcome: Outcome) -> list[RenderableType]:
     shown: list[RenderableType] = [_first_line(outcome)]
     if outcome.usages:
         shown.append(_limits(outcome))
+        if any(one.breached for one in outcome.usages):
+            shown.append(f"A limit is breached. {WHAT_TO_DO}\n")
     shown.extend(_tail(one) for one in outcome.distributions)
     if outcome.stresses:
         shown.append(_stresses(outcome))
@@ -84,7 +89,9 @@ def _limits(outcome: Outcome) -> RenderableType:
         )
         for one in outcome.usages
     ]
-    return plain_table("Limits", ("limit", "by", "used", "limit", "usage", ""), rows, left=2)
+    return plain_table(
+        "Limits on losses", ("limit", "most used in", "loss", "at most", "used", ""), rows, left=2
+    )
 
 
 def _tail(one: Distribution) -> RenderableType:
@@ -111,7 +118,12 @@ def _stresses(outcome: Outcome) -> RenderableType:
         sums = outcome.by(CUTS["portfolio"], one.by_cell)
         kind = "worst of ladder" if one.kind == "ladder" else one.kind
         rows.append((one.name, kind, money(one.pnl), *(money(sums[name]) for name in apart)))
-    return plain_table("Stress scenarios, worst first", ("scenario", "kind", "P&L", *apart), rows, left=2)
+    return plain_table(
+        "Stress scenarios, worst first: P&L in the currency of the prices, minus is a loss",
+        ("scenario", "kind", "P&L", *apart),
+        rows,
+        left=2,
+    )
 
 
 def _ladder(ladder: Ladder) -> RenderableType:
@@ -120,7 +132,7 @@ def _ladder(ladder: Ladder) -> RenderableType:
         for move, line in zip(ladder.spot, ladder.pnl.tolist(), strict=True)
     ]
     columns = ("spot \\ vol", *(f"{change * 100:+.0f} pts" for change in ladder.vol))
-    return plain_table(f"P&L, {ladder.name}", columns, rows)
+    return plain_table(f"P&L of {ladder.name}: spot moves down, changes of implied vol across", columns, rows)
 
 
 def _largest(outcome: Outcome, one: Distribution) -> RenderableType:
@@ -153,8 +165,12 @@ def exposure_table(outcome: Outcome) -> RenderableType:
         )
         for one in outcome.exposures
     ]
-    columns = ("underlying", "spot", "value", "delta $", "gamma $/1 %", "vega/pt", "theta/day", "rho/bp")
-    return plain_table("Exposure today", columns, rows)
+    columns = ("underlying", "spot", "value", "delta", "gamma", "vega", "theta", "rho")
+    title = (
+        "Exposure today, as amounts: delta held, gamma its change per 1 % of spot; "
+        "gain per vol point (vega), day (theta), 0.01 % of interest (rho)"
+    )
+    return plain_table(title, columns, rows)
 
 
 def body(outcome: Outcome) -> dict[str, Any]:

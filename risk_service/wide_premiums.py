@@ -29,6 +29,8 @@ VOL_REACH = 0.05
 # A contract whose interpolant has a larger error, as a part of the spot, is priced in full in every scenario.
 TOLERANCE = 2e-4
 AGE_NS_MAX = 600_000_000_000
+# Scenarios read at once: of twice as many the numbers of 100 contracts took a third more time.
+PIECE = 2_048
 
 
 class _Horizon(NamedTuple):
@@ -85,7 +87,10 @@ class _Wide:
         """Sums over contracts of what the premiums change by, (cells, scenarios)."""
         out = np.empty((len(weights), self.count))
         for columns, scenarios, book in self.horizons:
-            out[:, columns] = weights @ book.moved([now.spot], now.vol).premium_pnl(scenarios)
+            moved = book.moved([now.spot], now.vol)
+            for first in range(0, len(columns), PIECE):
+                part = slice(first, first + PIECE)
+                out[:, columns[part]] = weights @ moved.premium_pnl(scenarios.select(part))
         return out
 
 

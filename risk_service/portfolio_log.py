@@ -12,6 +12,10 @@ from service_kit.kafka.appender import Appender
 from service_kit.kafka.errors import DeliveryFailed, RecordTooLarge
 
 
+# Of a record that somebody else wrote: from here on no change could be counted any more.
+VERSION_MAX = 2**63
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaPortfolioLog:
     """Writes a change and waits until the brokers have it."""
@@ -42,6 +46,8 @@ def decode_portfolio(value: bytes) -> Portfolio | None:
     if not value:
         return None
     portfolio = Portfolio.FromString(value)
+    if portfolio.version > VERSION_MAX:
+        raise ValueError(f"version {portfolio.version} is more than {VERSION_MAX}")
     try:
         check(portfolio)
     except InvalidRequest as fault:

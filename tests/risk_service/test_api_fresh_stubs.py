@@ -72,6 +72,34 @@ impact = call("WhatIf", pb.WhatIfRequest(portfolio="stranger", trade=trade))
 assert abs(impact.after.expected_shortfall - impact.before.expected_shortfall - impact.incremental) < 1e-9
 hedge = call("Hedge", pb.HedgeRequest(portfolio="stranger"))
 assert hedge.risk_after <= hedge.risk_before and not hedge.warnings
+fall = pb.ByUnderlying(underlying=["IDX"], value=[-0.1])
+words = call("StressTest", pb.StressTestRequest(
+    inline_portfolio=book, by_position=True, shocks=[pb.Shock(name="fall", spot=fall)],
+    ladders=[pb.Ladder(spot=[-0.1, 0.1], vol=[0.0, 0.1])],
+    events=[pb.NamedEvent(name="2020-03", beta=pb.ByUnderlying(other=1.0))],
+    historical=pb.HistoricalScenarios(window_days=20), reverse=pb.ReverseStress(loss=1.0)))
+assert len(words.pnl) == 1 + 4 + 1 + 20 and words.name[0] == "fall" and words.reverse.deviations > 0.0
+assert abs(min(abs(one - stress.pnl[0]) for one in words.pnl)) < 1e-6
+assert abs(words.pnl[0] - words.pnl[1]) < 1e-6 and words.pnl_by_position.rows == 2
+given = pb.ScenarioColumns(spot_return=pb.Matrix(rows=2, columns=1, values=[-0.1, 0.1]), weight=[1.0, 1.0])
+custom = call("ExpectedShortfall", pb.ExpectedShortfallRequest(
+    portfolio="stranger", custom=given, levels=[0.5], with_pnl=True, convention=pb.TAIL_CONVENTION_DISCRETE))
+assert len(custom.pnl) == 2 and custom.provenance.market_snapshot_id
+drawn = call("WhatIf", pb.WhatIfRequest(
+    portfolio="stranger", trade=trade, monte_carlo=pb.MonteCarloScenarios(
+        scenarios=1024, distribution=pb.MonteCarloScenarios.DISTRIBUTION_JUMP, jump_intensity=10.0)))
+assert "jump" in drawn.provenance.method
+spot = pb.Positions(symbol=["IDX"], kind=[pb.INSTRUMENT_KIND_SPOT], quantity=[1e6])
+planned = call("Hedge", pb.HedgeRequest(
+    portfolio="stranger", instruments=spot, cost_rate=[0.001], risk_aversion=0.1, plan_reach=0.2))
+assert len(planned.band) == 1 and len(planned.plan) == 1
+sized = call("Hedge", pb.HedgeRequest(
+    portfolio="stranger", objective=pb.HedgeRequest.OBJECTIVE_KELLY, instruments=spot,
+    kelly=pb.KellySizing(expected_return=[0.05], capital=1e6, fraction=0.5)))
+assert "of Kelly" in sized.provenance.method
+paying = pb.OptionColumns(spot=[100.0], strike=[90.0], expiry=[1.0], vol=[0.2], dividends=pb.DividendColumns(
+    ex_date=[0.5], amount=[3.0]))
+assert call("Price", pb.PriceRequest(options=paying)).price[0] < price.price[0]
 for name, request, alone in (
     ("ExpectedShortfall", pb.ExpectedShortfallRequest(
         portfolio="stranger", monte_carlo=pb.MonteCarloScenarios(scenarios=4096, seed=1)), "tail"),

@@ -112,6 +112,10 @@ def test_a_record_that_is_no_portfolio_is_poison_and_no_crash():
     assert portfolio_log.decode_portfolio(b"") is None
     with pytest.raises(ValueError, match="portfolio: needs a printable name"):
         portfolio_log.decode_portfolio(risk.Portfolio(version=3).SerializeToString())
+    # A version after which no other can be counted.
+    last = put(2**64 - 1)
+    with pytest.raises(ValueError, match="version 18446744073709551615 is more than"):
+        portfolio_log.decode_portfolio(last.SerializeToString())
 
 
 def put(version, owner="alice"):

@@ -18,7 +18,6 @@ from service_kit.errors import PortTaken, SettingError
 from service_kit.grpc_server.certificates import Certificates
 from service_kit.grpc_server.guard import Guard, Translate
 from service_kit.grpc_server.settings import GrpcSettings
-from service_kit.lifecycle import Stop
 from service_kit.telemetry.logs import logger
 from service_kit.telemetry.metrics import GrpcMetrics
 from service_kit.telemetry.traces import Traces
@@ -99,11 +98,6 @@ class GrpcServer:
         self.guard.end_calls(self.settings.drain_s)
         # A little longer than the calls have, so that their own UNAVAILABLE gets out before the cut.
         await server.stop(self.settings.drain_s + 0.25)
-
-    async def serve_until(self, stop: Stop) -> None:
-        """Start, serve until `stop` is set, drain."""
-        async with self:
-            await stop.wait_async()
 
     async def __aenter__(self) -> Self:
         return await self.start()

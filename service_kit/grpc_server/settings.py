@@ -9,7 +9,6 @@ from typing import Literal
 
 from service_kit.settings import Secret, limited
 
-ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
 SYMMETRIC = ("HS256", "HS384", "HS512")
 
 Algorithm = Literal[

@@ -13,7 +13,6 @@ import confluent_kafka
 from service_kit.kafka.errors import MockClusterUnavailable
 
 PRODUCER = 0
-CONF_OK = 0
 ERROR_TEXT_BYTES = 512
 
 _P, _I, _C = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
-from service_kit.kafka.headers import Headers
-
 T = TypeVar("T")
+Headers = tuple[tuple[str, bytes], ...]
 
 # Start offsets with a meaning of their own; the numbers are the Kafka protocol's.
 END = -1

@@ -5,7 +5,7 @@ Off costs one attribute look-up per call, and OpenTelemetry is not even imported
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -146,8 +146,3 @@ def extract(headers: Iterable[tuple[str, str | bytes]]) -> Any:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     return TraceContextTextMapPropagator().extract(carrier)
-
-
-def as_metadata(headers: Sequence[tuple[str, bytes]]) -> tuple[tuple[str, str], ...]:
-    """Injected headers as gRPC metadata."""
-    return tuple((name, value.decode("ascii")) for name, value in headers)

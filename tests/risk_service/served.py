@@ -38,8 +38,7 @@ from risk_service.service_metrics import ServiceMetrics
 from risk_service.settings import RiskServiceSettings, RiskSettings
 from risk_service.wiring import SERVICE, risk_servicer, translate
 from service_kit.grpc_server import GrpcServer, GrpcSettings
-from service_kit.kafka.headers import Headers
-from service_kit.kafka.records import Message, Record
+from service_kit.kafka.records import Headers, Message, Record
 from service_kit.lifecycle import Stop
 
 PATIENCE_S = 120.0  # a cold cache of compiled kernels on a busy machine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,7 +21,6 @@ from protos.risk.v1 import risk_pb2
 from service_kit import errors
 from service_kit.grpc_server import GrpcServer, GrpcSettings, client_options, current_call
 from service_kit.grpc_server.guard import PUBLIC_CALLS_MAX
-from service_kit.lifecycle import Stop
 from tests.service_kit.certificates import World
 from tests.service_kit.echo_service import FAILURES, NAME, SERVICE, UNSERVED, EchoRisk, Foreign, make_server
 from tests.service_kit.rpc_faults import PATIENCE_S, Outcome, call
@@ -249,16 +247,6 @@ async def test_a_call_that_does_not_finish_in_the_drain_is_told_why() -> None:
         outcome = await unary
         assert (outcome.code, outcome.text) == (Code.UNAVAILABLE, "the server is stopping")
         assert servicer.ended == ["Price"]
-
-
-async def test_serve_until_a_stop() -> None:
-    stop = Stop()
-    server = make_server(GrpcSettings(port=0))
-    serving = asyncio.create_task(server.serve_until(stop))
-    await until(lambda: server.port != 0)
-    stop.set()
-    await serving
-    socket.create_server(("127.0.0.1", server.port)).close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

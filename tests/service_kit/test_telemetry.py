@@ -32,7 +32,6 @@ from service_kit.telemetry.traces import (
     RecordedTraces,
     Traces,
     TraceSettings,
-    as_metadata,
     extract,
     inject,
 )
@@ -149,7 +148,11 @@ async def test_one_trace_goes_through_grpc_and_kafka() -> None:
         with traces.span("client") as span:
             span.set("rows", 3)
             inject(headers)
-        await call(channel, SERVICE.methods_by_name["Price"], metadata=as_metadata(headers[1:]))
+        await call(
+            channel,
+            SERVICE.methods_by_name["Price"],
+            metadata=[(name, value.decode()) for name, value in headers[1:]],
+        )
     with traces.span("consumer", servicer.headers):
         pass
     consumer, rpc, client = (

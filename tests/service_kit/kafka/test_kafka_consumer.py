@@ -13,12 +13,11 @@ from protos.market.v1 import market_pb2
 from protos.topics import MARKET_DATA_RAW, RISK_METRICS, dead_letter
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.errors import BrokerUnreachable, ConsumerFailed, DeliveryFailed
-from service_kit.kafka.headers import get_header
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.mock_cluster import MockCluster
 from service_kit.kafka.partitioning import partition_of
 from service_kit.kafka.producer import Producer
-from service_kit.kafka.records import BEGINNING, END, Partition
+from service_kit.kafka.records import BEGINNING, END, Headers, Partition
 
 FETCH, OFFSET_COMMIT = 1, 8
 NOT_LEADER, GROUP_AUTHORIZATION_FAILED = 6, 30
@@ -56,12 +55,12 @@ def test_a_poison_record_is_set_aside_and_reading_goes_on(settings, drain) -> No
     assert (first.value, second.value) == (b"poison", b"poison too")
     assert first.record.key == "k"
     headers = first.record.headers
-    assert get_header(headers, "dead-letter-topic") == RISK_METRICS
-    assert get_header(headers, "dead-letter-partition") == str(HERE.partition)
-    assert get_header(headers, "dead-letter-offset") == "1"
-    assert get_header(headers, "dead-letter-error") == "ValueError: not a number: ☠"
-    assert get_header(headers, "dead-letter-group") == "g"
-    assert get_header(headers, "traceparent") == "00-abc"
+    assert header(headers, "dead-letter-topic") == RISK_METRICS
+    assert header(headers, "dead-letter-partition") == str(HERE.partition)
+    assert header(headers, "dead-letter-offset") == "1"
+    assert header(headers, "dead-letter-error") == "ValueError: not a number: ☠"
+    assert header(headers, "dead-letter-group") == "g"
+    assert header(headers, "traceparent") == "00-abc"
     topic = {"topic": RISK_METRICS}
     assert registry.get_sample_value("gpu_risk_kafka_dead_letters_total", topic) == 2
     assert registry.get_sample_value("gpu_risk_kafka_records_in_total", topic) == 5
@@ -115,7 +114,7 @@ def test_a_long_poison_record_is_cut_and_says_so(settings, drain) -> None:
     with Consumer(settings, [dead_letter(RISK_METRICS)], "letters", bytes) as reader:
         (letter,) = drain(reader, 1)
     assert letter.value == b"poison" + bytes(4)
-    assert get_header(letter.record.headers, "dead-letter-value-bytes") == "1006"
+    assert header(letter.record.headers, "dead-letter-value-bytes") == "1006"
 
 
 def test_without_a_producer_poison_is_counted_and_passed(settings, drain, caplog) -> None:
@@ -288,3 +287,8 @@ def test_a_long_silence_of_all_brokers_ends_in_one_clear_error(broker: MockClust
         broker.broker_down(1)
         with pytest.raises(BrokerUnreachable, match=broker.bootstrap):
             drain(reader, 1)
+
+
+def header(headers: Headers, name: str) -> str:
+    """As text."""
+    return dict(headers)[name].decode()

@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 
 from service_kit.errors import SettingError
 from service_kit.kafka.connection import client_config
-from service_kit.kafka.headers import get_header, set_header
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.partitioning import murmur2, partition_of
 from service_kit.kafka.settings import KafkaSettings
@@ -101,13 +100,6 @@ def test_every_key_has_one_partition_in_range(key: bytes, partitions: int) -> No
 def test_a_topic_has_at_least_one_partition() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         partition_of("AAPL", 0)
-
-
-def test_the_last_header_of_a_name_counts_and_is_replaced_as_one() -> None:
-    headers = (("a", b"1"), ("b", b"2"), ("a", b"3"))
-    assert get_header(headers, "a") == "3"
-    assert get_header(headers, "c") is None
-    assert set_header(headers, "a", "4") == (("b", b"2"), ("a", b"4"))
 
 
 def test_metrics_go_to_the_registry_they_were_given() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def random_fields(rng: np.random.Generator, size: int, lowest_rate: float = -0.0
     return {name: values[single] for name, values in fields.items()}
 
 
+@cache
 def grid_price(
     spot: float, strike: float, expiry: float, vol: float, rate: float, dividend_yield: float, is_call: bool
 ) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,17 @@ import pytest
 
 import gpu_kernels as gk
 
+HERE = Path(__file__).parent
 ENGINES = ("reference", "cpu", "xla", pytest.param("cuda", marks=pytest.mark.gpu))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on XLA run in one worker of pytest-xdist: what one has compiled serves the next."""
+    for item in items:
+        params = getattr(item, "callspec", None)
+        if item.path.parent == HERE and params is not None and "xla" in params.params.values():
+            item.add_marker(pytest.mark.xdist_group("xla"))
 
 
 @pytest.fixture(params=ENGINES)

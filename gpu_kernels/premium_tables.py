@@ -10,7 +10,7 @@ beside it together with the bound of the interpolants from which the table is ma
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.revaluation import position_pnl
 from gpu_kernels.scenarios import VOL_FLOOR, Scenarios
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -67,7 +70,7 @@ class PremiumTable:
         return float(max(along, across))
 
     def today_at_nodes(self, vol: Floats) -> Floats:
-        """Premiums and derivatives (POINT_FIELDS) at these vols, to be summed by `spot_weights`: (N, C, 9)."""
+        """Premiums and derivatives (POINT_FIELDS) at these vols, summed by `spot_weights`: (N, C, 9)."""
         across = _quadratic(self._off(vol) / VOL_RANGE)
         return np.asarray(np.einsum("vc,nvcf->ncf", across, self.today))
 
@@ -75,16 +78,16 @@ class PremiumTable:
         """Weights (N,) of the nodes at this spot, for sums of ``in_scenarios`` over options."""
         return lagrange(self.nodes, float(np.log(spot / self.spot)))
 
-    def sums(self, weight: Floats) -> Floats:
+    def sums(self, weight: Floats | csr_array) -> Floats:
         """Sums over options with weights (B, C), at each node: (N, B, S)."""
-        return np.asarray(np.matmul(weight, self.in_scenarios.astype(np.float64)))
+        return np.stack([np.asarray(weight @ node.astype(np.float64)) for node in self.in_scenarios])
 
-    def vol_sums(self, weight: Floats, vol: Floats) -> tuple[Floats, Floats]:
+    def vol_sums(self, weight: Floats | csr_array, vol: Floats) -> tuple[Floats, Floats]:
         """What moved vols add to the sums at the anchor's spot, and its slope in log spot: (B, S) each."""
         off = self._off(vol)
         moved = np.flatnonzero(off)
         if not moved.size:
-            nothing = np.zeros((len(weight), self.by_vol.shape[2]))
+            nothing = np.zeros((weight.shape[0], self.by_vol.shape[2]))
             return nothing, nothing
         first, half = weight[:, moved] * off[moved], weight[:, moved] * off[moved] ** 2
         slope, cross, curve = (self.by_vol[k, moved].astype(np.float64) for k in range(3))

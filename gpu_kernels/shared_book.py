@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_kernels.dividend_schedules import CashDividends, due
 from gpu_kernels.errors import EngineUnavailable, InvalidInput
 from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
@@ -21,6 +22,8 @@ from gpu_kernels.revaluation import position_pnl
 from gpu_kernels.scenarios import Scenarios
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from gpu_kernels.engines.engine import Engine
 
 Floats = NDArray[np.float64]
@@ -34,20 +37,20 @@ BLOCK_NUMBERS = 1 << 22
 
 @dataclass(frozen=True)
 class SharedRows:
-    """Options held by many. Arrays run over underlyings (B), rows (N), cells (C) or pairs of row and cell.
+    """Options held by many. Arrays run over underlyings (B), rows (N), cells (C), pairs of row and cell (H).
 
-    The pairs of underlying b lie in `weight` from `first_pair[b]` on, cell by cell.
+    Row n's pairs go from `first_holder[n]` to `first_holder[n + 1]`: who holds nothing of it costs nothing.
     """
 
     first_row: Integers  # (B + 1,)
     first_cell: Integers  # (B + 1,)
-    first_pair: Integers  # (B,)
     cell: Integers  # (C,) where a cell's numbers go, in the order of underlyings
     strike: Floats  # (N,)
     sign: Floats  # (N,) 1 a call, -1 a put; a pair of both counts as the call
-    weight: Floats  # (pairs,) how much of the row's option is held, puts of a call's row included
-    puts: Floats  # (pairs,) the puts among them, where the row is a call
-    linear: Floats  # (C,) units of the underlying itself
+    first_holder: Integers  # (N + 1,)
+    holder: NDArray[np.int32]  # (H,) cell, counted from its underlying's first
+    weight: Floats  # (H,) how much of the row's option is held, puts of a call's row included
+    puts: Floats  # (H,) the puts among them, where the row is a call; none where the row has dividends
 
     def rows(self, chosen: Integers) -> Integers:
         """Rows of the chosen underlyings, one after the other."""
@@ -106,21 +109,39 @@ class SharedInputs:
     dividend_yield: Floats
     expiry: Floats  # per row, years
     vol: Floats  # per row; NaN: not known, the row counts for nothing
+    linear: Floats  # (C,) what each cell gains with its underlying, in units of it
+    dividends: CashDividends | None = None  # of the rows; under scenarios the shocks hit the spot with them
+
+    def owed(self, rows: SharedRows, elapsed: Floats) -> Floats:
+        """Worth of each row's dividends today and after these times, (1 + times, rows or 0)."""
+        if self.dividends is None:
+            return np.zeros((1 + len(elapsed), 0))
+        carry = np.repeat(self.rate - self.dividend_yield, np.diff(rows.first_row)[self.chosen])
+        return np.stack(
+            [
+                due(self.dividends.after(years).within(np.maximum(self.expiry - years, 0.0)), carry)
+                for years in (0.0, *elapsed.tolist())
+            ]
+        )
 
 
 class SharedPoints(NamedTuple):
     """Today's holdings for sums over single options: calls and puts apart, unlike the rows.
 
-    Arrays run over chosen underlyings (k), underlyings (B), cells (C) or pairs of option and cell.
+    Arrays run over chosen underlyings (k), underlyings (B), options (N), cells (C) or pairs of
+    option and cell (H).
     """
 
     chosen: Integers  # (k,)
     spot: Floats  # (k,) NaN: not known
     first: Integers  # (B + 1,) options of each underlying
-    first_pair: Integers  # (B,)
-    weight: Floats  # (pairs,)
-    gross: Floats  # (pairs,) sizes added up without sign
-    gross_linear: Floats  # (C,)
+    first_holder: Integers  # (N + 1,)
+    holder: NDArray[np.int32]  # (H,)
+    weight: Floats  # (H,)
+    gross: Floats  # (H,) sizes added up without sign
+    owned: Floats  # (C,) units of the underlying whose worth counts
+    linear: Floats  # (C,) units it gains with its underlying: those, and futures
+    gross_linear: Floats  # (C,) the same, sizes added up without sign
 
 
 # Writes the P&L of the chosen underlyings' cells in every scenario into `out` (cells, scenarios).
@@ -151,21 +172,31 @@ def cell_points(engine: Engine) -> CellPoints:
 def _points(rows: SharedRows, now: SharedPoints, fields: Floats, out: Floats) -> None:
     start = 0
     for place, b in enumerate(now.chosen.tolist()):
-        count = int(now.first[b + 1] - now.first[b])
         cells = slice(int(rows.first_cell[b]), int(rows.first_cell[b + 1]))
-        held = cells.stop - cells.start
-        pairs = slice(int(now.first_pair[b]), int(now.first_pair[b]) + held * count)
-        weight, gross = (column[pairs].reshape(held, count) for column in (now.weight, now.gross))
-        mine = fields[start : start + count]
-        start += count
-        answer = np.empty((held, 1 + fields.shape[1]))
+        options = range(int(now.first[b]), int(now.first[b + 1]))
+        weight, gross = (
+            _held(now.first_holder, now.holder, column, options, cells) for column in (now.weight, now.gross)
+        )
+        mine = fields[start : start + len(options)]
+        start += len(options)
+        answer = np.empty((cells.stop - cells.start, 1 + fields.shape[1]))
         answer[:, 0], answer[:, 2:] = weight @ mine[:, 0], weight @ mine[:, 1:]
         answer[:, 1] = gross @ np.abs(mine[:, 0])
         if np.isfinite(now.spot[place]):
-            answer[:, 0] += rows.linear[cells] * now.spot[place]
+            answer[:, 0] += now.owned[cells] * now.spot[place]
             answer[:, 1] += now.gross_linear[cells] * now.spot[place]
-            answer[:, 2] += rows.linear[cells]
+            answer[:, 2] += now.linear[cells]
         out[rows.cell[cells]] = answer
+
+
+def _held(first: Integers, holder: NDArray[np.int32], column: Floats, rows: range, cells: slice) -> csr_array:
+    """What each cell of an underlying holds of each of its rows."""
+    from scipy.sparse import csr_array  # with engines that have no kernel of their own only
+
+    pairs = slice(int(first[rows.start]), int(first[rows.stop]))
+    edges = first[rows.start : rows.stop + 1] - pairs.start
+    by_row = csr_array((column[pairs], holder[pairs], edges), shape=(len(rows), cells.stop - cells.start))
+    return by_row.T.tocsr()
 
 
 def _by_position(
@@ -185,6 +216,8 @@ def _by_position(
             now.dividend_yield[places],
             expiry=now.expiry[part],
             vol=now.vol[part],
+            linear=now.linear,
+            dividends=None if now.dividends is None else now.dividends.rows(part, len(now.vol)),
         )
         for scenarios, first in zip(table.scenarios, table.piece[:, 2].tolist(), strict=True):
             columns = slice(first, first + len(scenarios))
@@ -209,6 +242,7 @@ def _piece(
         rate=rate,
         dividend_yield=dividend,
         is_call=rows.sign[at] > 0.0,
+        dividends=now.dividends,
     )
     book = Portfolio(options=options, quantity=np.ones(len(at)), underlying=np.repeat(now.chosen, sizes))
     pnl = position_pnl(engine, book, scenarios) * known[:, None]
@@ -222,9 +256,10 @@ def _piece(
         mine = slice(start, start + count)
         start += count
         cells = slice(int(rows.first_cell[b]), int(rows.first_cell[b + 1]))
-        held = cells.stop - cells.start
-        pairs = slice(int(rows.first_pair[b]), int(rows.first_pair[b]) + held * count)
-        weight, puts = (column[pairs].reshape(held, count) for column in (rows.weight, rows.puts))
+        own = range(int(rows.first_row[b]), int(rows.first_row[b + 1]))
+        weight, puts = (
+            _held(rows.first_holder, rows.holder, column, own, cells) for column in (rows.weight, rows.puts)
+        )
         sums = weight @ pnl[mine]
         ok = known[mine]
         move = np.expm1(scenarios.spot_return[:, b])
@@ -232,6 +267,6 @@ def _piece(
             by_factor = puts[:, ok] @ forward_then[mine][ok]
             sums += (puts[:, ok] @ fixed[mine][ok] - by_factor)[:, None] - by_factor[:, None] * move
         if np.isfinite(now.spot[place]):
-            sums += (rows.linear[cells] * now.spot[place])[:, None] * move
+            sums += (now.linear[cells] * now.spot[place])[:, None] * move
         found.append((rows.cell[cells], sums))
     return found

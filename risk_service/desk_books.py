@@ -22,12 +22,12 @@ class DeskBooks:
 
     risk: DeskRisk
     books: dict[str, Book] = field(default_factory=dict)
+    _taken: Iterable[HeldPortfolio] = ()
     _put: dict[str, HeldPortfolio] = field(default_factory=dict)  # as it was put, without fills
     _filled: set[str] = field(default_factory=set)
     _dirty: set[str] = field(default_factory=set)  # underlyings
     _refused: dict[str, str] = field(default_factory=dict)  # books and why
     _new: set[str] = field(default_factory=set)  # books of which nothing has been told
-    _filled_in: set[str] = field(default_factory=set)  # underlyings that books hold other quantities of
     _stale: bool = False  # the desk does not hold the books at hand
     _second: int = -1
 
@@ -42,6 +42,9 @@ class DeskBooks:
 
     def take(self, held: Iterable[HeldPortfolio], positions: Positions, market: MarketState) -> list[str]:
         """These portfolios and their fills are the live ones from now on; names of those that are gone."""
+        if held is self._taken and not self._filled:
+            return []
+        self._taken = held
         now = {portfolio.name: portfolio for portfolio in held}
         gone = [name for name in self.books if name not in now]
         for name in gone:
@@ -60,7 +63,7 @@ class DeskBooks:
         return gone
 
     def _take_book(self, name: str, held: HeldPortfolio, market: MarketState, same: bool) -> None:
-        """A book's positions as they are now; fills of what it holds cost what they touch."""
+        """A book's positions as they are now."""
         old = self.books.get(name)
         if same and old is not None and held.symbols == old.held.symbols:
             book = replace(old, held=held)
@@ -68,15 +71,8 @@ class DeskBooks:
             book = Book.of(held, market)
         self.books[name] = book
         self._new.add(name)
-        was_refused = self._refused.pop(name, None) is not None
-        changed = None
-        if old is not None and not was_refused and not self._stale:
-            number = next(at for at, one in enumerate(self.risk.desk.books) if one is old)
-            changed = self.risk.requantify(number, book)
-        if changed is None:
-            self._stale = True
-        else:
-            self._filled_in |= changed
+        self._refused.pop(name, None)
+        self._stale = True
 
     def filled(self, names: Iterable[str]) -> None:
         """Fills have changed what these portfolios hold; `take` takes that in."""
@@ -86,14 +82,12 @@ class DeskBooks:
         """Works out what has changed; the books whose numbers are others now."""
         if market.valuation_time_ns != self._second:
             self._dirty = set(self._names())
-        # Books side by side with new ones are laid out anew, but told only when their market has changed.
+        # What is held of an underlying may have changed for one book: the others are told when it ticks.
         ticked = self._dirty
         if self._stale:
-            self._hold()
+            self._dirty = self._dirty | self._hold()
         if not (self._dirty or self._new):
             return []
-        self._dirty = self._dirty | self._filled_in
-        self._filled_in = set()
         self._second = market.valuation_time_ns
         try:
             self.risk.measure(market, marks, self._dirty)
@@ -101,6 +95,7 @@ class DeskBooks:
             # One book that the engine refuses must not cost the others their numbers.
             self._find_refused(market, marks)
             self._hold()
+            self._dirty = set(self._names())
             self.risk.measure(market, marks, self._dirty)
         changed = [book for book in self.books.values() if self._to_tell(book, ticked)]
         self._dirty = set()
@@ -111,7 +106,9 @@ class DeskBooks:
         """A book's numbers as they were measured last; a text is why there are none."""
         if name in self._refused:
             return self._refused[name]
-        return self.risk.numbers(bisect_left(self.risk.desk.books, name, key=lambda book: book.held.name))
+        return self.risk.numbers(
+            bisect_left(self.risk.desk.holders, name, key=lambda one: one.book.held.name)
+        )
 
     def _to_tell(self, book: Book, ticked: set[str]) -> bool:
         return book.held.name in self._new or not ticked.isdisjoint(book.held.underlyings)
@@ -119,10 +116,12 @@ class DeskBooks:
     def _names(self) -> Iterable[str]:
         return (name for book in self.books.values() for name in book.held.underlyings)
 
-    def _hold(self) -> None:
-        self.risk.hold([book for name, book in sorted(self.books.items()) if name not in self._refused])
-        self._dirty = set(self._names())
+    def _hold(self) -> set[str]:
+        """Lays the books out; the underlyings of which something has changed."""
         self._stale = False
+        return self.risk.hold(
+            [book for name, book in sorted(self.books.items()) if name not in self._refused]
+        )
 
     def _find_refused(self, market: MarketState, marks: VolMarks) -> None:
         alone = RiskCalculator(self.risk.engine, self.risk.scenarios, 0.975)

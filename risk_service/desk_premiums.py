@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from gpu_kernels.premium_tables import PremiumTable, build_premium_table
-from risk_service.desk import Block
+from risk_service.desk_block import Block, Weights
 from risk_service.premium_inputs import PremiumInputs
 from risk_service.wide_premiums import WidePremiums
 
@@ -55,7 +55,7 @@ class _Held:
     table: PremiumTable
     rows: NDArray[np.int64]
     time_ns: int
-    weights: Floats | None = None
+    weights: Weights | None = None
     sums: Floats = field(default_factory=lambda: np.zeros(0))
     # At each node, for the vols at hand: premiums of today, and what the sums change by in each scenario.
     # Between two quotes of options only the spot moves, and each is one product with the nodes' weights.
@@ -69,7 +69,7 @@ class _Held:
             self.vol, self.changes = vol, None
             self.today = self.table.today_at_nodes(vol).reshape(len(self.table.nodes), -1)
 
-    def hold(self, weights: Floats) -> None:
+    def hold(self, weights: Weights) -> None:
         """Takes these weights (cells, rows), and works out what they make of the vols seen."""
         table = self.table
         if self.weights is None:
@@ -105,10 +105,9 @@ class DeskPremiums:
         self._wide = WidePremiums(self.engine)
 
     def keep(self, slots: set[int]) -> None:
-        """Drops the tables of underlyings that nobody holds now; the others' weights may have changed."""
+        """Drops the tables of other underlyings, those that are being made too."""
         self._held = {slot: held for slot, held in self._held.items() if slot in slots}
-        for held in self._held.values():
-            held.weights = None
+        self._coming = {slot: coming for slot, coming in self._coming.items() if slot in slots}
         self._wide.keep(slots)
         self._read_wide &= slots
 
@@ -132,7 +131,7 @@ class DeskPremiums:
         if block.slot in self._read_wide:
             return self._wide.in_scenarios(block, now)
         held = self._held[block.slot]
-        held.hold(block.weights[:, held.rows] if held.weights is None else held.weights)
+        held.hold(block.weights(held.rows) if held.weights is None else held.weights)
         if held.changes is None:
             raise RuntimeError("premiums in scenarios are asked for before those of today")
         along = held.table.spot_weights(now.spot)

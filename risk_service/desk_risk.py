@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from gpu_kernels.shared_book import ScenarioTable, cell_pnl, cell_points
-from risk_service.desk import Block, Desk, with_quantities
-from risk_service.desk_values import NO_QUOTE, DeskValues, spans
+from risk_service.desk import Desk
+from risk_service.desk_block import Block
+from risk_service.desk_values import NO_QUOTE, DeskValues
 from risk_service.live_risk import ScenarioSource, stress_scenarios
 from risk_service.market_state import MarketState
 from risk_service.premium_inputs import PremiumInputs, Premiums
@@ -24,6 +26,7 @@ from risk_service.valuation import Book, Fault, left_out_faults
 from risk_service.vol_marks import VolMarks
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,24 @@ class BookNumbers:
     premium_time_ns: int | None  # of the oldest table behind the numbers; None: no American positions
 
 
+class _Seen(NamedTuple):
+    """What the market told of a block the last time."""
+
+    spot: bool  # whether it has one
+    all_in: bool  # whether nothing of it is left out
+    status: NDArray[np.uint8]  # per contract: why it is not in the numbers
+    future_status: NDArray[np.uint8]
+    quoted_ns: Integers  # per strike
+
+    def tells_the_same(self, other: _Seen) -> bool:
+        """Whether the same positions are left out."""
+        return (
+            (self.spot, self.all_in) == (other.spot, other.all_in)
+            and np.array_equal(self.status, other.status)
+            and np.array_equal(self.future_status, other.future_status)
+        )
+
+
 @dataclass(slots=True)
 class DeskRisk:
     """Numbers of all cells as of their underlying's last change. Used by one thread."""
@@ -55,54 +76,83 @@ class DeskRisk:
     _spots: Floats = field(default_factory=lambda: np.zeros(0))
     _points: Floats = field(default_factory=lambda: np.zeros((0, 10)))  # value, gross value, Greeks
     _pnl: Floats = field(default_factory=lambda: np.zeros((0, 0)))  # per cell: historical, then stresses
-    _priced: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    _oldest_ns: Integers = field(default_factory=lambda: np.zeros(0, np.int64))  # quote, per cell
     _days: int = 0  # historical scenarios, before the stresses
-    _quoted_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # per strike
-    _strikes: list[NDArray[np.int64]] = field(default_factory=list)  # per book
     _scenarios: gk.Scenarios | None = None  # a column per block: the historical ones, then the stresses
     _table: ScenarioTable | None = None  # the same, for the kernel
     _place: dict[str, int] = field(default_factory=dict)  # of each block, by its underlying
     _american: list[frozenset[int]] = field(default_factory=list)  # per book, slots with American options
+    _seen: dict[int, _Seen] = field(default_factory=dict)  # by slot
     _faults: dict[int, tuple[Fault, ...]] = field(default_factory=dict)
-    _time_ns: int = 0  # of the last measurement
+    _why: list[str] = field(default_factory=list)  # per book: why there is no history; empty where there is
 
-    def hold(self, books: list[Book]) -> None:
-        """Takes these books in place of those held; every underlying must then be measured."""
-        self.desk = Desk.of(books)
-        self.premiums.keep({block.slot for block in self.desk.blocks})
-        self._place = {block.name: place for place, block in enumerate(self.desk.blocks)}
-        own = [self.scenarios.historical((block.name,)) for block in self.desk.blocks]
-        days = max((len(one) for one in own if one is not None), default=0)
-        historical = _side_by_side(own, days)
-        parts = [] if historical is None else [historical]
-        if self.with_stresses or historical is None:
-            parts.append(stress_scenarios(max(1, len(own))))
-        self._days = days
-        self._scenarios = gk.Scenarios.stacked(parts)
-        self._table = ScenarioTable.of(self._scenarios)
-        self._spots = np.full(self.desk.cells, np.nan)
-        self._points = np.zeros((self.desk.cells, 10))
-        self._pnl = np.zeros((self.desk.cells, len(self._scenarios)))
-        self._priced = np.zeros(len(self.desk.contracts), np.bool_)
+    def hold(self, books: list[Book]) -> set[str]:
+        """Takes these books in place of those held; the underlyings that must then be measured."""
+        before, self.desk = self.desk, Desk.of(books, self.desk)
+        blocks, old = self.desk.blocks, {block.slot: block for block in before.blocks}
+        kept = [
+            (block, old[block.slot])
+            for block in blocks
+            if block.slot in old and block.contents == old[block.slot].contents
+        ]
+        names = [block.name for block in blocks]
+        if list(self._place) != names or self._table is None:
+            self._place = {name: place for place, name in enumerate(names)}
+            if self._take_scenarios(names):
+                kept = []
+        fresh = {block.name for block in blocks} - {block.name for block, _ in kept}
+        unlike = {
+            block.slot
+            for block in blocks
+            if block.name in fresh
+            and (block.slot not in old or not np.array_equal(block.contracts, old[block.slot].contracts))
+        }
+        slots = {block.slot for block in blocks}
+        self.premiums.keep(slots - unlike)
+        self.premiums.reweigh({block.slot for block in blocks if block.name in fresh} - unlike)
+        self._move_cells(before, kept)
+        self._seen = {block.slot: self._seen[block.slot] for block, _ in kept if block.slot in self._seen}
         self._american = [
             frozenset(book.contracts.underlying[book.contracts.american].tolist()) for book in books
         ]
-        self._quoted_ns = np.full(len(self.desk.strikes), NO_QUOTE)
-        self._strikes = [np.unique(self.desk.strike_of[rows]) for rows in self.desk.contract_of_row]
+        self._why = [self.scenarios.why_none(book.held.underlyings) for book in books]
         self._faults.clear()
+        return fresh
 
-    def requantify(self, number: int, book: Book) -> set[str] | None:
-        """Takes a book that holds other quantities in place of the one held.
+    def _take_scenarios(self, names: list[str]) -> bool:
+        """Lays out the scenarios of these underlyings; whether they are others than before for all."""
+        own = [self.scenarios.historical((name,)) for name in names]
+        before, self._days = (
+            (self._days, self._table),
+            max((len(one) for one in own if one is not None), default=0),
+        )
+        historical = _side_by_side(own, self._days)
+        parts = [] if historical is None else [historical]
+        if self.with_stresses or historical is None:
+            parts.append(stress_scenarios(max(1, len(own))))
+        self._scenarios = gk.Scenarios.stacked(parts)
+        self._table = ScenarioTable.of(self._scenarios)
+        return before[0] != self._days or before[1] is None
 
-        The underlyings of which it holds more or less must then be measured; None: `hold` all books anew.
-        """
-        changed = with_quantities(self.desk, number, book)
-        if changed is None:
-            return None
-        self.desk, names = changed
-        self.premiums.reweigh({self.desk.blocks[self._place[name]].slot for name in names})
-        self._faults.pop(number, None)
-        return names
+    def _move_cells(self, before: Desk, kept: list[tuple[Block, Block]]) -> None:
+        """Numbers of what is held as before go where the cell is now."""
+        came_from = np.full(self.desk.cells, -1)
+        for now, then in kept:
+            came_from[now.cells] = then.cells
+        at = np.flatnonzero(came_from >= 0)
+        width = 0 if self._scenarios is None else len(self._scenarios)
+        if self._pnl.shape == (self.desk.cells, width) and np.array_equal(came_from[at], at):
+            return
+        for name, shape, kind in (
+            ("_spots", (), np.float64),
+            ("_oldest_ns", (), np.int64),
+            ("_points", (10,), np.float64),
+            ("_pnl", (width,), np.float64),
+        ):
+            moved = np.zeros((self.desk.cells, *shape), kind)
+            if at.size:
+                moved[at] = getattr(self, name)[came_from[at]]
+            setattr(self, name, moved)
 
     def measure(self, market: MarketState, marks: VolMarks, names: set[str]) -> None:
         """Works out everything that hangs on these underlyings at the market as it is."""
@@ -110,24 +160,22 @@ class DeskRisk:
         if not places or self._table is None:
             return
         values = DeskValues.of(self.engine, market, marks, self.desk, np.array(places, np.int64))
-        self._time_ns = market.valuation_time_ns
-        self._note_priced(values)
+        self._note(values)
         american = self._premiums_today(values)
         desk = self.desk
-        cell_points(self.engine)(desk.shared, values.points(desk), values.fields, self._points)
+        cell_points(self.engine)(desk.shared, values.points, values.fields, self._points)
         cell_pnl(self.engine)(desk.shared, self._table, values.shared, self._pnl)
         for block, now in american:
             self._pnl[block.cells] += self.premiums.in_scenarios(block, now)
 
     def numbers(self, number: int) -> BookNumbers:
         """Everything known of a book."""
-        book, cells = self.desk.books[number], self.desk.cells_of(number)
+        cells = self.desk.cells_of(number)
         points = self._points[cells]
         total = self._pnl[cells].sum(axis=0)
-        days = self._days
-        _, count, why = self.scenarios.of(book.held.underlyings)
+        days, why = self._days, self._why[number]
         slots = self._american[number]
-        oldest = int(self._quoted_ns[self._strikes[number]].min(initial=NO_QUOTE))
+        oldest = int(self._oldest_ns[cells].min(initial=NO_QUOTE))
         if number not in self._faults:
             self._faults[number] = self._left_out(number)
         return BookNumbers(
@@ -135,7 +183,7 @@ class DeskRisk:
             gross_value=float(points[:, 1].sum()),
             spots=self._spots[cells],
             greeks=points[:, 2:],
-            historical_pnl=total[:days] if count else np.zeros(0),
+            historical_pnl=np.zeros(0) if why else total[:days],
             stress_pnl=total[days:],
             why_no_history=why,
             faults=self._faults[number],
@@ -170,30 +218,51 @@ class DeskRisk:
             elapsed=self._scenarios.elapsed,
         )
 
-    def _note_priced(self, values: DeskValues) -> None:
+    def _note(self, values: DeskValues) -> None:
         """Keeps what is known of the blocks; what is left out of the books may have changed with it."""
         desk = self.desk
-        cells = desk.shared
-        held = np.diff(cells.first_cell)[values.chosen]
-        at = cells.cell[spans(cells.first_cell, values.chosen)]
-        spots = np.repeat(values.spots, held)
-        known = np.isfinite(self._spots[at])
-        if (
-            not (known == np.isfinite(spots)).all()
-            or not (self._priced[values.contracts] == values.priced).all()
-        ):
-            self._priced[values.contracts] = values.priced
-            self._faults.clear()
-        self._spots[at] = spots
-        self._quoted_ns[desk.shared.rows(values.chosen)] = values.quoted_ns
+        for k, place in enumerate(values.chosen.tolist()):
+            block, spot = desk.blocks[place], values.spots[k]
+            own, strikes = values.part(k), slice(*values.first_strike[k : k + 2].tolist())
+            status = values.status[own]
+            future_status = values.future_status[slice(*values.first_future[k : k + 2].tolist())]
+            has_spot = bool(np.isfinite(spot))
+            all_in = has_spot and not status.any() and not future_status.any()
+            seen = _Seen(has_spot, all_in, status, future_status, values.quoted_ns[strikes])
+            before = self._seen.get(block.slot)
+            self._spots[block.cells] = spot
+            if before is None or not before.tells_the_same(seen):
+                self._faults.clear()
+            if before is None or not np.array_equal(before.quoted_ns, seen.quoted_ns):
+                moments = np.repeat(seen.quoted_ns, np.diff(block.by_strike.first))
+                oldest = np.full(len(block.cells), NO_QUOTE)
+                np.minimum.at(oldest, block.by_strike.cell, moments)
+                self._oldest_ns[block.cells] = oldest
+            self._seen[block.slot] = seen
 
     def _left_out(self, number: int) -> tuple[Fault, ...]:
-        book = self.desk.books[number]
-        options = book.option_rows[~self._priced[self.desk.contract_of_row[number]]]
-        spots = self._spots[self.desk.cells_of(number)]
-        linear = book.linear_rows[~np.isfinite(spots[book.held.underlying_index[book.linear_rows]])]
-        rows = np.sort(np.concatenate((options, linear)))
-        return left_out_faults(book, rows, book.option_rows[book.contracts.last_ex_ns > self._time_ns])
+        holder, first = self.desk.holders[number], int(self.desk.first_cell[number])
+        book, rows, status = holder.book, [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)]
+        for place, slot in enumerate(book.underlying_slots.tolist()):
+            seen = self._seen[slot]
+            if seen.all_in:
+                continue
+            block, at = self.desk.where(first + place)
+            own = block.contract_of[block.first_position[at] : block.first_position[at + 1]]
+            futures = slice(*block.first_future[at : at + 2].tolist())
+            spots = np.zeros(0, np.int64) if seen.spot else holder.spot_rows(place)
+            rows += [
+                *(
+                    holder.option_rows[holder.option_span(place)],
+                    holder.future_rows[holder.future_span(place)],
+                ),
+                spots,
+            ]
+            status += [
+                *(seen.status[own], seen.future_status[futures]),
+                np.full(len(spots), gk.Status.NO_MARKET_DATA, np.uint8),
+            ]
+        return left_out_faults(book, np.concatenate(rows), np.concatenate(status))
 
 
 def _side_by_side(own: list[gk.Scenarios | None], days: int) -> gk.Scenarios | None:

@@ -13,6 +13,7 @@ from gpu_kernels.shared_book import SharedInputs, SharedPoints
 from risk_service.desk import Desk
 from risk_service.market_state import MarketState
 from risk_service.premium_inputs import PremiumInputs
+from risk_service.valuation import carried, is_over, linear_status, option_status
 from risk_service.vol_marks import Contracts, VolMarks, years_between
 
 Floats = NDArray[np.float64]
@@ -25,19 +26,20 @@ _OPTION_COLUMNS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", 
 
 @dataclass(frozen=True, slots=True)
 class DeskValues:
-    """Arrays have one entry per chosen block, or per contract, one block's after the other's."""
+    """Arrays have one entry per chosen block, or per contract or future, one block's after the other's."""
 
     chosen: Integers  # places of the blocks
     first: Integers  # of each block's contracts, and their number
-    contracts: Integers | slice  # which of the desk's
+    first_strike: Integers
+    first_future: Integers
     spots: Floats  # per block
-    rates: Floats
-    yields: Floats
-    priced: NDArray[np.bool_]  # per contract
+    status: NDArray[np.uint8]  # per contract: why it is not in the numbers
+    future_status: NDArray[np.uint8]
     options: gk.Options
     american_flags: NDArray[np.bool_]
     fields: Floats  # (contracts, 9) in the order of POINT_FIELDS
     shared: SharedInputs
+    points: SharedPoints
     quoted_ns: Integers  # per strike: moment of the quote that tells its vol; NO_QUOTE where none does
     time_ns: int
 
@@ -46,7 +48,7 @@ class DeskValues:
         cls, engine: gk.Engine, market: MarketState, marks: VolMarks, desk: Desk, chosen: Integers
     ) -> DeskValues:
         """Everything that the market tells of these blocks."""
-        slots = desk.slots[chosen]
+        slots, time_ns = desk.slots[chosen], market.valuation_time_ns
         spots, rates, yields = (
             market.spots(slots),
             market.column("rate", slots),
@@ -54,31 +56,34 @@ class DeskValues:
         )
         every = len(chosen) == len(desk.blocks)
         strikes = desk.strikes if every else _some(desk.strikes, desk.shared.rows(chosen))
+        counts = np.diff(desk.shared.first_row)[chosen]
         vols, told_by = marks.marked(engine, market, strikes)
-        # Options with dividends to come are left out of live numbers, and named.
-        vols = np.where(strikes.last_ex_ns > market.valuation_time_ns, np.nan, vols)
+        known = np.isfinite(np.repeat(spots, counts)) & np.isfinite(vols)
+        status = option_status(strikes, known, time_ns, live=True)
+        vols = np.where(status == gk.Status.OK, vols, np.nan)
         quoted_ns = np.where(np.isfinite(vols), market.quote_times_ns(told_by), NO_QUOTE)
-        time_ns = market.valuation_time_ns
         years = years_between(time_ns, strikes.expiry_time_ns)
+        paying = strikes.last_ex_ns > time_ns
+        dividends = strikes.paid(slice(None), time_ns) if paying.any() else None
         contracts = slice(None) if every else spans(desk.points.first, chosen)
         sizes = np.diff(desk.points.first)[chosen]
-        first = np.concatenate(([0], np.cumsum(sizes)))
         place = np.repeat(np.arange(len(chosen)), sizes)
         # A strike's place among the chosen ones.
-        counts = np.diff(desk.shared.first_row)[chosen]
-        moved = np.concatenate(([0], np.cumsum(counts)))[:-1] - desk.shared.first_row[chosen]
+        first_strike = _edges(counts)
+        moved = first_strike[:-1] - desk.shared.first_row[chosen]
         strike_of = desk.strike_of[contracts] + moved[place]
-        contract_spots, contract_vols = spots[place], vols[strike_of]
-        priced = np.isfinite(contract_spots) & np.isfinite(contract_vols)
+        status, contract_vols = status[strike_of], vols[strike_of]
+        priced = status == gk.Status.OK
         options = gk.Options(
-            # A contract of which nothing is known gets harmless inputs, and no weight afterwards.
-            spot=np.where(priced, contract_spots, 1.0),
+            # A contract that is left out gets harmless inputs, and no weight afterwards.
+            spot=np.where(priced, spots[place], 1.0),
             strike=strikes.strike[strike_of],
             expiry=years[strike_of],
             vol=np.where(priced, contract_vols, 0.2),
             rate=rates[place],
             dividend_yield=yields[place],
             is_call=desk.is_call[contracts],
+            dividends=None if dividends is None else dividends.rows(strike_of, len(years)),
         )
         result = engine.greeks(options)
         fields = np.empty((len(priced), len(POINT_FIELDS)))
@@ -86,25 +91,25 @@ class DeskValues:
             fields[:, number] = getattr(result, name)
         if not priced.all():
             fields[~priced] = 0.0
-        shared = SharedInputs(chosen, spots, rates, yields, years, vols)
-        american = desk.contracts.american[contracts]
+        points = desk.points._replace(chosen=chosen, spot=spots)
+        future_status = np.zeros(0, np.uint8)
+        if len(desk.futures.cell):
+            points, future_status = _with_futures(desk, points, rates, yields, time_ns)
         return cls(
-            *(chosen, first, contracts, spots, rates, yields, priced, options, american, fields, shared),
-            *(quoted_ns, time_ns),
+            *(chosen, _edges(sizes), first_strike, _edges(np.diff(desk.futures.first)[chosen]), spots),
+            *(status, future_status, options, desk.american[contracts], fields),
+            SharedInputs(chosen, spots, rates, yields, years, vols, points.linear, dividends),
+            *(points, quoted_ns, time_ns),
         )
 
     def part(self, place: int) -> slice:
         """The contracts of a block."""
         return slice(int(self.first[place]), int(self.first[place + 1]))
 
-    def points(self, desk: Desk) -> SharedPoints:
-        """The blocks' holdings, at their spots."""
-        return desk.points._replace(chosen=self.chosen, spot=self.spots)
-
     def american(self, place: int) -> PremiumInputs | None:
         """The American contracts of a block that have a price; None where there are none."""
         part = self.part(place)
-        rows = np.flatnonzero(self.american_flags[part] & self.priced[part])
+        rows = np.flatnonzero(self.american_flags[part] & (self.status[part] == gk.Status.OK))
         if not rows.size:
             return None
         at = rows + part.start
@@ -120,16 +125,41 @@ class DeskValues:
             options=options,
             spot=float(self.spots[place]),
             vol=np.asarray(given.column("vol"))[at],
-            rate=float(self.rates[place]),
-            dividend_yield=float(self.yields[place]),
+            rate=float(self.shared.rate[place]),
+            dividend_yield=float(self.shared.dividend_yield[place]),
             time_ns=self.time_ns,
         )
 
 
+def _with_futures(
+    desk: Desk, points: SharedPoints, rates: Floats, yields: Floats, time_ns: int
+) -> tuple[SharedPoints, NDArray[np.uint8]]:
+    """The cells' holdings with their futures at today's carry, and which of these are left out."""
+    futures, chosen = desk.futures, points.chosen
+    at = spans(futures.first, chosen)
+    place = np.repeat(np.arange(len(chosen)), np.diff(futures.first)[chosen])
+    expiry_ns, cell = futures.expiry_time_ns[at], futures.cell[at]
+    status = linear_status(np.isfinite(points.spot[place]), is_over(expiry_ns, time_ns))
+    stated, years = desk.strikes.dividends, years_between(time_ns, expiry_ns)
+    dividends = None if stated is None else stated.of(futures.schedule[at], time_ns)
+    forward = carried(points.spot[place], rates[place], yields[place], years, dividends)
+    units = np.where(status == gk.Status.OK, futures.size[at] * forward, 0.0)
+    linear, gross = points.linear.copy(), points.gross_linear.copy()
+    np.add.at(linear, cell, units)
+    np.add.at(gross, cell, np.abs(units))
+    return points._replace(linear=linear, gross_linear=gross), status
+
+
 def _some(contracts: Contracts, rows: Integers) -> Contracts:
-    return Contracts(**{name: getattr(contracts, name)[rows] for name in _TERMS})
+    columns = {name: getattr(contracts, name)[rows] for name in _TERMS}
+    place = None if contracts.place is None else contracts.place[rows]
+    return Contracts(**columns, dividends=contracts.dividends, place=place)
 
 
 def spans(first: Integers, chosen: Integers) -> Integers:
     """The ranges that begin at `first` of the chosen places, one after the other."""
     return np.concatenate([np.arange(first[b], first[b + 1]) for b in chosen.tolist()])
+
+
+def _edges(sizes: Integers) -> Integers:
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))

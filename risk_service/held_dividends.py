@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -29,6 +30,7 @@ class HeldDividends:
     underlying: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
     ex_time_ns: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
     amount: Floats = field(default_factory=lambda: np.zeros(0))
+    _keys: dict[int, int] = field(default_factory=dict, compare=False, repr=False)  # worked out so far
 
     def __len__(self) -> int:
         return self.amount.size
@@ -84,8 +86,11 @@ class HeldDividends:
         if not len(self):
             return None
         moments = np.broadcast_to(np.asarray(now_ns, np.int64), place.shape)
-        seen = np.stack((place, moments), axis=1)
-        kinds, index = np.unique(seen, axis=0, return_inverse=True)
+        if np.ndim(now_ns):
+            kinds, index = np.unique(np.stack((place, moments), axis=1), axis=0, return_inverse=True)
+        else:
+            own, index = np.unique(place, return_inverse=True)
+            kinds = np.stack((own, moments[: len(own)]), axis=1)
         low, high = (np.searchsorted(self.underlying, kinds[:, 0], side) for side in ("left", "right"))
         spans = [np.arange(start, stop) for start, stop in zip(low.tolist(), high.tolist(), strict=True)]
         at = np.concatenate(spans) if spans else np.zeros(0, np.int64)
@@ -97,12 +102,41 @@ class HeldDividends:
     def keys(self, place: Integers) -> Integers:
         """A number for what is stated of each option's underlying, 0 for nothing: its digest."""
         found = np.zeros(place.size, np.int64)
-        for underlying in np.unique(self.underlying).tolist():
+        for underlying in np.intersect1d(place, self.underlying).tolist():
+            found[place == underlying] = self._key(underlying)
+        return found
+
+    @classmethod
+    def joined(cls, several: Iterable[HeldDividends]) -> HeldDividends:
+        """What several state, each schedule once: `underlying` is its number in the order of their keys."""
+        schedules: dict[int, tuple[Integers, Floats]] = {}
+        for one in several:
+            for underlying in np.unique(one.underlying).tolist():
+                mine = one.underlying == underlying
+                schedules[one._key(underlying)] = one.ex_time_ns[mine], one.amount[mine]
+        if not schedules:
+            return cls()
+        _, columns = zip(*sorted(schedules.items()), strict=True)
+        numbers = np.repeat(np.arange(len(columns)), [len(times) for times, _ in columns])
+        times, amounts = (np.concatenate(column) for column in zip(*columns, strict=True))
+        return cls(numbers, times, amounts)
+
+    def places(self, keys: Integers) -> Integers:
+        """Numbers of the joined schedules with these keys; one beyond the last where none has it."""
+        if not len(self):
+            return np.zeros(keys.size, np.int64)
+        own = np.array([self._key(number) for number in np.unique(self.underlying).tolist()], np.int64)
+        at = np.searchsorted(own, keys)
+        known = own[np.minimum(at, len(own) - 1)] == keys
+        return np.where(known, at, len(own))
+
+    def _key(self, underlying: int) -> int:
+        if underlying not in self._keys:
             mine = self.underlying == underlying
             content = self.ex_time_ns[mine].tobytes() + self.amount[mine].tobytes()
             digest = blake2b(content, digest_size=8).digest()
-            found[place == underlying] = int.from_bytes(digest, "little", signed=True)
-        return found
+            self._keys[underlying] = int.from_bytes(digest, "little", signed=True)
+        return self._keys[underlying]
 
 
 def _refuse(name: str, bad: NDArray[np.bool_], why: str) -> None:

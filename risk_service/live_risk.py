@@ -66,6 +66,12 @@ class ScenarioSource:
             self._made[underlyings] = self._make(underlyings)
         return self._made[underlyings]
 
+    def why_none(self, underlyings: tuple[str, ...]) -> str:
+        """Why there are no historical scenarios of these together; empty where there are."""
+        sets: list[tuple[str, ...]] = [(name,) for name in underlyings]
+        sets = sets or [underlyings]
+        return next((why for one in sets if (why := self.of(one)[2])), "")
+
     def historical(self, underlyings: tuple[str, ...]) -> gk.Scenarios | None:
         """The historical part alone; None where there is none."""
         if underlyings not in self._historical:
@@ -142,17 +148,18 @@ class RiskCalculator:
         portfolio = valuation.portfolio
         result = self.engine.greeks(valuation.options)
         size = portfolio.quantity * portfolio.multiplier
-        linear = portfolio.linear
-        linear_size = linear.quantity * linear.multiplier
-        worth = np.concatenate((size * result.price, linear_size * linear.spot))
-        metrics.value, metrics.gross_value = float(worth.sum()), float(np.abs(worth).sum())
+        worth, exposure = size * result.price, valuation.linear_exposure
+        metrics.value = float(worth.sum() + valuation.linear_value.sum())
+        metrics.gross_value = float(np.abs(worth).sum() + np.abs(exposure).sum())
         count = len(book.held.underlyings)
         greeks = GreeksByUnderlying(underlying=book.held.underlyings)
         packing.write(greeks, "spot", valuation.spots)
         for name in GREEKS:
             by_underlying = _sums(portfolio.underlying, size * getattr(result, name), count)
             if name == "delta":
-                by_underlying += _sums(linear.underlying, linear_size, count)
+                linear = portfolio.linear
+                units = linear.quantity * linear.multiplier * valuation.carry
+                by_underlying += _sums(linear.underlying, units, count)
             packing.write(greeks, name, by_underlying)
         packing.write(greeks, "age_ns", ages)
         metrics.greeks.CopyFrom(greeks)

@@ -25,7 +25,7 @@ from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import SnapshotDesk
 from risk_service.market_file import MarketFile
 from risk_service.market_state import MarketState
-from risk_service.portfolio_log import decode_portfolio
+from risk_service.portfolio_log import decode_portfolio, expect_own
 from risk_service.portfolios import PortfolioStore
 from risk_service.positions import AccountRule, Positions
 from risk_service.service_metrics import ServiceMetrics
@@ -74,7 +74,13 @@ def live_loop(
         metrics=kafka_metrics,
     )
     portfolios = Consumer(
-        settings.kafka, [topics.RISK_PORTFOLIOS], GROUP, decode_portfolio, producer, metrics=kafka_metrics
+        settings.kafka,
+        [topics.RISK_PORTFOLIOS],
+        GROUP,
+        decode_portfolio,
+        producer,
+        metrics=kafka_metrics,
+        accept=expect_own,
     )
     # From the beginning, or from where the file ends: the state is a function of the log.
     kept = None if risk.market_file is None else MarketFile(risk.market_file, risk.market_file_every_s)

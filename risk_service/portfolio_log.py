@@ -10,7 +10,7 @@ from risk_service.portfolios import check
 from service_kit.errors import InvalidRequest, Unavailable
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.errors import DeliveryFailed, RecordTooLarge
-
+from service_kit.kafka.records import Record
 
 # Of a record that somebody else wrote: from here on no change could be counted any more.
 VERSION_MAX = 2**63
@@ -39,6 +39,16 @@ class KafkaPortfolioLog:
             ) from fault
         except DeliveryFailed as fault:
             raise Unavailable(f"portfolio {name!r} could not be logged: {fault}", 1.0) from fault
+
+
+def expect_own(portfolio: Portfolio | None, record: Record) -> None:
+    """Refuses, with ValueError, a portfolio under another's key.
+
+    A deletion goes by the key and compaction keeps the last record of a key: what stands under another could
+    neither be deleted nor replaced.
+    """
+    if portfolio is not None and portfolio.portfolio != record.key:
+        raise ValueError(f"portfolio: is {portfolio.portfolio!r}, the record's key is {record.key!r}")
 
 
 def decode_portfolio(value: bytes) -> Portfolio | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -177,6 +177,7 @@ class PortfolioStore:
     _versions: dict[str, int] = field(default_factory=dict)
     # The loop reads back what a call has logged and applied, perhaps after the next change of that name.
     _offsets: dict[str, int] = field(default_factory=dict)
+    _all: tuple[HeldPortfolio, ...] | None = ()
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def prepare(self, message: Portfolio, expected_version: int, owner: str) -> Portfolio:
@@ -200,24 +201,28 @@ class PortfolioStore:
     def apply(self, message: Portfolio, offset: int | None = None) -> None:
         """Takes in what the log says at `offset`; what is older than the record held changes nothing.
 
-        Without an offset the version tells which is older.
+        Without an offset the version tells which is older. The log's last record counts, whoever wrote it:
+        where its writer had not read the one before, it gets the next version, so that none is seen twice.
         """
         held = check(message)
         with self._lock:
-            if offset is None:
-                late = held.version < self._versions.get(held.name, 0)
-            else:
-                late = self._is_late(held.name, offset)
-            if not late:
-                self._held[held.name] = held
-                self._messages[held.name] = message
-                self._versions[held.name] = max(held.version, self._versions.get(held.name, 0))
+            known = self._versions.get(held.name, 0)
+            if self._is_late(held.name, offset) if offset is not None else held.version < known:
+                return
+            if held.version < known:
+                held, message = replace(held, version=known + 1), _with_version(message, known + 1)
+            self._held[held.name] = held
+            self._messages[held.name] = message
+            self._versions[held.name] = held.version
+            self._all = None
 
     def apply_delete(self, name: str, offset: int | None = None) -> None:
         """Takes in a deletion that the log holds at `offset`."""
         with self._lock:
             if (offset is None or not self._is_late(name, offset)) and name in self._held:
-                self._forget(name)
+                self._versions[name] += 1
+                del self._held[name], self._messages[name]
+                self._all = None
 
     def _is_late(self, name: str, offset: int) -> bool:
         """Whether a record of this offset, or a later one, has been taken in; a name has one partition."""
@@ -239,11 +244,16 @@ class PortfolioStore:
             self.get(name)
             return self._messages[name]
 
-    def all(self) -> list[HeldPortfolio]:
-        """Every portfolio, by name."""
+    def all(self) -> tuple[HeldPortfolio, ...]:
+        """Every portfolio, by name; the very same until one changes."""
         with self._lock:
-            return [self._held[name] for name in sorted(self._held)]
+            if self._all is None:
+                self._all = tuple(self._held[name] for name in sorted(self._held))
+            return self._all
 
-    def _forget(self, name: str) -> None:
-        self._versions[name] += 1
-        del self._held[name], self._messages[name]
+
+def _with_version(message: Portfolio, version: int) -> Portfolio:
+    changed = Portfolio()
+    changed.CopyFrom(message)
+    changed.version = version
+    return changed

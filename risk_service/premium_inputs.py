@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from risk_service.desk import Block
+from risk_service.desk_block import Block
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class Premiums(Protocol):
     """Premiums of the desk's blocks; used by one thread."""
 
     def keep(self, slots: set[int]) -> None:
-        """Drops what is held of underlyings that nobody holds now; the others' weights may have changed."""
+        """Drops what is held of other underlyings: nobody holds them now, or other contracts on them."""
 
     def reweigh(self, slots: set[int]) -> None:
         """The weights of these underlyings have changed."""

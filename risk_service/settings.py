@@ -40,6 +40,7 @@ class RiskSettings:
     # Portfolios that are held, in all and of one owner, and how fast one principal may put positions.
     portfolios_max: int = limited(10_000, at_least=1, at_most=1_000_000)
     positions_max: int = limited(5_000_000, at_least=1, at_most=100_000_000)
+    portfolio_underlyings_max: int = limited(30_000, at_least=1, at_most=10_000_000)
     portfolios_per_owner_max: int = limited(1_000, at_least=1, at_most=1_000_000)
     positions_per_owner_max: int = limited(1_000_000, at_least=1, at_most=100_000_000)
     positions_put_per_second_max: float = limited(20_000.0, at_least=1.0, at_most=1e9)

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
+from gpu_kernels.dividend_schedules import CashDividends, due
+from protos.risk.v1.risk_pb2 import INSTRUMENT_KIND_FUTURE
 from risk_service.market_state import MarketState
 from risk_service.portfolios import HeldPortfolio
 from risk_service.vol_marks import Contracts, VolMarks, pair, years_between
@@ -72,6 +74,7 @@ class Valuation:
     options: gk.Options
     option_rows: NDArray[np.int64]  # rows of the held portfolio, in the order of `portfolio`
     linear_rows: NDArray[np.int64]
+    futures: NDArray[np.bool_]  # which of the linear ones are
     spots: NDArray[np.float64]  # per underlying; NaN where the market has said nothing
     faults: tuple[Fault, ...]
     oldest_quote_ns: int | None = None  # of those that the vols come from; None: there are none
@@ -81,29 +84,53 @@ class Valuation:
         """Rows of the held portfolio in the order of `portfolio`: options, then linear."""
         return np.concatenate((self.option_rows, self.linear_rows))
 
+    @property
+    def carry(self) -> NDArray[np.float64]:
+        """Price of each linear position per unit of its underlying's spot: a future's is above 1 mostly."""
+        linear = self.portfolio.linear
+        spots = self.spots[linear.underlying]
+        return np.divide(linear.spot, spots, out=np.ones(len(linear)), where=spots > 0.0)
+
+    @property
+    def linear_exposure(self) -> NDArray[np.float64]:
+        """Quantity times multiplier times spot or forward, of each linear position, in currency."""
+        linear = self.portfolio.linear
+        exposure: NDArray[np.float64] = linear.quantity * linear.multiplier * linear.spot
+        return exposure
+
+    @property
+    def linear_value(self) -> NDArray[np.float64]:
+        """What each linear position is worth: a future nothing, because it is settled every day."""
+        return np.where(self.futures, 0.0, self.linear_exposure)
+
 
 def value(
     engine: gk.Engine, market: MarketState, book: Book, marks: VolMarks, *, live: bool = False
 ) -> Valuation:
-    """Collects today's inputs of every position; one with no market data is left out and named.
+    """Collects today's inputs of every position; what is over or without market data is left out and named.
 
-    So are, with `live`, options with dividends before their expiry: the live desk does not value them.
+    So is, with `live`, an American option with dividends to come: the live desk does not value it.
     """
+    held, now_ns = book.held, market.valuation_time_ns
     spots = market.spots(book.underlying_slots)
     vols, told_by = marks.marked(engine, market, book.contracts)
-    option_spots = spots[book.held.underlying_index[book.option_rows]]
-    paying = (book.contracts.last_ex_ns > market.valuation_time_ns) & live
-    priced = np.isfinite(option_spots) & np.isfinite(vols) & ~paying
-    linear_priced = np.isfinite(spots[book.held.underlying_index[book.linear_rows]])
-    options = _options(market, book, option_spots, vols, priced)
-    rows, linear = book.option_rows[priced], book.linear_rows[linear_priced]
-    held = book.held
-    # Futures are carried at their underlying's spot until they have quotes of their own.
+    priced = np.isfinite(vols) & np.isfinite(spots[held.underlying_index[book.option_rows]])
+    why = option_status(book.contracts, priced, now_ns, live=live)
+    expiry_ns, place = held.expiry_time_ns[book.linear_rows], held.underlying_index[book.linear_rows]
+    is_future = held.kind[book.linear_rows] == INSTRUMENT_KIND_FUTURE
+    linear_why = linear_status(np.isfinite(spots[place]), is_future & is_over(expiry_ns, now_ns))
+    kept, linear_kept = why == gk.Status.OK, linear_why == gk.Status.OK
+    rows, linear, place = book.option_rows[kept], book.linear_rows[linear_kept], place[linear_kept]
+    options = _options(market, book, spots[held.underlying_index[book.option_rows]], vols, kept)
+    is_future, years = is_future[linear_kept], years_between(now_ns, expiry_ns[linear_kept])
+    slots = book.underlying_slots[place]
+    rates, yields = market.column("rate", slots), market.column("dividend_yield", slots)
+    forward = carried(spots[place], rates, yields, years, held.dividends.of(place, now_ns))
     linear_columns = {
-        "underlying": held.underlying_index[linear],
+        "underlying": place,
         "quantity": held.quantity[linear],
         "multiplier": held.multiplier[linear],
-        "spot": spots[held.underlying_index[linear]],
+        "spot": spots[place] * np.where(is_future, forward, 1.0),
     }
     if held.groups:
         linear_columns["group"] = held.group_index[linear]
@@ -115,19 +142,59 @@ def value(
         group=held.group_index[rows] if held.groups else None,
         linear=linear_columns,
     )
-    left_out = np.concatenate((book.option_rows[~priced], book.linear_rows[~linear_priced]))
-    faults = left_out_faults(book, np.sort(left_out), book.option_rows[paying])
-    oldest = market.quote_times_ns(told_by[priced]).min() if priced.any() else None
-    return Valuation(portfolio, options, rows, linear, spots, faults, None if oldest is None else int(oldest))
+    faults = left_out_faults(
+        book, np.concatenate((book.option_rows, book.linear_rows)), np.concatenate((why, linear_why))
+    )
+    oldest = int(market.quote_times_ns(told_by[kept]).min()) if kept.any() else None
+    return Valuation(portfolio, options, rows, linear, is_future, spots, faults, oldest)
 
 
-def left_out_faults(book: Book, rows: NDArray[np.int64], paying: NDArray[np.int64]) -> tuple[Fault, ...]:
-    """Each row that is left out and why; those of `paying` for their dividends."""
-    unlike = np.isin(rows, paying)
-    statuses = [gk.Status.NOT_VALUED_LIVE if one else gk.Status.NO_MARKET_DATA for one in unlike]
+def is_over(expiry_time_ns: NDArray[np.int64], now_ns: int) -> NDArray[np.bool_]:
+    """Which have expired: at the moment itself they are worth what they pay."""
+    over: NDArray[np.bool_] = expiry_time_ns < now_ns
+    return over
+
+
+def carried(
+    spot: NDArray[np.float64],
+    rate: NDArray[np.float64],
+    dividend_yield: NDArray[np.float64],
+    years: NDArray[np.float64],
+    dividends: CashDividends | None,
+) -> NDArray[np.float64]:
+    """A future's forward per unit of its underlying's spot; under scenarios it stays what it is today."""
+    carry = rate - dividend_yield
+    forward: NDArray[np.float64] = np.exp(carry * years)
+    if dividends is not None:
+        forward *= np.maximum(1.0 - due(dividends.within(years), carry) / spot, 0.0)
+    return forward
+
+
+def option_status(
+    contracts: Contracts, priced: NDArray[np.bool_], now_ns: int, *, live: bool
+) -> NDArray[np.uint8]:
+    """Why each contract is not in the numbers, OK where it is; `priced` says which have their market data."""
+    status = linear_status(priced, is_over(contracts.expiry_time_ns, now_ns))
+    if live:
+        unknown = contracts.american & (contracts.last_ex_ns > now_ns) & (status != gk.Status.EXPIRED)
+        status[unknown] = gk.Status.NOT_VALUED_LIVE
+    return status
+
+
+def linear_status(priced: NDArray[np.bool_], over: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The same of spot positions and futures."""
+    status = np.where(priced, gk.Status.OK, gk.Status.NO_MARKET_DATA).astype(np.uint8)
+    status[over] = gk.Status.EXPIRED
+    return status
+
+
+def left_out_faults(book: Book, rows: NDArray[np.int64], status: NDArray[np.uint8]) -> tuple[Fault, ...]:
+    """The rows that are left out, in their order."""
+    left_out = np.flatnonzero(status != gk.Status.OK)
+    left_out = left_out[np.argsort(rows[left_out], kind="stable")]
     return tuple(
-        Fault(row, book.held.symbols[row], status)
-        for row, status in zip(rows.tolist(), statuses, strict=True)
+        Fault(row, book.held.symbols[row], gk.Status(one))
+        for row, one in zip(rows[left_out].tolist(), status[left_out].tolist(), strict=True)
     )
 
 

@@ -37,10 +37,10 @@ class Contracts:
     place: NDArray[np.int64] | None = None  # of each option's underlying among those of the dividends
 
     def dividend_keys(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
-        """What is stated of the dividends of these options, as a number; 0 for nothing."""
+        """What is stated of the dividends of these options, as a number; 0 for none before expiry."""
         if self.dividends is None or self.place is None:
             return np.zeros(len(rows), np.int64)
-        return self.dividends.keys(self.place[rows])
+        return np.where(self.last_ex_ns[rows] != 0, self.dividends.keys(self.place[rows]), 0)
 
     def paid(self, rows: NDArray[np.intp] | slice, now_ns: NDArray[np.int64] | int) -> CashDividends | None:
         """The dividends of these options, seen at these moments."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import gpu_kernels as gk
 from gpu_kernels.american_book import AmericanBook
 from gpu_kernels.premium_tables import POINT_FIELDS
-from risk_service.desk import Block
+from risk_service.desk_block import Block, Weights
 from risk_service.premium_inputs import PremiumInputs
 
 Floats = NDArray[np.float64]
@@ -83,9 +83,9 @@ class _Wide:
             and bool((np.abs(now.vol - self.vol) <= VOL_REACH).all())
         )
 
-    def changes(self, now: PremiumInputs, weights: Floats) -> Floats:
+    def changes(self, now: PremiumInputs, weights: Weights) -> Floats:
         """Sums over contracts of what the premiums change by, (cells, scenarios)."""
-        out = np.empty((len(weights), self.count))
+        out = np.empty((weights.shape[0], self.count))
         for columns, scenarios, book in self.horizons:
             moved = book.moved([now.spot], now.vol)
             for first in range(0, len(columns), PIECE):
@@ -104,7 +104,7 @@ class WidePremiums:
     _held: dict[int, _Wide] = field(default_factory=dict)
 
     def keep(self, slots: set[int]) -> None:
-        """Drops what is held of underlyings that nobody holds now."""
+        """Drops what is held of other underlyings."""
         self._held = {slot: held for slot, held in self._held.items() if slot in slots}
 
     def reweigh(self, slots: set[int]) -> None:
@@ -125,7 +125,7 @@ class WidePremiums:
 
     def in_scenarios(self, block: Block, now: PremiumInputs) -> Floats:
         """What they change by, summed over contracts, per cell and scenario; after `today`."""
-        return self._held[block.slot].changes(now, block.weights[:, now.rows])
+        return self._held[block.slot].changes(now, block.weights(now.rows))
 
     def error(self, slots: Collection[int]) -> float:
         """Largest measured error of a premium of these underlyings, as a part of the spot."""

@@ -171,6 +171,7 @@ def risk_servicer(
     held = PortfolioLimits(
         portfolios=risk.portfolios_max,
         positions=risk.positions_max,
+        underlyings=risk.portfolio_underlyings_max,
         portfolios_each=risk.portfolios_per_owner_max,
         positions_each=risk.positions_per_owner_max,
         changed_per_second=risk.positions_put_per_second_max,

@@ -24,7 +24,6 @@ from risk_cli.stress.scenario_file import LEVELS, WHOLE_FILE, Past, Plan, Simula
 from risk_cli.stress.shocks import TRADING_DAYS, Stresses, build_stresses
 from risk_cli.stress.wording import dividend_words
 from risk_cli.wire_positions import portfolio_message
-from risk_client.positions import FUTURE
 
 # Fewer days than this have no whole outcome beyond the last of LEVELS.
 WINDOW_OF_ALL_LEVELS = 110
@@ -56,11 +55,10 @@ def run_through_server(
         notes += [*stresses.notes, *answer.warnings]
         for one in asked:
             distributions.extend(_distribution(asking, one, notes, plan))
-        value_today = _value_today(asking, layout, answer, dividends)
     came = answer.provenance
     outcome = Outcome(
         layout=layout,
-        value_today=value_today,
+        value_today=answer.value_today,
         exposures=(),
         stresses=done,
         ladders=ladder_grids(stresses, done),
@@ -151,21 +149,6 @@ def _stresses(
     if answer.pnl_by_position is None:
         raise CannotDo("the server has left out the P&L by position")
     return done, answer.pnl_by_position[:, 0], answer
-
-
-def _value_today(
-    asking: _Asking, layout: Layout, answer: risk_client.StressTest, dividends: Dividends
-) -> float:
-    """A future is settled daily and counts as nothing today, as on this machine; the server counts it."""
-    others = layout.positions.positions.kind != FUTURE
-    if others.all():
-        return answer.value_today
-    if not others.any():
-        return 0.0
-    rest = arrange(layout.positions.take(others))
-    still = risk_client.shocks(np.zeros((1, len(rest.underlyings))))
-    book = portfolio_message(rest, "risk stress", dividends)
-    return asking.client.stress_test(book, still, engine=asking.engine).value_today
 
 
 def _distribution(

@@ -76,10 +76,11 @@ def _expect_spot_symbols(asked: HeldPortfolio, field: str) -> None:
 
 
 def expect_valued(book: ValuedBook, field: str) -> None:
-    """Refuses positions of a request of which the market has said nothing."""
+    """Refuses positions of a request that have expired, or of which the market has said nothing."""
     if book.valuation.faults:
         fault = book.valuation.faults[0]
-        raise PreconditionFailed(f"{field}[{fault.row}]: {fault.symbol} has no market data")
+        why = "has expired" if fault.status == gk.Status.EXPIRED else "has no market data"
+        raise PreconditionFailed(f"{field}[{fault.row}]: {fault.symbol} {why}")
 
 
 def spot_positions(held: HeldPortfolio) -> HeldPortfolio:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from protos.risk.v1.risk_pb2 import Portfolio
 from risk_service.portfolios import HeldPortfolio
 from service_kit.errors import QuotaExceeded, TooLarge
 
@@ -21,34 +22,47 @@ class PortfolioLimits:
 
     portfolios: int = 10_000
     positions: int = 5_000_000
+    # Counted portfolio by portfolio: of each, P&L under every scenario is kept, 4 KiB in the live loop and 32
+    # beside it for Monte Carlo.
+    underlyings: int = 30_000
     portfolios_each: int = 1_000
     positions_each: int = 1_000_000
+    underlyings_each: int = 10_000
     # Positions that one principal may put, on average and in one go. Laid out again, 200,000 of them held up
     # the live risk of everybody for more than a second.
     changed_per_second: float = 20_000.0
     changed_at_once: float = 200_000.0
 
-    def expect_room(self, held: list[HeldPortfolio], name: str, rows: int, owner: str | None) -> None:
+    def expect_room(self, held: Sequence[HeldPortfolio], put: Portfolio, owner: str | None) -> None:
         """Refuses a portfolio that would be one too many, or too large; without an owner all are alike."""
-        others = [one for one in held if one.name != name]
+        others = [one for one in held if one.name != put.portfolio]
         new = len(others) == len(held)
-        self._expect("in all", others, rows, (self.portfolios, self.positions), new=new)
+        self._expect("in all", others, put, (self.portfolios, self.positions, self.underlyings), new=new)
         if owner is not None:
             own = [one for one in others if one.owner == owner]
-            most = self.portfolios_each, self.positions_each
-            self._expect(f"of {owner!r}", own, rows, most, new=new)
+            most = self.portfolios_each, self.positions_each, self.underlyings_each
+            self._expect(f"of {owner!r}", own, put, most, new=new)
 
     def _expect(
-        self, whose: str, others: list[HeldPortfolio], rows: int, most: tuple[int, int], *, new: bool
+        self,
+        whose: str,
+        others: list[HeldPortfolio],
+        put: Portfolio,
+        most: tuple[int, int, int],
+        *,
+        new: bool,
     ) -> None:
         if new and len(others) >= most[0]:
             raise TooLarge(f"portfolio: {len(others)} portfolios {whose} are the most that are held")
-        total = sum(map(len, others)) + rows
-        if total > most[1]:
-            raise TooLarge(
-                f"portfolio.positions: {rows} positions would make {total} {whose}, "
-                f"more than the {most[1]} held"
-            )
+        for what, count, total, bound in (
+            ("positions", len(put.positions.symbol), sum(map(len, others)), most[1]),
+            ("underlyings", len(put.underlyings), sum(len(one.underlyings) for one in others), most[2]),
+        ):
+            if total + count > bound:
+                raise TooLarge(
+                    f"portfolio.{what}: {count} {what} would make {total + count} {whose}, "
+                    f"more than the {bound} held"
+                )
 
 
 @dataclass(slots=True)

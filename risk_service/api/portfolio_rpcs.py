@@ -70,7 +70,7 @@ class PortfolioRpcs:
             owner = self._owner_after(message, principal)
             rows = len(message.positions.symbol)
             counted = None if self.access.everyone else owner
-            self.limits.expect_room(self.store.all(), message.portfolio, rows, counted)
+            self.limits.expect_room(self.store.all(), message, counted)
             logged = self.store.prepare(message, request.expected_version, owner)
             self._budget.spend(principal, rows)
             self.store.apply(logged, self._logged(lambda: self.log.put(logged)))

@@ -64,6 +64,13 @@ class Instruments:
         return self.book.held.quantity
 
     @property
+    def unit_deltas(self) -> Floats:
+        """Delta of one unit of each spot or future, in the order of the request."""
+        valuation, linear = self.book.valuation, self.book.portfolio.linear
+        deltas = np.concatenate((np.zeros(self.book.portfolio.options), linear.multiplier * valuation.carry))
+        return self.book.by_position(deltas)
+
+    @property
     def units(self) -> gk.Portfolio:
         """One unit of each instrument, in the order of the valuation: options, then linear."""
         valuation = self.book.valuation
@@ -88,7 +95,7 @@ class Instruments:
         valued = np.zeros((3, len(portfolio)))
         for row, column in enumerate((result.delta, result.gamma, result.vega)):
             valued[row, : portfolio.options] = column * portfolio.multiplier
-        valued[0, portfolio.options :] = portfolio.linear.multiplier
+        valued[0, portfolio.options :] = portfolio.linear.multiplier * valuation.carry
         return np.asarray(self.book.by_position(valued.T).T)
 
 
@@ -113,20 +120,19 @@ def hedge_delta(
             raise InvalidRequest(field, "needs one spot or future per underlying, and no budget")
         return _hedge_greeks(engine, book, instruments, ("delta",)), np.zeros(len(held))
     count = len(book.held.underlyings)
-    at = exposures(engine, book.portfolio)
+    at, unit = book_exposures(engine, book), instruments.unit_deltas
     lot, cost, rate, limit = np.ones(count), np.zeros(count), np.zeros(count), np.zeros(count)
-    # Of an underlying: lots and limits in its own units, as a future's multiplier makes them.
-    lot[held.underlying_index] = instruments.lot_size * held.multiplier
+    # Of an underlying: lots and limits in its own units, as a future's multiplier and carry make them.
+    lot[held.underlying_index] = instruments.lot_size * unit
     cost[held.underlying_index] = instruments.cost_per_lot
     rate[held.underlying_index] = instruments.cost_rate
-    limit[held.underlying_index] = instruments.limit * held.multiplier
+    limit[held.underlying_index] = instruments.limit * unit
     spots = np.nan_to_num(book.valuation.spots)
     band = np.zeros(count)
     if risk_aversion:
-        gamma = padded(at.gamma, count)
-        band = whalley_wilmott_band(gamma, spot=spots, cost_rate=rate, risk_aversion=risk_aversion)
+        band = whalley_wilmott_band(at.gamma, spot=spots, cost_rate=rate, risk_aversion=risk_aversion)
     whole = delta_hedge(
-        padded(at.delta, count),
+        at.delta,
         spot=spots,
         lot_size=lot,
         cost_per_lot=cost,
@@ -135,21 +141,19 @@ def hedge_delta(
         limit=limit,
     )
     hedge = Hedge(
-        trades=whole.trades[held.underlying_index] / held.multiplier,
+        trades=whole.trades[held.underlying_index] / unit,
         lots=whole.lots[held.underlying_index],
         costs=whole.costs[held.underlying_index],
         risk_before=whole.risk_before,
         risk_after=whole.risk_after,
         measure=whole.measure,
     )
-    return hedge, band[held.underlying_index] / held.multiplier
+    return hedge, band[held.underlying_index] / unit
 
 
 def gain_per_return(engine: gk.Engine, book: ValuedBook) -> Floats:
     """What the book gains per unit of each underlying's return: delta times spot."""
-    count = len(book.held.underlyings)
-    at = exposures(engine, book.portfolio)
-    return np.asarray(padded(at.delta, count) * np.nan_to_num(book.valuation.spots))
+    return np.asarray(book_exposures(engine, book).delta * np.nan_to_num(book.valuation.spots))
 
 
 def hedge_greeks(engine: PatientEngine, book: ValuedBook, instruments: Instruments) -> Hedge:
@@ -187,7 +191,7 @@ def _hedge_greeks(
 ) -> Hedge:
     """Least squares over the Greeks of every underlying, each scaled to what it loses in a usual move."""
     count = len(book.held.underlyings)
-    at = exposures(engine, book.portfolio)
+    at = book_exposures(engine, book)
     units = instruments.greeks(engine)
     place = instruments.book.held.underlying_index
     spots = np.nan_to_num(book.valuation.spots)
@@ -198,7 +202,7 @@ def _hedge_greeks(
         spread = np.zeros((count, len(place)))
         spread[place, np.arange(len(place))] = units[row]
         matrix.append(spread)
-        exposure.append(padded(_exposure(at, name), count))
+        exposure.append(_exposure(at, name))
         scale.append(_scale(name, spots))
     hedge = greek_hedge(
         np.concatenate(exposure),
@@ -226,6 +230,13 @@ def _scale(name: str, spots: Floats) -> Floats:
     return 0.5 * np.square(move) if name == "gamma" else np.full(len(spots), VOL_MOVE)
 
 
-def padded(values: Floats, count: int) -> Floats:
-    """One entry per underlying of the book; the last ones may have no position."""
-    return np.concatenate((values, np.zeros(count - len(values))))
+def book_exposures(engine: gk.Engine, book: ValuedBook) -> Exposures:
+    """Exposures per underlying of the book, with the carry of its futures whether it has options or not."""
+    at, portfolio, count = exposures(engine, book.portfolio), book.portfolio, len(book.held.underlyings)
+    delta, gamma, vega, spot = (
+        np.concatenate((one, np.zeros(count - len(one)))) for one in (at.delta, at.gamma, at.vega, at.spot)
+    )
+    linear = portfolio.linear
+    more = linear.quantity * linear.multiplier * (book.valuation.carry - portfolio.carry)
+    np.add.at(delta, linear.underlying, more)
+    return Exposures(delta=delta, gamma=gamma, vega=vega, spot=spot)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_kernels.hedging import Hedge, RebalancingPlan, exposures, rebalancing_plan
+from gpu_kernels.hedging import Hedge, RebalancingPlan, rebalancing_plan
 from gpu_kernels.optimise.kelly import kelly_sizes
 from risk_service.on_demand.books import ValuedBook
-from risk_service.on_demand.hedging import Instruments, padded
+from risk_service.on_demand.hedging import Instruments, book_exposures
 from risk_service.on_demand.patient_engine import PatientEngine
 from service_kit.errors import InvalidRequest
 
@@ -27,9 +27,9 @@ def plans(
     if not instruments.one_linear_each():
         raise InvalidRequest("plan_reach", "needs one spot or future per underlying")
     held, portfolio = instruments.book.held, book.portfolio
-    found = []
+    found, units = [], instruments.unit_deltas.tolist()
     for row, underlying in enumerate(held.underlying_index.tolist()):
-        unit = float(held.multiplier[row])
+        unit = units[row]
         if not (portfolio.position_underlying == underlying).any():
             none = np.zeros(0)
             found.append(RebalancingPlan(0.0, none, none, none, none))
@@ -67,8 +67,8 @@ def size_by_kelly(
     if not instruments.one_linear_each():
         raise InvalidRequest("instruments", "must be one spot or future per underlying")
     held = instruments.book.held
-    place, unit = held.underlying_index, held.multiplier
-    deltas = padded(exposures(engine, book.portfolio).delta, len(book.held.underlyings))
+    place, unit = held.underlying_index, instruments.unit_deltas
+    deltas = book_exposures(engine, book).delta
     engine.patience.check()
     whole = kelly_sizes(
         asked.mean,

@@ -67,6 +67,6 @@ def reverse(revaluer: Revaluer, book: ValuedBook, asked: ReverseQuestion) -> Rev
 
 def value_today(engine: gk.Engine, book: ValuedBook) -> float:
     """What the positions that can be valued are worth now, in currency."""
-    portfolio, linear = book.portfolio, book.portfolio.linear
+    portfolio = book.portfolio
     options = portfolio.quantity * portfolio.multiplier * engine.price(book.valuation.options).price
-    return float(options.sum() + (linear.quantity * linear.multiplier * linear.spot).sum())
+    return float(options.sum() + book.valuation.linear_value.sum())

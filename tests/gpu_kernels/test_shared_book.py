@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import gpu_kernels as gk
+from gpu_kernels.dividend_schedules import CashDividends
 from gpu_kernels.errors import InvalidInput
 from gpu_kernels.revaluation import position_pnl
 from gpu_kernels.shared_book import (
@@ -20,30 +23,31 @@ from gpu_kernels.shared_book import (
 BLOCKS, CELLS, ROWS = 4, 3, 30
 
 
-def shared(random: np.random.Generator, calls_only: bool = False) -> SharedRows:
-    """Rows of calls (some with puts beside them) and of puts alone; holders in an order of their own."""
+def shared(random: np.random.Generator, held: float = 0.6) -> SharedRows:
+    """Rows of calls (some with puts beside them) and of puts alone; most cells hold a part of them."""
     rows, cells = BLOCKS * ROWS, BLOCKS * CELLS
-    pairs = rows * CELLS
-    sign = np.ones(rows) if calls_only else np.where(random.random(rows) < 0.7, 1.0, -1.0)
-    first_row = np.arange(BLOCKS + 1) * ROWS
-    puts = np.zeros(pairs)
-    weight = random.integers(-9, 10, pairs).astype(float)
-    for b in range(BLOCKS):
-        for c in range(CELLS):
-            at = b * CELLS * ROWS + c * ROWS
-            own = sign[b * ROWS : (b + 1) * ROWS] > 0.0
-            puts[at : at + ROWS] = np.where(own, random.integers(-9, 10, ROWS), 0.0)
+    sign = np.where(random.random(rows) < 0.7, 1.0, -1.0)
+    holds = random.random((rows, CELLS)) < held
+    row, holder = np.nonzero(holds)
+    puts = np.where(sign[row] > 0.0, random.integers(-9, 10, len(row)), 0.0)
     return SharedRows(
-        first_row=first_row,
+        first_row=np.arange(BLOCKS + 1) * ROWS,
         first_cell=np.arange(BLOCKS + 1) * CELLS,
-        first_pair=first_row[:-1] * CELLS,
         cell=random.permutation(cells),
         strike=100.0 * np.exp(0.3 * random.standard_normal(rows)),
         sign=sign,
-        weight=weight + puts,
+        first_holder=np.concatenate(([0], np.cumsum(holds.sum(axis=1)))),
+        holder=holder.astype(np.int32),
+        weight=random.integers(-9, 10, len(row)) + puts,
         puts=puts,
-        linear=random.integers(-50, 50, cells).astype(float),
     )
+
+
+def whole(rows: SharedRows, column: np.ndarray) -> np.ndarray:
+    """What each cell of an underlying holds of each row, zeros written out: (rows, cells)."""
+    written = np.zeros((BLOCKS * ROWS, CELLS))
+    written[np.repeat(np.arange(len(written)), np.diff(rows.first_holder)), rows.holder] = column
+    return written
 
 
 def scenarios(random: np.random.Generator, days: int) -> gk.Scenarios:
@@ -55,7 +59,7 @@ def scenarios(random: np.random.Generator, days: int) -> gk.Scenarios:
     )
 
 
-def inputs(random: np.random.Generator, chosen: list[int]) -> SharedInputs:
+def inputs(random: np.random.Generator, chosen: list[int], *, dividends: bool = False) -> SharedInputs:
     count = len(chosen)
     expiry = random.uniform(0.0, 2.0, count * ROWS)
     expiry[::7] = 0.0  # expired
@@ -67,20 +71,28 @@ def inputs(random: np.random.Generator, chosen: list[int]) -> SharedInputs:
         dividend_yield=random.uniform(0.0, 0.03, count),
         expiry=expiry,
         vol=random.uniform(0.05, 0.6, count * ROWS),
+        linear=random.integers(-50, 50, BLOCKS * CELLS).astype(float),
+        dividends=paid(random, count * ROWS) if dividends else None,
     )
+
+
+def paid(random: np.random.Generator, rows: int) -> CashDividends:
+    """Dividends within a day, between days and beyond expiry; one that takes the whole spot."""
+    schedules = [[], [(0.001, 2.0), (0.3, 1.5), (0.9, 1.5)], [(0.5, 4.0)], [(0.2, 500.0)]]
+    return CashDividends.shared(schedules, random.integers(0, len(schedules), rows))
 
 
 def by_hand(rows: SharedRows, moves: gk.Scenarios, now: SharedInputs, out: np.ndarray) -> None:
     """Every holder's calls, puts and shares as positions of its own."""
     engine = gk.engine("cpu")
+    weight, put = whole(rows, rows.weight), whole(rows, rows.puts)
     for k, b in enumerate(now.chosen.tolist()):
         mine, own = slice(k * ROWS, (k + 1) * ROWS), slice(b * ROWS, (b + 1) * ROWS)
         known = np.isfinite(now.vol[mine]) & np.isfinite(now.spot[k])
         for c in range(CELLS):
-            pair = slice(int(rows.first_pair[b]) + c * ROWS, int(rows.first_pair[b]) + (c + 1) * ROWS)
             total = np.zeros(len(moves))
-            puts = rows.puts[pair]
-            for quantity, is_call in ((rows.weight[pair] - puts, rows.sign[own] > 0.0), (puts, False)):
+            puts = put[own, c]
+            for quantity, is_call in ((weight[own, c] - puts, rows.sign[own] > 0.0), (puts, False)):
                 options = gk.Options(
                     spot=now.spot[k] if known.any() else 1.0,
                     strike=rows.strike[own][known],
@@ -89,12 +101,15 @@ def by_hand(rows: SharedRows, moves: gk.Scenarios, now: SharedInputs, out: np.nd
                     rate=now.rate[k],
                     dividend_yield=now.dividend_yield[k],
                     is_call=np.broadcast_to(is_call, ROWS)[known],
+                    dividends=None
+                    if now.dividends is None
+                    else now.dividends.rows(np.arange(mine.start, mine.stop)[known], len(now.vol)),
                 )
                 book = gk.Portfolio(options=options, quantity=quantity[known], underlying=b)
                 total += position_pnl(engine, book, moves).sum(axis=0)
             if np.isfinite(now.spot[k]):
                 cell = b * CELLS + c
-                total += rows.linear[cell] * now.spot[k] * np.expm1(moves.spot_return[:, b])
+                total += now.linear[cell] * now.spot[k] * np.expm1(moves.spot_return[:, b])
             out[rows.cell[b * CELLS + c]] = total
 
 
@@ -114,6 +129,20 @@ def test_each_holder_gets_what_its_own_book_would(name, days, seed):
     left_out = rows.cell[CELLS : 2 * CELLS]
     assert not found[left_out].any()
     assert found[rows.cell[:CELLS]].all()
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_dividends_to_come_are_no_part_of_what_moves(name, seed):
+    random = np.random.default_rng(seed)
+    rows, moves = shared(random), scenarios(random, 40)
+    rows.puts[:] = 0.0  # a put whose row is a call would need the call's forward to be one of the spot
+    now = inputs(random, [0, 1, 3], dividends=True)
+    wanted, found, without = np.zeros((3, BLOCKS * CELLS, len(moves)))
+    by_hand(rows, moves, now, wanted)
+    cell_pnl(gk.engine(name))(rows, ScenarioTable.of(moves), now, found)
+    np.testing.assert_allclose(found, wanted, rtol=0.0, atol=1e-8)
+    cell_pnl(gk.engine(name))(rows, ScenarioTable.of(moves), replace(now, dividends=None), without)
+    assert np.abs(found - without).max() > 1.0
 
 
 @pytest.mark.parametrize("name", ["cpu", "reference"])
@@ -146,6 +175,7 @@ def test_company_changes_no_bit(seed):
             now.dividend_yield[one],
             now.expiry[mine],
             now.vol[mine],
+            now.linear,
         )
         run(rows, table, few, alone)
     np.testing.assert_array_equal(together, alone)
@@ -155,23 +185,23 @@ def test_company_changes_no_bit(seed):
 def test_values_and_greeks_are_summed_over_what_each_holds(name, seed):
     random = np.random.default_rng(seed)
     rows = shared(random)
-    chosen, weight = np.array([1, 3]), random.integers(-9, 10, (BLOCKS, CELLS, ROWS)).astype(float)
+    chosen, weight = np.array([1, 3]), whole(rows, rows.weight)
     fields = random.standard_normal((2 * ROWS, 9))
-    spot, gross_linear = np.array([90.0, np.nan]), np.abs(rows.linear)
-    now = SharedPoints(
-        chosen, spot, rows.first_row, rows.first_pair, weight.ravel(), np.abs(weight).ravel(), gross_linear
-    )
+    spot, owned = np.array([90.0, np.nan]), random.integers(-50, 50, BLOCKS * CELLS).astype(float)
+    linear, gross_linear = 1.5 * owned, 2.0 * np.abs(owned)
+    pairs = rows.first_holder, rows.holder, rows.weight, np.abs(rows.weight)
+    now = SharedPoints(chosen, spot, rows.first_row, *pairs, owned, linear, gross_linear)
     out = np.full((BLOCKS * CELLS, 10), 7.0)
     cell_points(gk.engine(name))(rows, now, fields, out)
     for place, b in enumerate(chosen):
         own = fields[place * ROWS : (place + 1) * ROWS]
         for c in range(CELLS):
-            at = b * CELLS + c
-            wanted = weight[b, c] @ own
-            gross = np.abs(weight[b, c]) @ np.abs(own[:, 0])
+            at, mine = b * CELLS + c, weight[b * ROWS : (b + 1) * ROWS, c]
+            wanted = mine @ own
+            gross = np.abs(mine) @ np.abs(own[:, 0])
             if place == 0:
-                wanted[0] += rows.linear[at] * 90.0
-                wanted[1] += rows.linear[at]
+                wanted[0] += owned[at] * 90.0
+                wanted[1] += linear[at]
                 gross += gross_linear[at] * 90.0
             expected = [wanted[0], gross, *wanted[1:]]
             np.testing.assert_allclose(out[rows.cell[at]], expected, rtol=0.0, atol=1e-10)

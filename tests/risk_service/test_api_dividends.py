@@ -230,8 +230,8 @@ def test_a_stored_portfolio_keeps_its_dividends_and_its_es_has_them(client, serv
     np.testing.assert_allclose(stress.pnl, want[:20], rtol=1e-8, atol=1e-8)
 
 
-def test_live_numbers_leave_such_options_out_and_name_them(client, service):
-    client.put_portfolio(paying(name="live"))
+def test_live_numbers_leave_american_ones_out_and_name_them(client, service):
+    client.put_portfolio(paying(name="live", american=True))
     until = time.monotonic() + PATIENCE_S
     latest = None
     while latest is None and time.monotonic() < until:
@@ -244,16 +244,15 @@ def test_live_numbers_leave_such_options_out_and_name_them(client, service):
     # No limit is said to be kept by a number without them.
     assert all(np.isnan(one.used) and not one.breached for one in latest.limits)
     assert len(latest.limits) == 2
-    # All dividends are after expiry, or nothing: then they change no live number.
-    late = paying(name="late")
-    late.dividends.amount[1:] = [0.0, 0.0]
-    client.put_portfolio(late)
+    # European ones are in, with what calls say they are worth.
+    client.put_portfolio(paying(name="european"))
     latest = None
     while latest is None and time.monotonic() < until:
         service.loop.desk.ask().result(PATIENCE_S)
-        latest = service.loop.board.latest("late")
+        latest = service.loop.board.latest("european")
     assert not latest.faults
-    assert latest.value != 0.0
+    said = client.stress_test("european", risk_client.shocks(np.zeros((1, 1))))
+    assert latest.value == pytest.approx(said.value_today, rel=1e-12)
     assert all(one.used > 0.0 for one in latest.limits)
 
 

@@ -117,8 +117,12 @@ def test_a_caller_who_leaves_takes_along_what_has_not_begun(served):
 LIMITS = PortfolioLimits(portfolios=4, positions=9, portfolios_each=2, positions_each=5)
 
 
+def sent(name, rows, owner="", underlyings=("IDX",)):
+    return portfolio(name, rows=[spot_position(1.0)] * rows, owner=owner, underlyings=underlyings)
+
+
 def held(name, rows, owner):
-    return check(portfolio(name, rows=[spot_position(1.0)] * rows, owner=owner))
+    return check(sent(name, rows, owner))
 
 
 @pytest.mark.parametrize(
@@ -134,17 +138,30 @@ def held(name, rows, owner):
 def test_what_is_one_too_many_is_refused(name, rows, owner, why):
     there = [held("a", 2, "alice"), held("b", 2, "alice"), held("d", 3, "carol")]
     if why is None:
-        LIMITS.expect_room(there, name, rows, owner)
+        LIMITS.expect_room(there, sent(name, rows), owner)
         return
     with pytest.raises(errors.TooLarge, match=why):
-        LIMITS.expect_room(there, name, rows, owner)
+        LIMITS.expect_room(there, sent(name, rows), owner)
+
+
+def test_underlyings_count_in_every_portfolio_that_names_them():
+    limits, there = (
+        PortfolioLimits(underlyings=5, underlyings_each=3),
+        [held("a", 1, "al"), held("b", 1, "bo")],
+    )
+    limits.expect_room(there, sent("c", 1, underlyings=("IDX", "ABC", "XYZ")), "carol")
+    limits.expect_room(there, sent("a", 1, underlyings=("IDX", "ABC", "XYZ")), "al")
+    with pytest.raises(errors.TooLarge, match="3 underlyings would make 4 of 'al', more than the 3"):
+        limits.expect_room(there, sent("c", 1, underlyings=("IDX", "ABC", "XYZ")), "al")
+    with pytest.raises(errors.TooLarge, match="4 underlyings would make 6 in all, more than the 5"):
+        limits.expect_room(there, sent("c", 1, underlyings=("A", "B", "C", "D")), None)
 
 
 def test_where_callers_are_not_told_apart_only_the_whole_counts():
     there = [held("a", 2, "anonymous"), held("b", 2, "anonymous"), held("d", 3, "anonymous")]
-    LIMITS.expect_room(there, "c", 2, None)
+    LIMITS.expect_room(there, sent("c", 2), None)
     with pytest.raises(errors.TooLarge, match="4 portfolios in all"):
-        LIMITS.expect_room([*there, held("e", 0, "anonymous")], "c", 2, None)
+        LIMITS.expect_room([*there, held("e", 0, "anonymous")], sent("c", 2), None)
 
 
 def test_who_puts_too_fast_waits_and_nobody_else_does():

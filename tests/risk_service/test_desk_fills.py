@@ -10,7 +10,7 @@ from worlds import SPOT, option, osi, portfolio, priced_market, quotes, referenc
 
 import gpu_kernels as gk
 from protos import packing
-from risk_service.desk import Desk, with_quantities
+from risk_service.desk import Desk
 from risk_service.desk_books import DeskBooks
 from risk_service.desk_premiums import DeskPremiums
 from risk_service.desk_risk import DeskRisk
@@ -64,42 +64,65 @@ def same(found, wanted):
     """Every array of two desks, whatever they are in."""
     for name in found.__dataclass_fields__ if hasattr(found, "__dataclass_fields__") else found._fields:
         one, other = getattr(found, name), getattr(wanted, name)
-        if name == "blocks":
+        if isinstance(one, np.ndarray):
+            assert np.array_equal(one, other), name
+        elif name == "blocks":
             for a, b in zip(one, other, strict=True):
                 same(a, b)
-        elif name in ("shared", "points", "contracts", "strikes") and one is not None:
+        elif name not in ("holders", "dividends", "name", "slot", "contents") and one is not None:
             same(one, other)
-        elif isinstance(one, np.ndarray):
-            assert np.array_equal(one, other), name
 
 
-def test_a_desk_with_other_quantities_is_the_one_laid_out_anew(seed):
+def test_what_is_held_as_before_is_not_laid_out_anew_and_the_desk_is_the_same(seed):
     random, state = np.random.default_rng(seed), market()
     books = [Book.of(check(message(number, american=False)), state) for number in range(3)]
     desk = Desk.of(books)
-    for _ in range(20):
-        number = int(random.integers(3))
+    for turn in range(20):
+        number, before = int(random.integers(len(books))), desk
         held = books[number].held
         quantity = held.quantity.copy()
-        rows = random.integers(0, len(quantity), 2)
-        quantity[rows] += random.integers(-5, 6, 2)
+        rows = random.integers(0, len(quantity), 1)
+        quantity[rows] += random.integers(1, 6)
         books[number] = replace(books[number], held=replace(held, quantity=quantity))
-        desk, names = with_quantities(desk, number, books[number])
-        touched = {
-            held.underlyings[held.underlying_index[row]]
-            for row in rows
-            if quantity[row] != held.quantity[row]
-        }
-        assert names == touched
+        desk = Desk.of(books, desk)
         same(desk, Desk.of(books))
+        touched = {held.underlyings[held.underlying_index[row]] for row in rows}
+        for now, then in zip(desk.blocks, before.blocks, strict=True):
+            assert (now is then) == (now.name not in touched)
+        if turn == 10:
+            # One book less: those of the others that follow it have other cells.
+            del books[0]
+            desk = Desk.of(books, desk)
+            same(desk, Desk.of(books))
+        if turn == 15:
+            books.insert(1, Book.of(check(message(2, american=True)), state))
+            desk = Desk.of(books, desk)
+            same(desk, Desk.of(books))
 
 
-def test_other_contracts_are_no_other_quantities():
+def test_a_portfolio_of_as_many_other_american_contracts_gets_premiums_of_its_own(engine, history):
+    """The places of its contracts are those of the old ones, but the old table is not theirs."""
+
+    def put(shift):
+        rows = [option(strike + shift, False, 10.0) for strike in STRIKES[:4]]
+        made = portfolio("book", rows=rows)
+        packing.write(made.positions, "american", [True])
+        return check(made)
+
+    def started(held):
+        made = DeskBooks(DeskRisk(engine, ScenarioSource(history, 100), DeskPremiums(engine)))
+        made.take([held], Positions(RULE), state)
+        made.measure(state, VolMarks())
+        return made, made.numbers("book")
+
     state = market()
-    books = [Book.of(check(message(number, american=False)), state) for number in range(2)]
-    desk = Desk.of(books)
-    for other in (message(0, american=True), message(1, american=False)):
-        assert with_quantities(desk, 0, Book.of(check(other), state)) is None
+    live, _ = started(put(0.0))
+    live.take([put(10.0)], Positions(RULE), state)
+    live.measure(state, VolMarks())
+    numbers = live.numbers("book")
+    _, wanted = started(put(10.0))
+    assert numbers.value == wanted.value
+    np.testing.assert_array_equal(numbers.historical_pnl, wanted.historical_pnl)
 
 
 @pytest.mark.parametrize("american", [False, True])
@@ -117,13 +140,14 @@ def test_numbers_after_fills_are_those_of_a_start(engine, history, american):
     live.take(held, positions, state)
     marks = VolMarks()
     assert len(live.measure(state, marks)) == 3
-    laid_out = live.risk.desk.contracts
+    laid_out = {block.name: block for block in live.risk.desk.blocks}
     fills = [
         Fill(1, osi("IDX", "C", 100.0), 25.0, 5.0),
         Fill(1, "ABC", -40.0, 50.0),  # it had no position in the underlying itself
         Fill(2, osi("IDX", "P", 120.0), -9.0, 20.0),
         Fill(0, osi("ABC", "C", 50.0), 4.0, 3.0),
         Fill(1, "ABC", 15.0, 50.0),
+        Fill(2, osi("IDX", "P", 80.0), 6.0, 1.0),  # it had no position in this one
     ]
     for offset, fill in enumerate(fills):
         live.filled(positions.apply([fill], 0, offset))
@@ -131,7 +155,9 @@ def test_numbers_after_fills_are_those_of_a_start(engine, history, american):
         (book,) = live.measure(state, marks)
         numbers = live.numbers(book.held.name)
         assert book.held.name == f"book-{fill.account}"
-        assert live.risk.desk.contracts is laid_out  # nothing was laid out anew
+        touched = "ABC" if fill.symbol.startswith("ABC") else "IDX"
+        assert [b.name for b in live.risk.desk.blocks if b is not laid_out[b.name]] == [touched]
+        laid_out = {block.name: block for block in live.risk.desk.blocks}
         _, wanted = started(positions, state)
         exact = wanted[book.held.name]
         tolerance = {"rtol": 1e-9, "atol": 1e-6}

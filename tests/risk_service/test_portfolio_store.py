@@ -11,6 +11,7 @@ from protos.risk.v1 import risk_pb2 as risk
 from risk_service import portfolio_log
 from risk_service.portfolios import PortfolioStore, check
 from service_kit.errors import AlreadyChanged, InvalidRequest, NotFound
+from service_kit.kafka.records import Record
 
 GOOD = portfolio(rows=(option(100.0, True), spot_position(5.0)), groups=("vol",))
 
@@ -116,6 +117,25 @@ def test_a_record_that_is_no_portfolio_is_poison_and_no_crash():
     last = put(2**64 - 1)
     with pytest.raises(ValueError, match="version 18446744073709551615 is more than"):
         portfolio_log.decode_portfolio(last.SerializeToString())
+
+
+def test_a_portfolio_under_another_key_is_refused():
+    def record(key):
+        return Record("risk.portfolios", 0, 0, key, b"", (), 0)
+
+    portfolio_log.expect_own(None, record("gone"))
+    portfolio_log.expect_own(put(7), record("desk"))
+    with pytest.raises(ValueError, match="portfolio: is 'desk', the record's key is 'other'"):
+        portfolio_log.expect_own(put(7), record("other"))
+
+
+def test_versions_never_go_down_whatever_the_log_says():
+    store = PortfolioStore()
+    for offset, version in enumerate((0, 7, 3)):
+        store.apply(put(version, f"owner-{version}"), offset)
+    assert store.get("desk").version == store.message("desk").version == 8
+    assert store.get("desk").owner == "owner-3"  # the last record counts
+    assert store.prepare(GOOD, 8, "a").version == 9
 
 
 def put(version, owner="alice"):

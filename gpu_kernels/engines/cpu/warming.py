@@ -64,11 +64,12 @@ def _revaluation() -> None:
 def _shared_books() -> None:
     cpu, one = engine("cpu"), np.ones(1)
     edges, first = np.array([0, 1]), np.zeros(1, np.int64)
-    rows = SharedRows(edges, edges, first, first, 100.0 * one, one, one, one, one)
+    holder = np.zeros(1, np.int32)
+    rows = SharedRows(edges, edges, first, 100.0 * one, one, edges, holder, one, one)
     moves = np.array([[-0.01], [0.01]])
-    now = SharedInputs(first, 100.0 * one, 0.03 * one, 0.01 * one, one, 0.2 * one)
+    now = SharedInputs(first, 100.0 * one, 0.03 * one, 0.01 * one, one, 0.2 * one, one)
     cell_pnl(cpu)(rows, ScenarioTable.of(Scenarios(spot_return=moves)), now, np.empty((1, 2)))
-    points = SharedPoints(first, 100.0 * one, edges, first, one, one, one)
+    points = SharedPoints(first, 100.0 * one, edges, edges, holder, one, one, one, one, one)
     cell_points(cpu)(rows, points, np.ones((1, 9)), np.empty((1, 10)))
 
 

@@ -27,6 +27,7 @@ class _RowStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowStatus.V
     DESCRIPTOR: _descriptor.EnumDescriptor
     ROW_STATUS_OK: _RowStatus.ValueType  # 0
     ROW_STATUS_EXPIRED: _RowStatus.ValueType  # 1
+    """of a position: over before the market's moment, and in no number"""
     ROW_STATUS_INVALID_INPUT: _RowStatus.ValueType  # 2
     ROW_STATUS_BELOW_INTRINSIC: _RowStatus.ValueType  # 3
     ROW_STATUS_ABOVE_MAXIMUM: _RowStatus.ValueType  # 4
@@ -34,13 +35,14 @@ class _RowStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowStatus.V
     ROW_STATUS_NO_TIME_VALUE: _RowStatus.ValueType  # 6
     ROW_STATUS_NO_MARKET_DATA: _RowStatus.ValueType  # 7
     ROW_STATUS_NOT_VALUED_LIVE: _RowStatus.ValueType  # 8
-    """An option with cash dividends to come: left out of live numbers, valued in full on request."""
+    """An American option with cash dividends to come: left out of live numbers, valued in full on request."""
 
 class RowStatus(_RowStatus, metaclass=_RowStatusEnumTypeWrapper):
     """What became of one row. The numbers are those of gpu_kernels.Status."""
 
 ROW_STATUS_OK: RowStatus.ValueType  # 0
 ROW_STATUS_EXPIRED: RowStatus.ValueType  # 1
+"""of a position: over before the market's moment, and in no number"""
 ROW_STATUS_INVALID_INPUT: RowStatus.ValueType  # 2
 ROW_STATUS_BELOW_INTRINSIC: RowStatus.ValueType  # 3
 ROW_STATUS_ABOVE_MAXIMUM: RowStatus.ValueType  # 4
@@ -48,7 +50,7 @@ ROW_STATUS_NOT_CONVERGED: RowStatus.ValueType  # 5
 ROW_STATUS_NO_TIME_VALUE: RowStatus.ValueType  # 6
 ROW_STATUS_NO_MARKET_DATA: RowStatus.ValueType  # 7
 ROW_STATUS_NOT_VALUED_LIVE: RowStatus.ValueType  # 8
-"""An option with cash dividends to come: left out of live numbers, valued in full on request."""
+"""An American option with cash dividends to come: left out of live numbers, valued in full on request."""
 Global___RowStatus: _TypeAlias = RowStatus  # noqa: Y015
 
 class _AmericanMethod:
@@ -74,6 +76,9 @@ class _InstrumentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Instru
     DESCRIPTOR: _descriptor.EnumDescriptor
     INSTRUMENT_KIND_OPTION: _InstrumentKind.ValueType  # 0
     INSTRUMENT_KIND_FUTURE: _InstrumentKind.ValueType  # 1
+    """Settled every day: worth nothing by itself, it gains quantity times multiplier times what its forward gains.
+    The forward is the spot less dividends until expiry, carried at rate less yield; that carry stays in scenarios.
+    """
     INSTRUMENT_KIND_SPOT: _InstrumentKind.ValueType  # 2
 
 class InstrumentKind(_InstrumentKind, metaclass=_InstrumentKindEnumTypeWrapper):
@@ -81,6 +86,9 @@ class InstrumentKind(_InstrumentKind, metaclass=_InstrumentKindEnumTypeWrapper):
 
 INSTRUMENT_KIND_OPTION: InstrumentKind.ValueType  # 0
 INSTRUMENT_KIND_FUTURE: InstrumentKind.ValueType  # 1
+"""Settled every day: worth nothing by itself, it gains quantity times multiplier times what its forward gains.
+The forward is the spot less dividends until expiry, carried at rate less yield; that carry stays in scenarios.
+"""
 INSTRUMENT_KIND_SPOT: InstrumentKind.ValueType  # 2
 Global___InstrumentKind: _TypeAlias = InstrumentKind  # noqa: Y015
 
@@ -2289,7 +2297,9 @@ class GreeksByUnderlying(_message.Message):
     @_builtins.property
     def vega(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
-    def theta(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def theta(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """with cash dividends as the calendar goes on: ex-dates come nearer"""
+
     @_builtins.property
     def rho(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
@@ -2410,6 +2420,7 @@ class RiskMetrics(_message.Message):
     portfolio_version: _builtins.int
     value: _builtins.float
     gross_value: _builtins.float
+    """positions without their signs; a future counts with its whole forward"""
     pnl_unrealised: _builtins.float
     pnl_realised: _builtins.float
     monte_carlo_age_ns: _builtins.int

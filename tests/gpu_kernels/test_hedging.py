@@ -85,6 +85,8 @@ def test_bands_and_limits_of_a_delta_hedge() -> None:
     assert hedge.trades.tolist() == [0.0, 60.0, -60.0]
     free = delta_hedge([-250.0], spot=100.0, lot_size=10.0, band=50.0)
     assert free.trades.tolist() == [200.0]
+    # 0.3 / 0.1 is a little less than 3 in doubles, and three lots are allowed.
+    assert delta_hedge([5.0], spot=100.0, lot_size=0.1, limit=0.3).lots.tolist() == [-3]
 
 
 def test_whalley_wilmott_band_by_hand() -> None:

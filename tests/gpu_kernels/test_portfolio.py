@@ -140,6 +140,26 @@ def test_selecting_and_stacking_scenarios() -> None:
         gk.Scenarios.stacked([one, gk.Scenarios([[0.0]])])
 
 
+def test_selected_scenarios_keep_their_probabilities() -> None:
+    part = gk.Scenarios(np.zeros((3, 1)), weights=[1.0, 2.0, 5.0]).select([2, 0])
+    assert part.weights is not None
+    assert part.weights.tolist() == [0.625, 0.125]
+
+
+def test_a_surface_of_factors_by_hand_and_none_is_no_shock() -> None:
+    surface = gk.VolShockSurface.factors(
+        parallel=0.1, skew=-0.2, term_twist=0.05, log_moneyness=[-0.1, 0.2], tenor=[0.25, 1.0, 4.0]
+    )
+    by_hand = [[0.12 + 0.05, 0.12, 0.12 - 0.025], [0.06 + 0.05, 0.06, 0.06 - 0.025]]
+    np.testing.assert_allclose(surface.shock.reshape(2, 3), by_hand, rtol=1e-14)
+    plain = gk.Scenarios([[0.1]])
+    both = gk.Scenarios.stacked([plain, gk.Scenarios([[0.2]], vol_shock_surface=surface)])
+    assert both.vol_shock_surface is not None
+    shock = both.vol_shock_surface.shock.reshape(2, 6)
+    assert not shock[0].any()
+    np.testing.assert_array_equal(shock[1], surface.shock.reshape(6))
+
+
 def test_what_was_checked_does_not_change_with_the_callers_arrays() -> None:
     columns = {
         name: np.array([one, one])

@@ -7,7 +7,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,22 @@ def check_writable(option: str, path: Path | None) -> None:
         raise CannotDo(f"{option}: {path} cannot be written")
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write, which takes its place when it is whole; else CannotDo names the file."""
+    if path.exists() and not path.is_file():
+        yield path  # a pipe or a device
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    except OSError as error:
+        raise CannotDo(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def write_parquet(path: Path, command: str, rows: Rows | ByColumn, columns: Sequence[str] = ()) -> None:
     """Writes rows as a Parquet file, one column per key."""
     with extra_needed(command):
@@ -151,4 +168,5 @@ def write_parquet(path: Path, command: str, rows: Rows | ByColumn, columns: Sequ
         table = pa.Table.from_pylist([dict(row) for row in rows])
     else:
         table = pa.table({name: [] for name in columns})
-    pq.write_table(table, path)
+    with whole_file(path) as beside:
+        pq.write_table(table, beside)

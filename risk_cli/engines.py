@@ -45,7 +45,12 @@ def _of_this_machine() -> tuple[list[_Row], str]:
     for probe in gk.available_engines():
         there = probe.engine is not None
         device = probe.engine.device if probe.engine is not None else ""
-        rows.append(_Row(probe.name, there, device, "" if there else probe.reason, gk.cannot(probe.name)))
+        why = "" if there else probe.reason
+        if there and probe.name == "cpu":
+            from gpu_kernels.engines.cpu.readiness import is_compiled
+
+            why = "" if is_compiled(american=True) else "not compiled yet: risk warm-up does it, once"
+        rows.append(_Row(probe.name, there, device, why, gk.cannot(probe.name)))
     return rows, gk.engine("auto").name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from risk_cli.answers import money
+from risk_cli.answers import money, whole_file
 from risk_cli.stress import svg
 from risk_cli.stress.outcome import Distribution, Ladder, Outcome, Stress
 from risk_cli.stress.report_parts import card, section, table, wide
@@ -21,7 +21,8 @@ POSITIONS_SHOWN = 12
 
 def write_report(path: Path, outcome: Outcome, portfolio: str) -> None:
     """Writes the page."""
-    path.write_text(page(outcome, portfolio), encoding="utf-8")
+    with whole_file(path) as beside:
+        beside.write_text(page(outcome, portfolio), encoding="utf-8")
 
 
 def page(outcome: Outcome, portfolio: str) -> str:

@@ -43,6 +43,11 @@ class Admission:
         """Seconds that the work now in will take."""
         return self._in / self.rate
 
+    def expect_room(self, principal: str, cost: float) -> None:
+        """As `admitted`, of work that costs at least so much, before anything of it is read."""
+        with self._lock:
+            self._expect_room(principal, cost)
+
     @contextmanager
     def admitted(self, principal: str, cost: float) -> Iterator[None]:
         """Lets work in for as long as the block lasts; QuotaExceeded with a delay where it does not fit."""

@@ -40,6 +40,11 @@ _METHODS: dict[int, Literal["accurate", "fast"]] = {
 }
 
 
+def rows_of(columns: wire.OptionColumns) -> int:
+    """How many rows there are, without reading one."""
+    return max(map(len, _given(columns)))
+
+
 def read_options(columns: wire.OptionColumns, rows_max: int, *, with_vol: bool) -> gk.Options:
     """The options of a request, each column of length 1 or n; raises naming the column."""
     given = _given(columns)

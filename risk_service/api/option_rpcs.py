@@ -46,6 +46,7 @@ class OptionRpcs:
     async def price(self, request: wire.PriceRequest) -> wire.PriceResponse:
         """Prices of options in columns."""
         await self.work.expect(self.engines, request.engine)
+        self.work.expect_room(options.rows_of(request.options))
         columns = options.read_options(request.options, self.rows_max, with_vol=True)
         options.expect_answer_fits(columns.size, PRICES.row_bytes, self.message_bytes_max)
         method = options.american_method(request.american_method)
@@ -59,6 +60,7 @@ class OptionRpcs:
     async def greeks(self, request: wire.GreeksRequest) -> wire.GreeksResponse:
         """Prices and Greeks of options in columns."""
         await self.work.expect(self.engines, request.engine)
+        self.work.expect_room(options.rows_of(request.options))
         columns = options.read_options(request.options, self.rows_max, with_vol=True)
         options.expect_answer_fits(columns.size, GREEKS.row_bytes, self.message_bytes_max)
         method = options.american_method(request.american_method)
@@ -74,6 +76,7 @@ class OptionRpcs:
     ) -> wire.ImpliedVolatilityResponse:
         """Vols of options in columns."""
         await self.work.expect(self.engines, request.engine)
+        self.work.expect_room(options.rows_of(request.options))
         columns = options.read_options(request.options, self.rows_max, with_vol=False)
         options.expect_answer_fits(columns.size, VOLS.row_bytes, self.message_bytes_max)
         prices = options.read_prices(request, columns.size)

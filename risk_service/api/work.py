@@ -46,6 +46,11 @@ class Work:
             return nullcontext()
         return self.admission.admitted(current_call().principal, cost)
 
+    def expect_room(self, cost: float) -> None:
+        """Refuses, as `admitted` does, work that costs at least so much, before anything of it is read."""
+        if cost > FREE_COST:
+            self.admission.expect_room(current_call().principal, cost)
+
     async def expect(self, engines: Engines, name: str) -> None:
         """Refuses the name of an engine that is not there; one that nobody asked for before is loaded."""
         if name not in ("", engines.serving.name):

@@ -176,3 +176,32 @@ def test_over_grpc_a_refusal_is_quick_and_says_when(seed):
             for call in refused:
                 assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
                 assert 0 < retry_delay_s(call) <= 30
+
+
+async def test_large_requests_are_refused_before_their_columns_are_read():
+    settings = GrpcSettings(port=0)
+    with Service() as service:
+        servicer = service.servicer(settings)
+        async with (
+            service.server(settings, servicer) as server,
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        ):
+            stub = RiskServiceStub(channel)
+            # What is wrong with it is found by reading it.
+            columns = wire.OptionColumns(
+                spot=[100.0] * 9_999, strike=[100.0] * 10_000, expiry=[1.0], vol=[0.2]
+            )
+            requests = (
+                (stub.Price, wire.PriceRequest(options=columns)),
+                (stub.Greeks, wire.GreeksRequest(options=columns)),
+                (stub.ImpliedVolatility, wire.ImpliedVolatilityRequest(options=columns, price=[8.0])),
+            )
+            with servicer.options.work.admission.admitted("somebody", 1e18):
+                for method, request in requests:
+                    with pytest.raises(grpc.aio.AioRpcError) as full:
+                        await method(request, timeout=PATIENCE_S)
+                    assert full.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            for method, request in requests:
+                with pytest.raises(grpc.aio.AioRpcError) as read:
+                    await method(request, timeout=PATIENCE_S)
+                assert read.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -161,3 +161,12 @@ def test_bad_input_is_named(changes: dict[str, object], field: str, row: int | N
 def test_a_price_that_jumps_beyond_all_numbers_is_named() -> None:
     with pytest.raises(gk.InvalidInput, match=r"prices\[1\]: moves by e\^1382 in column 1"):
         historical_scenarios([[1.0, 1e-300], [1.0, 1e300]])
+
+
+def test_a_dividend_before_a_split_is_taken_off_the_price_of_its_day() -> None:
+    """100 goes ex 2, then each share becomes two: nothing is earned or lost, whichever is told first."""
+    prices = np.array([[100.0], [98.0], [49.0], [49.0]])
+    actions = [CorporateAction(1, 0, dividend=2.0), CorporateAction(2, 0, ratio=2.0)]
+    for told in (actions, actions[::-1]):
+        found = historical_scenarios(prices, actions=told).spot_return
+        np.testing.assert_allclose(found, 0.0, atol=1e-15)

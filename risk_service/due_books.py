@@ -28,16 +28,16 @@ class DueBooks:
             self._since[book] = now
             self._turns.setdefault(owner, {})[book] = None
 
-    def take(self) -> Iterator[str]:
-        """The books, each as its turn comes; those that nobody asks for go on waiting."""
+    def take(self) -> Iterator[tuple[str, float]]:
+        """The books, and since when they wait, as their turns come; those not asked for go on waiting."""
         while self._turns:
             owner, books = next(iter(self._turns.items()))
             del self._turns[owner]
             book = next(iter(books))
-            del books[book], self._since[book]
+            del books[book]
             if books:
                 self._turns[owner] = books
-            yield book
+            yield book, self._since.pop(book)
 
     def waited_s(self, now: float) -> float:
         """How long the first of them has waited."""

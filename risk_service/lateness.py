@@ -18,12 +18,15 @@ class Lateness:
     seconds: float = 0.0
     why: str = ""
 
-    def note(self, seconds: float, waiting: int) -> None:
-        """What the last round has shown, and how many books wait to be told."""
-        self.seconds = seconds
-        if seconds > LATE_S and not self.why:
-            self.why = f"the live loop does not keep up: numbers come more than {LATE_S:g} s late"
-            LOG.warning("%s; %d books wait", self.why, waiting)
-        elif seconds <= IN_TIME_S and self.why:
+    def note(self, unread_s: float, untold_s: float) -> None:
+        """How late the market is read, and how long the first book waits to be told.
+
+        Only the first makes all numbers late: who waits behind other books of the owner says so itself.
+        """
+        self.seconds = max(unread_s, untold_s)
+        if unread_s > LATE_S and not self.why:
+            self.why = f"the live loop does not keep up: the market is read more than {LATE_S:g} s late"
+            LOG.warning("%s", self.why)
+        elif unread_s <= IN_TIME_S and self.why:
             self.why = ""
-            LOG.info("numbers come in time again")
+            LOG.info("the market is read in time again")

@@ -274,8 +274,8 @@ class LiveLoop:
 
     def _note_lateness(self, messages: Sequence[Message[MarketEvents | Tick]], now: float) -> None:
         """Numbers may be late for records that wait to be read, and for books that wait to be told."""
-        unread_s, due = 0.0, self._teller.due
+        unread_s = 0.0
         if len(messages) >= self.poll_records_max and messages[-1].record.timestamp_ms >= 0:
             unread_s = self.clock_ns() / 1e9 - messages[-1].record.timestamp_ms / 1e3
-        self.lateness.note(max(unread_s, due.waited_s(now)), len(due))
+        self.lateness.note(unread_s, self._teller.due.waited_s(now))
         self.writer.degraded_reason = self.lateness.why

@@ -13,6 +13,7 @@ from risk_service.alerts import AlertBook
 from risk_service.board import RiskBoard
 from risk_service.desk_books import DeskBooks
 from risk_service.due_books import DueBooks
+from risk_service.lateness import LATE_S
 from risk_service.live_metrics import MetricsWriter
 from risk_service.live_snapshot import LastNumber
 from risk_service.market_state import MarketState
@@ -50,11 +51,12 @@ class Teller:
     ) -> None:
         """Tells what has changed, for a while: a book that must wait is told its newest number then."""
         ends = time.monotonic() + TELL_S_MAX
-        for name in self.due.take():
+        for name, since in self.due.take():
             # It may be gone by now.
             book = books.books.get(name)
             if book is not None:
-                self._tell(book, books, market, slow.get(name), came)
+                late = time.monotonic() - since > LATE_S
+                self._tell(book, books, market, slow.get(name), came, late=late)
             if time.monotonic() >= ends:
                 return
 
@@ -88,7 +90,14 @@ class Teller:
         self.alerts.restore(logged())
 
     def _tell(
-        self, book: Book, books: DeskBooks, market: MarketState, slow: SlowNumbers | None, came: Came
+        self,
+        book: Book,
+        books: DeskBooks,
+        market: MarketState,
+        slow: SlowNumbers | None,
+        came: Came,
+        *,
+        late: bool,
     ) -> None:
         numbers = books.numbers(book.held.name)
         if isinstance(numbers, str):
@@ -99,6 +108,8 @@ class Teller:
         except gk.GpuKernelsError as refusal:
             self._tell_none(book, market, f"not measured: {refusal}", came)
             return
+        if late:
+            metrics.provenance.method += f"; told more than {LATE_S:g} s late, after other books of its owner"
         self.last[book.held.name] = LastNumber(
             book, numbers.historical_pnl, market.clocks, market.snapshot_id(), metrics
         )

@@ -31,6 +31,8 @@ from service_kit.kafka.records import BEGINNING, Partition
 from service_kit.kafka.settings import KafkaSettings
 
 EMPTY = dead_letter(RISK_METRICS)
+# A broker that shares its cores with a whole suite may take seconds for the first record.
+PATIENT = KafkaSettings(close_wait_s_max=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +45,8 @@ def broker() -> Iterator[EmbeddedBroker]:
 def either(request: pytest.FixtureRequest) -> KafkaSettings:
     """The embedded broker, and a real one where there is one: both must answer alike."""
     if request.param == "embedded":
-        return request.getfixturevalue("broker").settings()
-    return KafkaSettings(bootstrap=request.getfixturevalue("kafka_broker").bootstrap)
+        return request.getfixturevalue("broker").settings(PATIENT)
+    return PATIENT.at(request.getfixturevalue("kafka_broker").bootstrap)
 
 
 class TestProcess:

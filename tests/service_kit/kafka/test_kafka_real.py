@@ -26,12 +26,12 @@ from service_kit.kafka.settings import KafkaSettings
 
 @pytest.fixture
 def one(kafka_broker: RealKafka) -> KafkaSettings:
-    return KafkaSettings(bootstrap=kafka_broker.bootstrap)
+    return KafkaSettings(bootstrap=kafka_broker.bootstrap, close_wait_s_max=60.0)
 
 
 @pytest.fixture
 def three(kafka_cluster: RealKafka) -> KafkaSettings:
-    return KafkaSettings(bootstrap=kafka_cluster.bootstrap)
+    return KafkaSettings(bootstrap=kafka_cluster.bootstrap, close_wait_s_max=60.0)
 
 
 def _poison_is_short(value: bytes) -> bytes:

@@ -105,6 +105,7 @@ def test_trades_and_instruments_may_be_tables(client, kind):
         multiplier=[1.0, 100.0],
         underlying_index=[0, 0],
         strike=[0.0, 90.0],
+        is_call=[False, False],
         expiry_time_ns=[0, client.get_portfolio("tables").positions.expiry_time_ns[0]],
     )
     wanted, found = client.what_if("tables", trade), client.what_if("tables", make(rows))

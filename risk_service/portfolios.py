@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protos import packing
+from protos import osi, packing
 from protos.risk.v1.risk_pb2 import (
     INSTRUMENT_KIND_OPTION,
     INSTRUMENT_KIND_SPOT,
@@ -24,7 +24,8 @@ POSITIONS_MAX = 1_000_000  # in one portfolio; more would not fit one record of 
 MULTIPLIER_MAX = 1e9  # beyond these it is a mistake of units
 STRIKE_MAX = 1e12  # currency
 QUANTITY_MAX = 1e12  # of one position, either way; sums and squares of such books stay finite
-NAME_LENGTH_MAX = 200  # characters of a portfolio's name, which is its key on Kafka
+NAME_LENGTH_MAX = 200  # characters of a portfolio's name, which is its key on Kafka, and of every other name
+STRIKE_STEP = 1e-3  # an OSI symbol has a strike's first three decimals
 
 _COLUMNS = (
     "underlying_index",
@@ -84,7 +85,7 @@ def check(message: Portfolio) -> HeldPortfolio:
     rows = len(positions.symbol)
     if rows > POSITIONS_MAX:
         raise InvalidRequest("positions.symbol", f"{rows} positions are more than {POSITIONS_MAX}")
-    _check_symbols(positions.symbol)
+    _check_names("positions.symbol", positions.symbol)
     columns = _read_columns(positions, rows)
     held = HeldPortfolio(
         name=name,
@@ -99,6 +100,7 @@ def check(message: Portfolio) -> HeldPortfolio:
     )
     _check_places(held)
     _check_numbers(held)
+    _check_option_symbols(held)
     _check_limits(message.limits)
     return held
 
@@ -111,25 +113,33 @@ def _read_columns(positions: Any, rows: int) -> dict[str, NDArray[Any]]:
             columns[name] = packing.column(positions, name, rows, default)
         except packing.PackingError as fault:
             raise InvalidRequest(f"positions.{name}", fault.why) from fault
+    # Left out they would be a book of nothing, or of puts.
+    if rows and not positions.quantity:
+        raise InvalidRequest("positions.quantity", "is missing")
+    if INSTRUMENT_KIND_OPTION in columns["kind"] and not positions.is_call:
+        raise InvalidRequest("positions.is_call", "is missing, and there are options")
     for name in ("underlying_index", "group_index"):
         columns[name] = columns[name].astype(np.int64)
     return columns
 
 
 def _check_table(field_name: str, names: Any) -> None:
+    _check_names(field_name, names)
     seen: set[str] = set()
     for row, name in enumerate(names):
-        if not name:
-            raise InvalidRequest(field_name, "is empty", row)
         if name in seen:
             raise InvalidRequest(field_name, f"names {name!r} twice", row)
         seen.add(name)
 
 
-def _check_symbols(symbols: Any) -> None:
-    for row, symbol in enumerate(symbols):
-        if not symbol:
-            raise InvalidRequest("positions.symbol", "is empty", row)
+def _check_names(field_name: str, names: Any) -> None:
+    for row, name in enumerate(names):
+        if not name:
+            raise InvalidRequest(field_name, "is empty", row)
+        if len(name) > NAME_LENGTH_MAX or not name.isprintable():
+            raise InvalidRequest(
+                field_name, f"must be printable and at most {NAME_LENGTH_MAX} characters", row
+            )
 
 
 def _check_places(held: HeldPortfolio) -> None:
@@ -153,6 +163,17 @@ def _check_numbers(held: HeldPortfolio) -> None:
     _refuse("positions.strike", bad_strike, f"must be positive and at most {STRIKE_MAX:g}")
     dated = held.kind != INSTRUMENT_KIND_SPOT
     _refuse("positions.expiry_time_ns", dated & (held.expiry_time_ns <= 0), "is missing")
+
+
+def _check_option_symbols(held: HeldPortfolio) -> None:
+    """Quotes are found by the symbol and values worked out from the columns: both must say the same."""
+    options = np.flatnonzero(held.is_option)
+    said = osi.parse_many([held.symbols[row] for row in options.tolist()])
+    other_right, other_strike = np.zeros((2, len(held)), np.bool_)
+    other_right[options] = said.found & (said.is_call != held.is_call[options])
+    other_strike[options] = said.found & (np.abs(said.strike - held.strike[options]) > STRIKE_STEP)
+    _refuse("positions.is_call", other_right, "is not what the symbol says")
+    _refuse("positions.strike", other_strike, "is not what the symbol says")
 
 
 def _check_limits(limits: Limits) -> None:

@@ -50,6 +50,13 @@ def changed(**values):
         (changed(underlying_index=[0, 1]), "positions.underlying_index[1]"),
         (changed(group_index=[1, 0]), "positions.group_index[0]"),
         (changed(kind=[0, 9]), "positions.kind[1]"),
+        (changed(symbol=["x" * 201, "IDX"]), "positions.symbol[0]"),
+        (changed(symbol=[GOOD.positions.symbol[0], "IDX\n"]), "positions.symbol[1]"),
+        # What would be a book of nothing, of puts, or of another contract than its quotes are of.
+        (changed(quantity=[]), "positions.quantity"),
+        (changed(is_call=[]), "positions.is_call"),
+        (changed(is_call=[False]), "positions.is_call[0]"),
+        (changed(strike=[101.0, 0.0]), "positions.strike[0]"),
         (risk.Portfolio(portfolio="p", limits=risk.Limits(var_fraction=-0.1)), "limits.var_fraction"),
         (risk.Portfolio(portfolio="p", limits=risk.Limits(stress_loss=math.inf)), "limits.stress_loss"),
     ],

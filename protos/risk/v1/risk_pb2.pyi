@@ -494,7 +494,7 @@ Global___ImpliedVolatilityResponse: _TypeAlias = ImpliedVolatilityResponse  # no
 @_typing.final
 class Positions(_message.Message):
     """Positions in columns. An option is known by its symbol in the market data; spot and futures positions by their
-    underlying's.
+    underlying's. An OSI symbol and the columns must say the same right and strike.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -532,9 +532,13 @@ class Positions(_message.Message):
     @_builtins.property
     def strike(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
-    def is_call(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]: ...
+    def is_call(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """of every portfolio with options"""
+
     @_builtins.property
-    def american(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]: ...
+    def american(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """none: European"""
+
     @_builtins.property
     def group_index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """into Portfolio.groups; none: no groups"""

@@ -8,15 +8,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from recomputed_risk import Fills, History, Market, Recomputed, Terms, check
-from running import Service, until
+from running import PATIENCE_S, Service, until
 
 from protos import packing, topics
 from protos.market.v1 import market_pb2 as market
 from protos.orders.v1 import orders_pb2 as orders
 from protos.risk.v1 import risk_pb2 as risk
-from risk_client import RiskClient
+from risk_client import RiskClient, Unavailable, monte_carlo
 from service_kit.kafka.admin import ensure_topics
 from service_kit.kafka.consumer import Consumer
 from service_kit.kafka.partitioning import partition_of
@@ -226,6 +227,29 @@ def check_profit(metrics: risk.RiskMetrics, filled: Fills, now: Market, of: dict
     assert metrics.pnl_unrealised == pytest.approx(unrealised, rel=1e-9, abs=1e-6)
 
 
+def kill_children_at_work(serve: Service) -> str:
+    """Kills all processes of the service but the front while they compute; what that call came to."""
+    children = psutil.Process(serve.process.pid).children(recursive=True)
+    assert any("spawn_main" in " ".join(child.cmdline()) for child in children)
+    draws = monte_carlo(1 << 20, seed=5)
+
+    def at_work(_done: float) -> None:
+        while children:
+            children.pop().kill()
+
+    with RiskClient(serve.address(), deadline_s=PATIENCE_S) as client:
+        try:
+            answer = client.expected_shortfall(DESK, draws, progress=at_work)
+        except Unavailable:
+            return "refused"
+        again = client.expected_shortfall(DESK, draws)
+    assert not children
+    # By whomever: the same inputs give the same number.
+    assert answer.provenance.market_snapshot_id == again.provenance.market_snapshot_id
+    assert answer.tail == again.tail
+    return "degraded" if answer.provenance.degraded else "answered"
+
+
 def test_every_number_is_that_of_the_whole_history_across_a_kill(kafka_broker, tmp_path, seed):
     kafka = KafkaSettings(bootstrap=kafka_broker.bootstrap)
     ensure_topics(kafka)
@@ -253,7 +277,8 @@ def test_every_number_is_that_of_the_whole_history_across_a_kill(kafka_broker, t
             newest = found[-1] if found else risk.RiskMetrics()
             return newest.timing.source_time_ns >= sender.now and not newest.faults
 
-        with Service(tmp_path, "serve", settings=settings) as serve:
+        apart = settings | {"GPU_RISK_RISK_ENGINE_PROCESS": "always"}
+        with Service(tmp_path, "serve", settings=apart) as serve:
             with RiskClient(serve.address()) as client:
                 client.put_portfolio(desk(of))
                 put = client.get_portfolio(DESK)
@@ -262,6 +287,7 @@ def test_every_number_is_that_of_the_whole_history_across_a_kill(kafka_broker, t
                 sender.move(3)
                 until(caught_up, "numbers of the first market", serve)
             until(kept.exists, "the market's file", serve)
+            request = kill_children_at_work(serve)
             told = len(found)
             sender.move(30)
             until(lambda: caught_up() or len(found) > told, "a number in the middle", serve)
@@ -279,6 +305,7 @@ def test_every_number_is_that_of_the_whole_history_across_a_kill(kafka_broker, t
                 sender.move(2)
                 until(caught_up, "the last numbers", serve)
     print(f"recovered in {recovery_s:.1f} s; {len(found)} numbers, {len(found) - before} after the kill")
+    print(f"the request whose worker was killed was {request}")
     logs = Logs(kafka)
     whole = 0
     for metrics in found:

@@ -78,6 +78,7 @@ class _InstrumentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Instru
     INSTRUMENT_KIND_FUTURE: _InstrumentKind.ValueType  # 1
     """Settled every day: worth nothing by itself, it gains quantity times multiplier times what its forward gains.
     The forward is the spot less dividends until expiry, carried at rate less yield; that carry stays in scenarios.
+    settled daily: no value, the delta of its forward, no other Greek
     """
     INSTRUMENT_KIND_SPOT: _InstrumentKind.ValueType  # 2
 
@@ -88,6 +89,7 @@ INSTRUMENT_KIND_OPTION: InstrumentKind.ValueType  # 0
 INSTRUMENT_KIND_FUTURE: InstrumentKind.ValueType  # 1
 """Settled every day: worth nothing by itself, it gains quantity times multiplier times what its forward gains.
 The forward is the spot less dividends until expiry, carried at rate less yield; that carry stays in scenarios.
+settled daily: no value, the delta of its forward, no other Greek
 """
 INSTRUMENT_KIND_SPOT: InstrumentKind.ValueType  # 2
 Global___InstrumentKind: _TypeAlias = InstrumentKind  # noqa: Y015

@@ -19,6 +19,7 @@ from risk_service.api.gathering import Gathering
 from risk_service.api.work import Work
 from risk_service.device_health import Device, DeviceCollector, DeviceWatch, Reading
 from risk_service.engines import Engines
+from risk_service.lateness import Lateness
 from risk_service.service_metrics import ServiceMetrics
 from service_kit.grpc_server import GrpcServer, GrpcSettings
 from service_kit.kafka.metrics import KafkaMetrics
@@ -38,6 +39,7 @@ STILL = SimpleNamespace(
     turned_at=0.0,
     failure=None,
     without_brokers="",
+    lateness=Lateness(),
     portfolios=0,
     unmeasured=0,
     alerts=SimpleNamespace(standing=lambda kind: 0),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def run_risk_service(toml: Path | None) -> NoReturn:
     """Runs risk_service until a signal."""
-    # Read when NumPy is loaded, here and in the processes that the service starts. OpenBLAS's threads wait for
-    # each other by spinning, on cores that the live loop needs; the service has threads of its own.
+    # Read when NumPy is loaded, here and in the processes that the service starts. Threads of OpenBLAS wait
+    # for each other by spinning, on cores that the live loop needs. The service has threads of its own.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with on_signal(_end):
         with extra_needed("serve"):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from risk_client.book_client import BookClient
     from risk_client.client import RiskClient
     from risk_client.connection import tls
+    from risk_client.memory import keep_memory
     from risk_client.portfolios import portfolio_of
     from risk_client.scenario_tables import scenarios_of
     from risk_client.scenarios import historical, monte_carlo, shocks, vol_shock_surface
@@ -47,6 +48,7 @@ _LAZY = {
     "BookClient": "risk_client.book_client",
     "RiskClient": "risk_client.client",
     "tls": "risk_client.connection",
+    "keep_memory": "risk_client.memory",
     "portfolio_of": "risk_client.portfolios",
     "scenarios_of": "risk_client.scenario_tables",
     "historical": "risk_client.scenarios",
@@ -81,6 +83,7 @@ __all__ = [
     "Violation",
     "WhatIf",
     "historical",
+    "keep_memory",
     "kelly",
     "monte_carlo",
     "portfolio_of",

@@ -44,12 +44,12 @@ def _serve(control: Connection, rows: int, days: int, process: str, settings: di
 
     from risk_service.engines import Engines
     from risk_service.settings import RiskSettings
-    from risk_service.wiring import SWITCH_S
+    from risk_service.wiring import prepare_process
     from service_kit.grpc_server import GrpcSettings
     from service_kit.telemetry.logs import LogSettings, start_logs
 
     # Both as `risk serve` does: without a level every call would print a line.
-    sys.setswitchinterval(SWITCH_S)
+    prepare_process()
     start_logs(LogSettings(), "risk")
     wanted: Any = process
     engines = Engines.start("cpu", wanted)

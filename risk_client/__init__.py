@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from risk_client.book_client import BookClient
     from risk_client.client import RiskClient
     from risk_client.connection import tls
-    from risk_client.memory import keep_memory
     from risk_client.portfolios import portfolio_of
     from risk_client.scenario_tables import scenarios_of
     from risk_client.scenarios import historical, monte_carlo, shocks, vol_shock_surface
     from risk_client.sizing import kelly
+    from service_kit.memory import keep_memory
 
 _LAZY = {
     "Columns": "risk_client.answers",
@@ -48,7 +48,7 @@ _LAZY = {
     "BookClient": "risk_client.book_client",
     "RiskClient": "risk_client.client",
     "tls": "risk_client.connection",
-    "keep_memory": "risk_client.memory",
+    "keep_memory": "service_kit.memory",
     "portfolio_of": "risk_client.portfolios",
     "scenarios_of": "risk_client.scenario_tables",
     "historical": "risk_client.scenarios",

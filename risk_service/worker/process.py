@@ -14,6 +14,7 @@ from risk_service.child_process import end_with_parent
 from risk_service.worker import tasks
 from risk_service.worker.arena import Arena, large_arrays, pack, unpack
 from risk_service.worker.tasks import Answer, Ended, Kept
+from service_kit.memory import keep_memory
 
 # Exit status of a worker whose device is lost.
 POISONED_STATUS = 3
@@ -38,6 +39,7 @@ def run(wanted: str, control: Connection, lanes: list[Connection]) -> None:
         control.send(Found("", "", str(fault)))
         return
     engine.warm_up()
+    keep_memory()
     control.send(Found(engine.name, engine.device, ""))
     kept = Kept()
     threads = [threading.Thread(target=_serve, args=(engine, kept, lane)) for lane in lanes]

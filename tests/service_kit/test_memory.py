@@ -1,4 +1,4 @@
-"""A process that keeps the memory of large answers takes none anew for the next."""
+"""A process that keeps the memory of large messages takes none anew for the next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 COUNT = """
 import resource, sys
 if sys.argv[1] == "keep":
-    from risk_client.memory import keep_memory
+    from service_kit.memory import keep_memory
     assert keep_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

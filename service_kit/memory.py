@@ -1,0 +1,23 @@
+"""What a process does with the memory of large messages that it is done with."""
+
+from __future__ import annotations
+
+import ctypes
+
+# Of glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_MMAP_FROM, _TRIM_FROM = 32 << 20, 256 << 20  # bytes; the first is the most that glibc takes
+
+
+def keep_memory() -> bool:
+    """Keeps the memory of large messages for the next ones; False where the C library is another than glibc.
+
+    By itself a process may give the memory of every large message back to the system and have it zeroed and
+    mapped anew for the next, page by page. It is a choice of the whole process, so the clients leave it to
+    whoever calls them; the services make it for themselves. At most 256 MiB that are free are kept.
+    """
+    # A C library without it has no such name.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _MMAP_FROM)) and bool(mallopt(_TRIM_THRESHOLD, _TRIM_FROM))

@@ -50,7 +50,6 @@ class Desk:
     strikes: Contracts
     strike_of: Integers  # of each contract
     is_call: NDArray[np.bool_]  # of each contract
-    american: NDArray[np.bool_]
     shared: SharedRows  # the blocks as kernels take them
     points: SharedPoints  # of all blocks, without spots
     futures: Futures
@@ -98,7 +97,6 @@ class Desk:
                 [b.strike_of + at for b, at in zip(blocks, rows.tolist(), strict=False)], np.int64
             ),
             is_call=_join([b.contracts["is_call"] for b in blocks], np.bool_),
-            american=_join([b.contracts["american"] for b in blocks], np.bool_),
             shared=SharedRows(
                 *(rows, first_block_cell, cell, strikes.strike, _join([b.sign for b in blocks], np.float64)),
                 *by_strike,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from gpu_kernels.premium_sums import Holdings
 from protos.risk.v1.risk_pb2 import INSTRUMENT_KIND_FUTURE
 from risk_service.valuation import Book
 
@@ -131,6 +132,7 @@ class Block:
     cells: Integers  # their numbers on the desk
     contents: tuple[bytes, ...]  # what each cell holds
     contracts: NDArray[np.void]
+    american: Integers  # contracts
     strike_of: Integers
     strikes: Integers  # the first contract of each
     sign: Floats  # of each strike: 1 where it is valued as a call, -1 as a put
@@ -181,6 +183,7 @@ class Block:
             cells=cells,
             contents=tuple(holder.contents[place] for holder, place in holders),
             contracts=contracts,
+            american=np.flatnonzero(contracts["american"]),
             strike_of=strike_of,
             strikes=strikes,
             sign=np.where(has_call, 1.0, -1.0),
@@ -193,14 +196,22 @@ class Block:
             contract_of=contract_of,
         )
 
-    def weights(self, rows: Integers) -> Weights:
+    def holdings(self, rows: Integers) -> Holdings:
+        """Who holds how much of these contracts."""
+        first, cell, weight, gross = self.by_contract
+        if len(rows) == len(self.contracts):
+            return Holdings(first, cell, weight, gross)
+        counts = np.diff(first)
+        asked = np.zeros(len(counts), np.bool_)
+        asked[rows] = True
+        kept = np.repeat(asked, counts)
+        return Holdings(_edges(counts[rows]), cell[kept], weight[kept], gross[kept])
+
+    def weights(self, rows: Integers, *, signed: bool = True) -> Weights:
         """How much each cell holds of these contracts, (cells, rows); sparse where few hold much of it."""
-        at = np.full(len(self.contracts), -1)
-        at[rows] = np.arange(len(rows))
-        row = np.repeat(at, np.diff(self.by_contract.first))
-        kept = row >= 0
-        places = self.by_contract.cell[kept], row[kept]
-        weight, shape = self.by_contract.weight[kept], (len(self.cells), len(rows))
+        held = self.holdings(rows)
+        weight, shape = held.weight if signed else held.gross, (len(self.cells), len(rows))
+        places = held.cell, np.repeat(np.arange(len(rows)), np.diff(held.first))
         if shape[0] * shape[1] > DENSE_RATIO * len(weight):
             return csr_array((weight, places), shape=shape)
         dense = np.zeros(shape)

@@ -6,7 +6,7 @@ interpolants are read meanwhile: nobody waits for a table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
+from gpu_kernels.premium_sums import PremiumSums
 from gpu_kernels.premium_tables import PremiumTable, build_premium_table
-from risk_service.desk_block import Block, Weights
-from risk_service.premium_inputs import PremiumInputs
+from risk_service.desk_block import Block
+from risk_service.premium_inputs import PremiumInputs, Stated
 from risk_service.wide_premiums import WidePremiums
 
 Floats = NDArray[np.float64]
@@ -50,36 +51,23 @@ class _Coming(NamedTuple):
 
 @dataclass(slots=True)
 class _Held:
-    """A table and what has been read from it for the weights at hand."""
+    """A table, and its sums for the weights and vols at hand."""
 
     table: PremiumTable
     rows: NDArray[np.int64]
     time_ns: int
-    weights: Weights | None = None
-    sums: Floats = field(default_factory=lambda: np.zeros(0))
-    # At each node, for the vols at hand: premiums of today, and what the sums change by in each scenario.
-    # Between two quotes of options only the spot moves, and each is one product with the nodes' weights.
-    vol: Floats = field(default_factory=lambda: np.zeros(0))
-    today: Floats = field(default_factory=lambda: np.zeros((0, 0)))
-    changes: Floats | None = None
+    sums: PremiumSums | None = None
+    vol: Floats = field(default_factory=lambda: np.zeros(0))  # that the sums are of
 
-    def see(self, vol: Floats) -> None:
-        """Takes these vols."""
-        if not np.array_equal(self.vol, vol):
-            self.vol, self.changes = vol, None
-            self.today = self.table.today_at_nodes(vol).reshape(len(self.table.nodes), -1)
-
-    def hold(self, weights: Weights) -> None:
-        """Takes these weights (cells, rows), and works out what they make of the vols seen."""
-        table = self.table
-        if self.weights is None:
-            self.weights, self.sums, self.changes = weights, table.sums(weights), None
-        if self.changes is None:
-            level, slope = table.vol_sums(self.weights, self.vol)
-            prices = self.today.reshape(len(table.nodes), len(self.vol), -1)[:, :, 0]
-            # Lagrange's polynomials through the nodes give what is linear in the log spot exactly.
-            self.changes = self.sums + level + table.nodes[:, None, None] * slope
-            self.changes -= (prices @ self.weights.T)[:, :, None]
+    def sums_of(self, engine: gk.Engine, block: Block, vol: Floats) -> PremiumSums:
+        """Between two quotes of options only the spot moves, and the sums stay."""
+        same = self.sums is not None and np.array_equal(self.vol, vol)
+        if self.sums is None:
+            self.sums = PremiumSums(engine, self.table, block.holdings(self.rows), len(block.cells))
+        if not same:
+            self.sums.take(vol)
+            self.vol = vol
+        return self.sums
 
     def fits(self, now: PremiumInputs) -> bool:
         """Whether anything may be read at all."""
@@ -114,41 +102,30 @@ class DeskPremiums:
     def reweigh(self, slots: set[int]) -> None:
         """The weights of these underlyings have changed."""
         for slot in slots & self._held.keys():
-            self._held[slot].weights = None
+            self._held[slot].sums = None
 
-    def today(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> Floats:
-        """Premiums of value and Greeks, (rows, 9)."""
-        held = self._fitting(slot, now, scenarios)
-        if held is None:
-            self._read_wide.add(slot)
-            return self._wide.today(slot, now, scenarios)
-        self._read_wide.discard(slot)
-        held.see(now.vol)
-        return (held.table.spot_weights(now.spot) @ held.today).reshape(len(now.rows), -1)
+    def prepare(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> None:
+        """Asks for a table where none fits or one is worn, and sees to wide interpolants meanwhile."""
+        if self._fitting(slot, now, scenarios) is not None:
+            self._read_wide.discard(slot)
+            return
+        self._read_wide.add(slot)
+        self._wide.prepare(slot, now, scenarios)
 
-    def in_scenarios(self, block: Block, now: PremiumInputs) -> Floats:
-        """What the premiums change by, summed over contracts, per cell and scenario; after `today`."""
+    def add(self, block: Block, now: PremiumInputs, points: Floats, pnl: Floats) -> None:
+        """Adds premiums to the numbers of the block's cells."""
         if block.slot in self._read_wide:
-            return self._wide.in_scenarios(block, now)
-        held = self._held[block.slot]
-        held.hold(block.weights(held.rows) if held.weights is None else held.weights)
-        if held.changes is None:
-            raise RuntimeError("premiums in scenarios are asked for before those of today")
-        along = held.table.spot_weights(now.spot)
-        return (along @ held.changes.reshape(len(along), -1)).reshape(held.changes.shape[1:])
+            self._wide.add(block, now, points, pnl)
+            return
+        sums = self._held[block.slot].sums_of(self.engine, block, now.vol)
+        sums.add(now.spot, block.cells, points, pnl)
 
-    def error(self, slots: Collection[int]) -> float:
-        """Largest measured error of the premiums of these underlyings, as a part of the spot."""
-        held = self._held
-        tables = (held[slot].table.error for slot in slots if slot in held and slot not in self._read_wide)
-        return max(max(tables, default=0.0), self._wide.error(self._read_wide.intersection(slots)))
-
-    def oldest_ns(self, slots: Collection[int]) -> int | None:
-        """Moment of the oldest of the tables and interpolants in use; None where there is none."""
-        held = self._held
-        times = [held[slot].time_ns for slot in slots if slot in held and slot not in self._read_wide]
-        wide = self._wide.oldest_ns(self._read_wide.intersection(slots))
-        return min(times if wide is None else [*times, wide], default=None)
+    def stated(self, slots: frozenset[int]) -> Stated:
+        """Of the tables and interpolants in use for these underlyings."""
+        wide = self._wide.stated(slots & self._read_wide)
+        held = [self._held[slot] for slot in slots if slot in self._held and slot not in self._read_wide]
+        times = [one.time_ns for one in held] + ([] if wide.oldest_ns is None else [wide.oldest_ns])
+        return Stated(max([wide.error, *(one.table.error for one in held)]), min(times) if times else None)
 
     def _fitting(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> _Held | None:
         """A table that can be read; None while one is made elsewhere."""

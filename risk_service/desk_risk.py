@@ -160,13 +160,13 @@ class DeskRisk:
         if not places or self._table is None:
             return
         values = DeskValues.of(self.engine, market, marks, self.desk, np.array(places, np.int64))
+        american = self._prepared(values)
         self._note(values)
-        american = self._premiums_today(values)
         desk = self.desk
         cell_points(self.engine)(desk.shared, values.points, values.fields, self._points)
         cell_pnl(self.engine)(desk.shared, self._table, values.shared, self._pnl)
         for block, now in american:
-            self._pnl[block.cells] += self.premiums.in_scenarios(block, now)
+            self.premiums.add(block, now, self._points, self._pnl)
 
     def numbers(self, number: int) -> BookNumbers:
         """Everything known of a book."""
@@ -174,7 +174,7 @@ class DeskRisk:
         points = self._points[cells]
         total = self._pnl[cells].sum(axis=0)
         days, why = self._days, self._why[number]
-        slots = self._american[number]
+        stated = self.premiums.stated(self._american[number])
         oldest = int(self._oldest_ns[cells].min(initial=NO_QUOTE))
         if number not in self._faults:
             self._faults[number] = self._left_out(number)
@@ -187,26 +187,24 @@ class DeskRisk:
             stress_pnl=total[days:],
             why_no_history=why,
             faults=self._faults[number],
-            premium_error=self.premiums.error(slots),
+            premium_error=stated.error,
             oldest_quote_ns=None if oldest == NO_QUOTE else oldest,
-            premium_time_ns=self.premiums.oldest_ns(slots),
+            premium_time_ns=stated.oldest_ns,
         )
 
     def pnl_by_underlying(self, number: int) -> Floats:
         """P&L of a book per underlying and scenario, historical ones first, then the stresses."""
         return self._pnl[self.desk.cells_of(number)]
 
-    def _premiums_today(self, values: DeskValues) -> list[tuple[Block, PremiumInputs]]:
-        """Adds today's premiums to values and Greeks; the blocks that have any."""
+    def _prepared(self, values: DeskValues) -> list[tuple[Block, PremiumInputs]]:
+        """The blocks that have premiums, and what these are read at."""
         found = []
         for place, number in enumerate(values.chosen.tolist()):
-            now = values.american(place)
-            if now is None:
-                continue
             block = self.desk.blocks[number]
-            today = self.premiums.today(block.slot, now, partial(self._own_scenarios, number))
-            values.fields[now.rows + values.part(place).start] += today
-            found.append((block, now))
+            now = values.american(place, block.american) if len(block.american) else None
+            if now is not None:
+                self.premiums.prepare(block.slot, now, partial(self._own_scenarios, number))
+                found.append((block, now))
         return found
 
     def _own_scenarios(self, place: int) -> gk.Scenarios:

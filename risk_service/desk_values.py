@@ -36,7 +36,6 @@ class DeskValues:
     status: NDArray[np.uint8]  # per contract: why it is not in the numbers
     future_status: NDArray[np.uint8]
     options: gk.Options
-    american_flags: NDArray[np.bool_]
     fields: Floats  # (contracts, 9) in the order of POINT_FIELDS
     shared: SharedInputs
     points: SharedPoints
@@ -97,7 +96,7 @@ class DeskValues:
             points, future_status = _with_futures(desk, points, rates, yields, time_ns)
         return cls(
             *(chosen, _edges(sizes), first_strike, _edges(np.diff(desk.futures.first)[chosen]), spots),
-            *(status, future_status, options, desk.american[contracts], fields),
+            *(status, future_status, options, fields),
             SharedInputs(chosen, spots, rates, yields, years, vols, points.linear, dividends),
             *(points, quoted_ns, time_ns),
         )
@@ -106,10 +105,12 @@ class DeskValues:
         """The contracts of a block."""
         return slice(int(self.first[place]), int(self.first[place + 1]))
 
-    def american(self, place: int) -> PremiumInputs | None:
-        """The American contracts of a block that have a price; None where there are none."""
+    def american(self, place: int, rows: Integers) -> PremiumInputs | None:
+        """The American contracts of a block, `rows` of it, that have a price; None where none has."""
         part = self.part(place)
-        rows = np.flatnonzero(self.american_flags[part] & (self.status[part] == gk.Status.OK))
+        priced = self.status[part][rows] == gk.Status.OK
+        if not priced.all():
+            rows = rows[priced]
         if not rows.size:
             return None
         at = rows + part.start

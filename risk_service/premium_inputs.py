@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,13 @@ class PremiumInputs:
     time_ns: int
 
 
+class Stated(NamedTuple):
+    """What is said of premiums beside a number."""
+
+    error: float  # largest measured error of one, as a part of the spot
+    oldest_ns: int | None  # moment of the oldest table or interpolant behind them; None where there is none
+
+
 class Premiums(Protocol):
     """Premiums of the desk's blocks; used by one thread."""
 
@@ -37,14 +44,14 @@ class Premiums(Protocol):
     def reweigh(self, slots: set[int]) -> None:
         """The weights of these underlyings have changed."""
 
-    def today(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> Floats:
-        """Premiums of value and Greeks, (rows, 9)."""
+    def prepare(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> None:
+        """Sees to it that there is something to read at this moment of the market."""
 
-    def in_scenarios(self, block: Block, now: PremiumInputs) -> Floats:
-        """What they change by, summed over contracts, per cell and scenario; after `today`."""
+    def add(self, block: Block, now: PremiumInputs, points: Floats, pnl: Floats) -> None:
+        """Adds premiums to the values and Greeks of the block's cells, and what they change by to their P&L.
 
-    def error(self, slots: Collection[int]) -> float:
-        """Largest measured error of a premium of these underlyings, as a part of the spot."""
+        ``points`` (cells, 10) and ``pnl`` (cells, scenarios) are those of all cells; after `prepare`.
+        """
 
-    def oldest_ns(self, slots: Collection[int]) -> int | None:
-        """Moment of the oldest table or interpolant behind them; None where there is none."""
+    def stated(self, slots: frozenset[int]) -> Stated:
+        """Of the premiums of these underlyings."""

@@ -138,7 +138,7 @@ class SlowRisk:
         if len(books) != len(self._held) or any(a is not b for a, b in zip(books, self._held, strict=True)):
             self.risk.hold(books)
             self._held = books
-        american = int(self.risk.desk.american.sum())
+        american = sum(len(block.american) for block in self.risk.desk.blocks)
         if american > AMERICAN_CONTRACTS_MAX:
             why = (
                 f"no Monte-Carlo risk: the books hold {american} American contracts, "

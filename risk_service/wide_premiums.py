@@ -2,13 +2,14 @@
 
 An interpolant covers every scenario from any spot and vol within a wide range of today's. Reading one costs
 an evaluation per contract and scenario, where a table (`desk_premiums`) costs a product. So these are for
-Monte Carlo, which looks once a second and has eight times the scenarios, and for the live loop while it has
-no table.
+Monte Carlo, which looks once a second, and for the live loop while it has no table. The scenarios of Monte
+Carlo move each vol along a line with its spot: premiums are read at a few returns, which tell those of all
+scenarios (gpu_kernels.scenario_line), and one by one only where that would be too far off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,15 +19,17 @@ from numpy.typing import NDArray
 import gpu_kernels as gk
 from gpu_kernels.american_book import AmericanBook
 from gpu_kernels.premium_tables import POINT_FIELDS
+from gpu_kernels.scenario_line import ScenarioLine
 from risk_service.desk_block import Block, Weights
-from risk_service.premium_inputs import PremiumInputs
+from risk_service.premium_inputs import PremiumInputs, Stated
 
 Floats = NDArray[np.float64]
 
 # How far log spot and each vol may go from where they were when the interpolants were made.
 SPOT_REACH = 0.05
 VOL_REACH = 0.05
-# A contract whose interpolant has a larger error, as a part of the spot, is priced in full in every scenario.
+# A contract whose interpolant has a larger error, as a part of the spot, is priced in full; and where reading
+# along a line has a larger one, every scenario is read.
 TOLERANCE = 2e-4
 AGE_NS_MAX = 600_000_000_000
 # Scenarios read at once: of twice as many the numbers of 100 contracts took a third more time.
@@ -37,9 +40,17 @@ class _Horizon(NamedTuple):
     columns: NDArray[np.intp]  # of the scenarios
     scenarios: gk.Scenarios
     book: AmericanBook
+    line: ScenarioLine | None
+
+    @classmethod
+    def of(cls, engine: gk.Engine, book: gk.Portfolio, scenarios: gk.Scenarios, horizon: float) -> _Horizon:
+        columns = np.flatnonzero(scenarios.elapsed == horizon)
+        part = scenarios.select(columns)
+        wide = AmericanBook(engine, book, _around(part), tolerance=TOLERANCE)
+        return cls(columns, part, wide, ScenarioLine.through(part))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Wide:
     """Interpolants of a block's contracts, one set for each horizon of the scenarios."""
 
@@ -51,26 +62,20 @@ class _Wide:
     time_ns: int
     count: int  # scenarios
     horizons: tuple[_Horizon, ...]
+    line_error: float = 0.0  # of one premium at the last look, as a part of the spot
 
     @classmethod
     def of(cls, engine: gk.Engine, now: PremiumInputs, scenarios: gk.Scenarios) -> _Wide:
         book = gk.Portfolio(options=now.options(), quantity=np.ones(len(now.rows)))
-        horizons = []
-        for horizon in np.unique(scenarios.elapsed):
-            columns = np.flatnonzero(scenarios.elapsed == horizon)
-            part = scenarios.select(columns)
-            horizons.append(
-                _Horizon(columns, part, AmericanBook(engine, book, _around(part), tolerance=TOLERANCE))
-            )
         return cls(
-            *(now.rows, now.spot, now.vol, now.rate, now.dividend_yield, now.time_ns),
-            *(len(scenarios), tuple(horizons)),
+            *(now.rows, now.spot, now.vol, now.rate, now.dividend_yield, now.time_ns, len(scenarios)),
+            tuple(_Horizon.of(engine, book, scenarios, one) for one in np.unique(scenarios.elapsed)),
         )
 
     @property
     def error(self) -> float:
         """Of one premium, as a part of the spot."""
-        return max((one.book.error for one in self.horizons), default=0.0)
+        return max((one.book.error for one in self.horizons), default=0.0) + self.line_error
 
     def covers(self, now: PremiumInputs) -> bool:
         """Whether these contracts can be read at this moment of the market."""
@@ -78,7 +83,6 @@ class _Wide:
             np.array_equal(self.rows, now.rows)
             and abs(now.time_ns - self.time_ns) <= AGE_NS_MAX
             and (self.rate, self.dividend_yield) == (now.rate, now.dividend_yield)
-            and now.spot > 0.0
             and abs(np.log(now.spot / self.spot)) <= SPOT_REACH
             and bool((np.abs(now.vol - self.vol) <= VOL_REACH).all())
         )
@@ -86,11 +90,19 @@ class _Wide:
     def changes(self, now: PremiumInputs, weights: Weights) -> Floats:
         """Sums over contracts of what the premiums change by, (cells, scenarios)."""
         out = np.empty((weights.shape[0], self.count))
-        for columns, scenarios, book in self.horizons:
-            moved = book.moved([now.spot], now.vol)
-            for first in range(0, len(columns), PIECE):
+        self.line_error = 0.0
+        for one in self.horizons:
+            moved = one.book.moved([now.spot], now.vol)
+            if one.line is not None:
+                found = moved.premium_pnl(one.line.looks)
+                error = float(one.line.errors(found).max(initial=0.0)) / now.spot
+                if error <= TOLERANCE:
+                    self.line_error = max(self.line_error, error)
+                    out[:, one.columns] = one.line.read(weights @ found)
+                    continue
+            for first in range(0, len(one.columns), PIECE):
                 part = slice(first, first + PIECE)
-                out[:, columns[part]] = weights @ moved.premium_pnl(scenarios.select(part))
+                out[:, one.columns[part]] = weights @ moved.premium_pnl(one.scenarios.select(part))
         return out
 
 
@@ -110,30 +122,34 @@ class WidePremiums:
     def reweigh(self, slots: set[int]) -> None:
         """The weights of these underlyings have changed: they are read at each look."""
 
-    def today(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> Floats:
-        """Premiums of value and Greeks, (rows, 9), worked out in full."""
+    def prepare(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> None:
+        """Makes interpolants where those at hand do not cover this moment of the market."""
         held = self._held.get(slot)
         if held is None or not held.covers(now):
             self._held[slot] = _Wide.of(self.engine, now, scenarios())
             self.built += 1
-        if not self.with_points:
-            return np.zeros((len(now.rows), len(POINT_FIELDS)))
-        options = now.options()
-        american, european = self.engine.greeks(options), self.engine.greeks(_europeans(options))
-        columns = [getattr(american, name) - getattr(european, name) for name in POINT_FIELDS]
-        return np.stack(columns, axis=-1)
 
-    def in_scenarios(self, block: Block, now: PremiumInputs) -> Floats:
-        """What they change by, summed over contracts, per cell and scenario; after `today`."""
-        return self._held[block.slot].changes(now, block.weights(now.rows))
+    def add(self, block: Block, now: PremiumInputs, points: Floats, pnl: Floats) -> None:
+        """Adds premiums to the numbers of the block's cells; today's are worked out in full."""
+        weights = block.weights(now.rows)
+        pnl[block.cells] += self._held[block.slot].changes(now, weights)
+        if self.with_points:
+            options = now.options()
+            american, european = self.engine.greeks(options), self.engine.greeks(_europeans(options))
+            today = np.stack(
+                [getattr(american, name) - getattr(european, name) for name in POINT_FIELDS], axis=-1
+            )
+            sums = weights @ today
+            points[block.cells, 0] += sums[:, 0]
+            points[block.cells, 1] += block.weights(now.rows, signed=False) @ today[:, 0]
+            points[block.cells, 2:] += sums[:, 1:]
 
-    def error(self, slots: Collection[int]) -> float:
-        """Largest measured error of a premium of these underlyings, as a part of the spot."""
-        return max((self._held[slot].error for slot in slots if slot in self._held), default=0.0)
-
-    def oldest_ns(self, slots: Collection[int]) -> int | None:
-        """Moment of the oldest interpolant of these underlyings; None where there is none."""
-        return min((self._held[slot].time_ns for slot in slots if slot in self._held), default=None)
+    def stated(self, slots: frozenset[int]) -> Stated:
+        """Of the interpolants of these underlyings."""
+        held = [self._held[slot] for slot in slots if slot in self._held]
+        return Stated(
+            max((one.error for one in held), default=0.0), min((one.time_ns for one in held), default=None)
+        )
 
 
 def _around(scenarios: gk.Scenarios) -> gk.Scenarios:

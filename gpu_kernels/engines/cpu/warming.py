@@ -26,6 +26,8 @@ from gpu_kernels.engines.engine import Columns
 from gpu_kernels.formulas.american_tables import GREEK_RULE, SCHEMES
 from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
+from gpu_kernels.premium_sums import Holdings, PremiumSums
+from gpu_kernels.premium_tables import PremiumTable
 from gpu_kernels.scenarios import Scenarios
 from gpu_kernels.shared_book import (
     ScenarioTable,
@@ -71,6 +73,27 @@ def _shared_books() -> None:
     cell_pnl(cpu)(rows, ScenarioTable.of(Scenarios(spot_return=moves)), now, np.empty((1, 2)))
     points = SharedPoints(first, 100.0 * one, edges, edges, holder, one, one, one, one, one)
     cell_points(cpu)(rows, points, np.ones((1, 9)), np.empty((1, 10)))
+
+
+def _premium_sums() -> None:
+    one, first = np.ones(1), np.array([0, 1])
+    nothing = np.zeros((1, 1, 1), np.float32)
+    table = PremiumTable(
+        spot=100.0,
+        vol=0.2 * one,
+        rate=0.0,
+        dividend_yield=0.0,
+        spot_range=0.01,
+        vol_range=0.02 * one,
+        nodes=np.zeros(1),
+        in_scenarios=nothing,
+        by_vol=np.repeat(nothing, 3, axis=0),
+        today=np.zeros((1, 3, 1, 9)),
+        error=0.0,
+    )
+    sums = PremiumSums(engine("cpu"), table, Holdings(first, np.zeros(1, np.int32), one, one), 1)
+    sums.take(0.2 * one)
+    sums.add(100.0, np.zeros(1, np.int64), np.zeros((1, 10)), np.zeros((1, 1)))
 
 
 def _american_values() -> None:
@@ -134,6 +157,7 @@ FIRST: dict[str, Callable[[], None]] = {
     "european": _european,
     "revaluation": _revaluation,
     "shared_books": _shared_books,
+    "premium_sums": _premium_sums,
     "american_values": _american_values,
     "american_implied_vol": _american_implied_vol,
 }
@@ -198,6 +222,7 @@ def _kernel_of(part: str) -> Any:
         american_moves,
         analytics,
         implied_vol,
+        premium_sums,
         revaluation,
         shared_book,
     )
@@ -206,6 +231,7 @@ def _kernel_of(part: str) -> Any:
         "european": implied_vol.implied_vol_rows,
         "revaluation": revaluation._add_rows,
         "shared_books": shared_book.write_points,
+        "premium_sums": premium_sums.add_premiums,
         "american_values": american_rows.slopes_rows,
         "american_implied_vol": american_implied_vol.accurate_vols,
         "american_fast": american_rows.fast_boundaries,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CLOSE_UTC_S = 20 * 3_600  # of a day: contracts expire at the close
+# When a day of the calendar is over in New York in winter: until then a contract of that day may expire.
+_DAY_NS, _LATEST_NS = 86_400 * 10**9, 29 * 3_600 * 10**9
 CONTRACT_SIZE = 100.0  # shares, or times the index, per listed option
 _FORM = re.compile(r"([A-Z][A-Z0-9.^/]{0,5}) *(\d{6})([CP])(\d{8})", re.ASCII)
 _LIKE = re.compile(r".*\d{6}[CPcp]\d*|\S+ +\d.*|.* ")
@@ -23,6 +25,8 @@ INDEX_OF_ROOT = {
     **dict.fromkeys(("VIX", "VIXW"), "VIX"),
     **{root: root for root in ("XSP", "XND", "MRUT", "DJX", "XEO")},
 }
+
+_INDICES = frozenset(INDEX_OF_ROOT.values())
 
 LENGTH = 21  # of a padded symbol
 _ROOT, _TAIL = 6, 15  # characters of the root, and of yymmdd, right and strike behind it
@@ -138,3 +142,30 @@ def is_american(root: str) -> bool:
 def expiry_time_ns(day: date) -> int:
     """When contracts of that day expire: nanoseconds since 1970, UTC."""
     return ((day - date(1970, 1, 1)).days * 86_400 + CLOSE_UTC_S) * 1_000_000_000
+
+
+def are_within(expiry_ns: NDArray[np.int64], days: NDArray[np.datetime64]) -> NDArray[np.bool_]:
+    """Which moments (UTC) are of these days, in UTC or in New York: contracts do not all expire at the close.
+
+    A midnight in UTC is how a date is written: it is of the day that begins.
+    """
+    since = expiry_ns - days.astype("datetime64[D]").astype(np.int64) * _DAY_NS
+    within: NDArray[np.bool_] = (since >= 0) & (since < _LATEST_NS) & (since != _DAY_NS)
+    return within
+
+
+def underlying_of(root: str) -> str:
+    """What options of a listed root are on, as far as the root tells it."""
+    return INDEX_OF_ROOT.get(root, root)
+
+
+def belies(root: str, underlying: str, others: Container[str]) -> bool:
+    """Whether a root names another underlying than this one: one of `others`, or another index.
+
+    A root that names neither may well be this underlying's: those of adjusted contracts, and of names with
+    points in them, are spelt otherwise.
+    """
+    named = underlying_of(root)
+    if underlying in (root, named):
+        return False
+    return named in others or (root in INDEX_OF_ROOT and underlying in _INDICES)

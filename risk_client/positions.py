@@ -281,11 +281,25 @@ class _Reading:
 
     def _underlying(self, symbol: Texts, given: Texts, listed: Flags, contracts: _Listed) -> Texts:
         """The cell of its own, else the index of the listed root, else the symbol."""
-        index = tuple(osi.INDEX_OF_ROOT.get(one, one) for one in contracts.root.distinct)
-        of_symbol = _either(listed, replace(contracts.root, distinct=index), symbol)
+        root = contracts.root
+        index = tuple(osi.underlying_of(one) for one in root.distinct)
+        of_symbol = _either(listed, replace(root, distinct=index), symbol)
         names = _either(given.where(bool), given, of_symbol)
         nameless = names.where(lambda one: not one)
         self.faults.add(nameless, "underlying", lambda _: "is missing, and so is symbol")
+        pair = root.codes.astype(np.int64) * len(names.distinct) + names.codes
+        pairs, place = np.unique(pair, return_inverse=True)
+        one, other = np.divmod(pairs, max(1, len(names.distinct)))
+        others = frozenset(names.distinct)
+        belied = [
+            osi.belies(root.distinct[first], names.distinct[second], others)
+            for first, second in zip(one.tolist(), other.tolist(), strict=True)
+        ]
+        self.faults.add(
+            listed & np.array(belied, np.bool_)[place],
+            "underlying",
+            lambda row: f"is not the symbol's, {of_symbol[row]}",
+        )
         return names
 
     def _expiry(self) -> tuple[Days, Floats]:

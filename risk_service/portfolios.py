@@ -169,11 +169,31 @@ def _check_option_symbols(held: HeldPortfolio) -> None:
     """Quotes are found by the symbol and values worked out from the columns: both must say the same."""
     options = np.flatnonzero(held.is_option)
     said = osi.parse_many([held.symbols[row] for row in options.tolist()])
-    other_right, other_strike = np.zeros((2, len(held)), np.bool_)
-    other_right[options] = said.found & (said.is_call != held.is_call[options])
-    other_strike[options] = said.found & (np.abs(said.strike - held.strike[options]) > STRIKE_STEP)
-    _refuse("positions.is_call", other_right, "is not what the symbol says")
-    _refuse("positions.strike", other_strike, "is not what the symbol says")
+    found = said.found
+    options = options[found]
+    off_right = said.is_call[found] != held.is_call[options]
+    off_strike = np.abs(said.strike[found] - held.strike[options]) > STRIKE_STEP
+    off_day = ~osi.are_within(held.expiry_time_ns[options], said.expiry[found])
+    off_underlying = _belied(held, said.root[found], held.underlying_index[options])
+    what = "is not what the symbol says"
+    for field_name, off, why in (
+        ("is_call", off_right, what),
+        ("strike", off_strike, what),
+        ("expiry_time_ns", off_day, "is not of the day that the symbol says"),
+        ("underlying_index", off_underlying, what),
+    ):
+        wrong = np.zeros(len(held), np.bool_)
+        wrong[options] = off
+        _refuse(f"positions.{field_name}", wrong, why)
+
+
+def _belied(held: HeldPortfolio, root: NDArray[np.str_], underlying: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the listed root of each option names another underlying than its own."""
+    others, count = frozenset(held.underlyings), max(1, len(held.underlyings))
+    roots, place = np.unique(root, return_inverse=True)
+    pairs, at = np.unique(place * count + underlying, return_inverse=True)
+    found = [osi.belies(str(roots[one // count]), held.underlyings[one % count], others) for one in pairs]
+    return np.array(found, np.bool_)[at]
 
 
 def _check_limits(limits: Limits) -> None:

@@ -186,7 +186,7 @@ def _terms(held: HeldPortfolio, symbol: str) -> _Terms | None:
         contract = osi.parse(symbol)
     except ValueError:
         return None
-    underlying = osi.INDEX_OF_ROOT.get(contract.root, contract.root)
+    underlying = osi.underlying_of(contract.root)
     if underlying not in held.underlyings:
         return None
     place = held.underlyings.index(underlying)

@@ -75,7 +75,7 @@ def raw(kind, symbols, time_ns, sequence, **columns) -> bytes:
 def desk(expiry_ns: int) -> risk.Portfolio:
     message = risk.Portfolio(portfolio="heartbeat", underlyings=["HBT"])
     rows = message.positions
-    rows.symbol.extend([*(osi("HBT", "C", strike) for strike in STRIKES), "HBT"])
+    rows.symbol.extend([*(osi("HBT", "C", strike, expiry_ns) for strike in STRIKES), "HBT"])
     rows.kind.extend([risk.INSTRUMENT_KIND_OPTION] * 3 + [risk.INSTRUMENT_KIND_SPOT])
     packing.write(rows, "quantity", [*QUANTITIES, 100.0])
     packing.write(rows, "strike", [*STRIKES, 0.0])
@@ -156,7 +156,7 @@ def send_market(producer: Producer, now: int, expiry: int, spot: float, sequence
     years = (expiry - now) / YEAR_NS
     for right, is_call in (("C", True), ("P", False)):
         values = black_scholes(spot, np.array(STRIKES), years, VOL, is_call)
-        symbols = [osi("HBT", right, strike) for strike in STRIKES]
+        symbols = [osi("HBT", right, strike, expiry) for strike in STRIKES]
         options = raw(market.EVENT_KIND_QUOTE, symbols, now, sequence, bid=values, ask=values)
         producer.send(topics.MARKET_DATA_RAW, "HBT", options)
     # What is no batch must stop nothing.

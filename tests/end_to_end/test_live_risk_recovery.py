@@ -31,30 +31,31 @@ DESK, ACCOUNT, OTHER = "recovery", 41, 42
 NAMES = ("LRK", "LRM")
 STRIKES = np.array([90.0, 100.0, 110.0])
 YEAR_NS = 365 * 86_400_000_000_000
+EXPIRY_NS = time.time_ns() + YEAR_NS // 2
 FIRST_DAY = np.datetime64("2024-01-01")
 STEP_NS = 50_000_000
 RECOVERY_S_MAX = 20.0
 # What the desk holds before any fill; the last strike of LRM is held through fills alone.
 QUANTITIES = {
-    osi("LRK", "C", 90.0): 10.0,
-    osi("LRK", "C", 100.0): -20.0,
-    osi("LRK", "C", 110.0): 30.0,
+    osi("LRK", "C", 90.0, EXPIRY_NS): 10.0,
+    osi("LRK", "C", 100.0, EXPIRY_NS): -20.0,
+    osi("LRK", "C", 110.0, EXPIRY_NS): 30.0,
     "LRK": 100.0,
-    osi("LRM", "P", 90.0): 15.0,
-    osi("LRM", "P", 100.0): -5.0,
+    osi("LRM", "P", 90.0, EXPIRY_NS): 15.0,
+    osi("LRM", "P", 100.0, EXPIRY_NS): -5.0,
 }
-TRADED = ("LRK", "LRM", osi("LRM", "P", 100.0), osi("LRM", "C", 110.0))
+TRADED = ("LRK", "LRM", osi("LRM", "P", 100.0, EXPIRY_NS), osi("LRM", "C", 110.0, EXPIRY_NS))
 SIZE = 100.0
 
 
-def terms(expiry_ns: int) -> dict[str, Terms]:
+def terms() -> dict[str, Terms]:
     """Of all that is held or traded."""
     found = {name: Terms(name) for name in NAMES}
     for name in NAMES:
         for strike in STRIKES:
-            call, put = osi(name, "C", strike), osi(name, "P", strike)
+            call, put = osi(name, "C", strike, EXPIRY_NS), osi(name, "P", strike, EXPIRY_NS)
             for symbol, is_call in ((call, True), (put, False)):
-                found[symbol] = Terms(name, float(strike), is_call, expiry_ns, SIZE, call, put)
+                found[symbol] = Terms(name, float(strike), is_call, EXPIRY_NS, SIZE, call, put)
     return found
 
 
@@ -85,7 +86,6 @@ class Sender:
 
     def __init__(self, producer: Producer, now: int, seed: int) -> None:
         self.producer, self.now, self.random = producer, now, np.random.default_rng(seed)
-        self.expiry = now + YEAR_NS // 2
         self.spot, self.steps = dict.fromkeys(NAMES, 100.0), 0
 
     def open(self) -> None:
@@ -103,8 +103,8 @@ class Sender:
     def quote_options(self, name: str) -> None:
         """At a new vol for each strike, in one record, so that a call and its put agree in any prefix."""
         vols = self.random.uniform(0.2, 0.3, len(STRIKES))
-        years = (self.expiry - self.now) / YEAR_NS
-        symbols = [osi(name, right, strike) for right in "CP" for strike in STRIKES]
+        years = (EXPIRY_NS - self.now) / YEAR_NS
+        symbols = [osi(name, right, strike, EXPIRY_NS) for right in "CP" for strike in STRIKES]
         mids = np.concatenate(
             [black_scholes(self.spot[name], STRIKES, years, vols, is_call) for is_call in (True, False)]
         )
@@ -113,7 +113,7 @@ class Sender:
 
     def trade_option(self, name: str) -> None:
         """A trade tells no vol and moves none."""
-        value = clean(market.EVENT_KIND_TRADE, [osi(name, "C", 100.0)], self.now, price=3.0)
+        value = clean(market.EVENT_KIND_TRADE, [osi(name, "C", 100.0, EXPIRY_NS)], self.now, price=3.0)
         self.producer.send(topics.MARKET_DATA_NORMALIZED, name, value)
 
     def move(self, steps: int) -> None:
@@ -268,7 +268,7 @@ def test_every_number_is_that_of_the_whole_history_across_a_kill(kafka_broker, t
     found: list[risk.RiskMetrics] = []
     with Producer(kafka) as producer, reader(kafka, topics.RISK_METRICS) as published:
         sender = Sender(producer, time.time_ns(), seed)
-        of = terms(sender.expiry)
+        of = terms()
 
         def caught_up() -> bool:
             for message in published.poll(500, 0.05):

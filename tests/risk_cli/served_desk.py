@@ -12,7 +12,7 @@ from worlds import NOW_NS, RATE, SPOT, YIELD, osi, quotes, reference, smile
 
 from risk_service.market_events import MarketEvents
 
-EXPIRY_NS = datetime(2024, 1, 19, 20, tzinfo=UTC).timestamp() * 1e9
+EXPIRY_NS = round(datetime(2024, 1, 19, 20, tzinfo=UTC).timestamp()) * 10**9
 YEARS = (EXPIRY_NS - NOW_NS) / (365 * 86_400e9)
 BOOK = """portfolio,symbol,quantity,exercise
 alpha,IDX   240119P00090000,10,E
@@ -42,7 +42,7 @@ def market() -> Iterator[MarketEvents]:
     yield reference("IDX")
     yield quotes(["IDX"], [SPOT])
     for right in "CP":
-        symbols = [osi("IDX", right, strike) for strike in STRIKES]
+        symbols = [osi("IDX", right, strike, EXPIRY_NS) for strike in STRIKES]
         values = [option_value(SPOT, k, YEARS, smile(k), RATE, YIELD, right == "C") for k in STRIKES]
         yield quotes(symbols, values)
 

@@ -49,6 +49,22 @@ BAD_PORTFOLIOS = {
     "no multiplier": (_changed(PORTFOLIO, ",P,E,100", ",P,E,"), "line 6, column multiplier", "missing"),
     "no expiry": (_changed(PORTFOLIO, "2027-01-15", ""), "line 6, column expiry", "missing"),
     "bad expiry": (_changed(PORTFOLIO, "2027-01-15", "soon"), "line 6, column expiry", "'soon'"),
+    "another day than the symbol's": (
+        _changed(
+            PORTFOLIO, PORTFOLIO.splitlines()[1], "alpha,SPX   270319P04800000,-10,vol,,,2027-03-20,,,E,"
+        ),
+        "line 2, column expiry",
+        "is not the symbol's, 2027-03-19",
+    ),
+    "another underlying than the symbol's": (
+        _changed(
+            PORTFOLIO,
+            PORTFOLIO.splitlines()[1],
+            "alpha,SPX   270319P04800000,-10,vol,NVDA,,,,,E,\nalpha,SPX,1,vol,,,,,,,",
+        ),
+        "line 2, column underlying",
+        "is not the symbol's, SPX",
+    ),
     "ragged": (PORTFOLIO + "beta,NVDA\n", "line 7", "has 2 columns"),
     "unknown column": (PORTFOLIO.replace("group", "grupo"), "desk.csv", "'grupo'"),
     "column twice": (PORTFOLIO.replace("group", "symbol"), "line 1", "twice"),

@@ -45,7 +45,7 @@ for name, request, one in (
     assert list(call(name, iter([request, request]))) == [one, one]
 
 def option(right, strike):
-    return f"IDX   240119{right}{round(strike * 1000):08d}"
+    return f"IDX   240515{right}{round(strike * 1000):08d}"
 
 book = pb.Portfolio(portfolio="stranger", underlyings=["IDX"], groups=["vol"], positions=pb.Positions(
     symbol=[option("C", 100.0), option("P", 90.0)], underlying_index=[0, 0], quantity=[10.0, -5.0],

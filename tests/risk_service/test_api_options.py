@@ -109,4 +109,4 @@ def test_engines_are_listed(client, engine):
 
 
 def test_strikes_of_the_world_are_quoted():
-    assert osi("IDX", "C", STRIKES[0]) == "IDX   240119C00080000"
+    assert osi("IDX", "C", STRIKES[0]) == "IDX   240515C00080000"

@@ -58,7 +58,7 @@ def test_historical_es_is_that_of_a_plain_recomputation(client):
 
 def test_the_live_vector_gives_the_live_number(client, service):
     live = client.expected_shortfall("desk", risk_client.historical(500), with_pnl=True)
-    metrics = service.loop.board.latest("desk")
+    metrics = service.loop.teller.board.latest("desk")
     assert live.tail[0].expected_shortfall == metrics.historical[0].expected_shortfall
     np.testing.assert_allclose(live.pnl, plain_pnl(500), rtol=1e-9, atol=1e-9)
 
@@ -73,16 +73,19 @@ def test_an_inline_portfolio_is_valued_like_a_stored_one(client):
 
 
 def test_inline_symbols_leave_no_trace_in_the_market(client, service):
-    before = dict(service.loop.market._slots)
+    before = dict(service.loop.state.market._slots)
     book = portfolio("", rows=(*ROWS, option(95.0, True)), groups=GROUPS)
     client.expected_shortfall(book, risk_client.historical(WINDOW))
-    assert service.loop.market._slots == before
+    assert service.loop.state.market._slots == before
 
 
-def test_an_inline_contract_with_wrong_terms_marks_nobody_else(client):
+def test_an_inline_contract_with_other_terms_marks_nobody_else(client):
     before = client.expected_shortfall("desk", risk_client.historical(WINDOW), with_pnl=True)
-    wrong = portfolio("", rows=(option(90.0, False, years=2.0), option(100.0, True, years=0.1)))
-    client.expected_shortfall(wrong, risk_client.historical(WINDOW))
+    other = portfolio("", rows=(option(90.0, False), option(100.0, True)))
+    other.positions.american.append(True)
+    for row in range(2):
+        other.positions.expiry_time_ns[row] += 12 * 3_600 * 10**9
+    client.expected_shortfall(other, risk_client.historical(WINDOW))
     after = client.expected_shortfall("desk", risk_client.historical(WINDOW), with_pnl=True)
     np.testing.assert_array_equal(before.pnl, after.pnl)
 
@@ -137,7 +140,7 @@ def test_an_answer_says_where_it_comes_from(client, service, engine):
     answer = client.expected_shortfall("desk", risk_client.historical(WINDOW))
     came = answer.provenance
     assert (came.engine, came.device) == (engine.name, engine.device)
-    assert came.market_snapshot_id == service.loop.market.snapshot_id()
+    assert came.market_snapshot_id == service.loop.state.market.snapshot_id()
     assert came.method == "full revaluation, 300 historical scenarios of 1 d, plain, exact_tail"
     assert not came.degraded
     reference = client.expected_shortfall("desk", risk_client.historical(WINDOW), engine="reference")

@@ -13,12 +13,15 @@ from worlds import (
     SPOT,
     YEAR_NS,
     YIELD,
+    black_scholes,
+    expiry_of,
     option,
     osi,
     portfolio,
     priced_market,
     quotes,
     reference,
+    smile,
     spot_position,
 )
 
@@ -136,6 +139,9 @@ def test_the_live_numbers_of_futures_are_those_of_risk_stress(engine, source, tm
 
 def test_what_has_expired_is_named_and_counts_for_nothing(engine, source):
     state = priced_market()
+    short = osi("IDX", "C", 100.0, expiry_of(1 / 365))
+    worth = black_scholes(SPOT, 100.0, 1 / 365, smile(100.0), True)
+    state.apply(quotes([short], [worth]), "IDX", 0, 4)
     rows = [
         option(90.0, True, 10.0),
         option(100.0, True, 7.0, years=1 / 365),
@@ -146,16 +152,16 @@ def test_what_has_expired_is_named_and_counts_for_nothing(engine, source):
     books, book, before = live(engine, source, check(portfolio(rows=rows)), state)
     assert before.faults == ()
     # Its expiry to the second: still worth what it pays.
-    state.apply(quotes(["IDX"], [SPOT], time_ns=NOW_NS + DAY_NS), "IDX", 0, 4)
+    state.apply(quotes(["IDX"], [SPOT], time_ns=NOW_NS + DAY_NS), "IDX", 0, 5)
     books.touch("IDX")
     books.measure(state, VolMarks())
     assert books.numbers("desk").faults == ()
-    state.apply(quotes(["IDX"], [SPOT], time_ns=NOW_NS + DAY_NS + 1_000_000_000), "IDX", 0, 5)
+    state.apply(quotes(["IDX"], [SPOT], time_ns=NOW_NS + DAY_NS + 1_000_000_000), "IDX", 0, 6)
     books.touch("IDX")
     books.measure(state, VolMarks())
     after = books.numbers("desk")
     assert [(f.row, f.symbol, f.status) for f in after.faults] == [
-        (1, osi("IDX", "C", 100.0), gk.Status.EXPIRED),
+        (1, short, gk.Status.EXPIRED),
         (2, "IDXF", gk.Status.EXPIRED),
     ]
     rest = check(portfolio(rows=[rows[0], rows[3], rows[4]]))
@@ -169,7 +175,7 @@ def test_what_has_expired_is_named_and_counts_for_nothing(engine, source):
     snapshot = LiveSnapshot(state, VolMarks(), {"desk": book}, {})
     said = stored_book(engine, snapshot, book.held, fills=True).left_out()
     assert said == [
-        f"position 1, {osi('IDX', 'C', 100.0)}, is left out: it has expired",
+        f"position 1, {short}, is left out: it has expired",
         "position 2, IDXF, is left out: it has expired",
     ]
     # What is over takes no limit with it: nothing of it can be lost any more.

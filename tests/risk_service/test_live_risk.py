@@ -202,7 +202,7 @@ def test_portfolios_that_disagree_on_a_symbols_terms_do_not_mark_each_other(engi
     market, shared = priced_market(), VolMarks()
     symbol, *terms = option(100.0, True, 1.0)
     right = portfolio("right", rows=((symbol, *terms),))
-    terms[4] = 0.6  # another expiry under the same symbol
+    terms[4] = 0.5 + 12 / 8_760  # another hour of the same day under the same symbol
     wrong = portfolio("wrong", rows=((symbol, *terms),))
     alone = measure(engine, market, right)
     measure(engine, market, wrong, marks=shared)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from worlds import option, portfolio, spot_position
+from worlds import DAY_NS, expiry_of, option, osi, portfolio, spot_position
 
 from protos.risk.v1 import risk_pb2 as risk
 from risk_service import portfolio_log
@@ -25,6 +25,13 @@ def changed(**values):
         del column[:]
         column.extend(content)
     return message
+
+
+# The second option's symbol names the first underlying.
+TWO_INDICES = portfolio(
+    rows=(option(100.0, True), option(90.0, True, place=1), option(90.0, True, underlying="ABC", place=1)),
+    underlyings=("IDX", "ABC"),
+)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +64,10 @@ def changed(**values):
         (changed(is_call=[]), "positions.is_call"),
         (changed(is_call=[False]), "positions.is_call[0]"),
         (changed(strike=[101.0, 0.0]), "positions.strike[0]"),
+        (changed(expiry_time_ns=[expiry_of(0.5) + DAY_NS, 0]), "positions.expiry_time_ns[0]"),
+        (changed(expiry_time_ns=[expiry_of(0.5) - DAY_NS, 0]), "positions.expiry_time_ns[0]"),
+        (changed(expiry_time_ns=[expiry_of(1.5), 0]), "positions.expiry_time_ns[0]"),
+        (TWO_INDICES, "positions.underlying_index[1]"),
         (risk.Portfolio(portfolio="p", limits=risk.Limits(var_fraction=-0.1)), "limits.var_fraction"),
         (risk.Portfolio(portfolio="p", limits=risk.Limits(stress_loss=math.inf)), "limits.stress_loss"),
     ],
@@ -71,6 +82,17 @@ def test_one_entry_holds_for_all_rows_and_multipliers_default_to_one():
     held = check(changed(underlying_index=[0], multiplier=[]))
     assert held.underlying_index.tolist() == [0, 0]
     assert held.multiplier.tolist() == [1.0, 1.0]
+
+
+def test_an_expiry_may_be_at_any_time_of_its_day_and_a_root_may_be_spelt_otherwise():
+    midnight = expiry_of(0.5) // DAY_NS * DAY_NS
+    for hours in (0, 13.5, 20, 21, 23.99, 28.9):
+        moment = midnight + round(hours * 3_600e9)
+        assert check(changed(expiry_time_ns=[moment, 0])).expiry_time_ns[0] == moment
+    names = ("SPX", "AAPL", "BRK.B")
+    for root, place in (("SPXW", 0), ("AAPL1", 1), ("BRKB", 2)):
+        row = (osi(root, "C", 100.0), risk.INSTRUMENT_KIND_OPTION, 1.0, 100.0, True, 0.5, place, 0)
+        assert len(check(portfolio(rows=[row], underlyings=names))) == 1
 
 
 def test_versions_rise_and_go_on_after_a_deletion():
@@ -120,6 +142,9 @@ def test_a_record_that_is_no_portfolio_is_poison_and_no_crash():
     assert portfolio_log.decode_portfolio(b"") is None
     with pytest.raises(ValueError, match="portfolio: needs a printable name"):
         portfolio_log.decode_portfolio(risk.Portfolio(version=3).SerializeToString())
+    stale = changed(expiry_time_ns=[expiry_of(1.5), 0])
+    with pytest.raises(ValueError, match=r"positions.expiry_time_ns\[0\]: is not of the day that"):
+        portfolio_log.decode_portfolio(stale.SerializeToString())
     # A version after which no other can be counted.
     last = put(2**64 - 1)
     with pytest.raises(ValueError, match="version 18446744073709551615 is more than"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 from scipy.stats import norm
 
@@ -37,8 +39,16 @@ def reference(symbol, rate=RATE, dividend_yield=YIELD):
     return record(market.EVENT_KIND_REFERENCE, [symbol], rate=rate, dividend_yield=dividend_yield)
 
 
-def osi(underlying, right, strike):
-    return f"{underlying:<6}240119{right}{round(strike * 1000):08d}"
+def expiry_of(years):
+    return NOW_NS + round(years * YEAR_NS)
+
+
+HALF_A_YEAR_NS = expiry_of(0.5)
+
+
+def osi(underlying, right, strike, expiry_ns=HALF_A_YEAR_NS):
+    day = datetime.fromtimestamp(expiry_ns // 10**9, UTC)
+    return f"{underlying:<6}{day:%y%m%d}{right}{round(strike * 1000):08d}"
 
 
 def black_scholes(spot, strike, years, vol, is_call, rate=RATE, dividend_yield=YIELD):
@@ -61,14 +71,14 @@ def portfolio(name="desk", rows=(), underlyings=("IDX",), groups=(), **more):
         positions.quantity.append(quantity)
         positions.strike.append(strike)
         positions.is_call.append(is_call)
-        positions.expiry_time_ns.append(NOW_NS + round(years * YEAR_NS))
+        positions.expiry_time_ns.append(expiry_of(years))
         positions.underlying_index.append(underlying)
         positions.group_index.append(group)
     return message
 
 
 def option(strike, is_call, quantity=10.0, years=0.5, underlying="IDX", place=0, group=0):
-    symbol = osi(underlying, "C" if is_call else "P", strike)
+    symbol = osi(underlying, "C" if is_call else "P", strike, expiry_of(years))
     return (symbol, risk.INSTRUMENT_KIND_OPTION, quantity, strike, is_call, years, place, group)
 
 
@@ -88,7 +98,7 @@ def priced_market(strikes=(80.0, 90.0, 100.0, 110.0, 120.0), years=0.5, underlyi
     strikes = np.asarray(strikes)
     for offset, (right, is_call) in enumerate((("C", True), ("P", False)), start=2):
         values = black_scholes(SPOT, strikes, years, smile(strikes), is_call)
-        symbols = [osi(underlying, right, strike) for strike in strikes]
+        symbols = [osi(underlying, right, strike, expiry_of(years)) for strike in strikes]
         state.apply(quotes(symbols, values), underlying, 0, offset)
     return state
 

@@ -496,7 +496,9 @@ Global___ImpliedVolatilityResponse: _TypeAlias = ImpliedVolatilityResponse  # no
 @_typing.final
 class Positions(_message.Message):
     """Positions in columns. An option is known by its symbol in the market data; spot and futures positions by their
-    underlying's. An OSI symbol and the columns must say the same right and strike.
+    underlying's. An OSI symbol and the columns must say the same right, strike and day of expiry (the time of day, and
+    its zone, are the column's), and its root must not name another of the portfolio's underlyings or another index; SPXW
+    is of SPX, and a root that names neither, as those of adjusted contracts, may be of any.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

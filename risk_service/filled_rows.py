@@ -44,7 +44,7 @@ class _Rows:
     def of(cls, book: Book, positions: Positions) -> _Rows:
         held = positions.of(book.held.name)
         symbols = [symbol for _, symbol, _ in held]
-        rows = {symbol: row for row, symbol in reversed(list(enumerate(book.held.symbols)))}
+        rows = book.held.rows_of_fills()
         multiplier = np.array([_multiplier(book, symbol, rows) for symbol in symbols])
         quantity, average, realised = (
             np.array([getattr(one, name) for _, _, one in held])

@@ -68,6 +68,15 @@ class HeldPortfolio:
         options: NDArray[np.bool_] = self.kind == INSTRUMENT_KIND_OPTION
         return options
 
+    def rows_of_fills(self) -> dict[str, int]:
+        """The position that fills in each symbol add to; those in an underlying never to its future."""
+        named, kinds = frozenset(self.underlyings), self.kind.tolist()
+        return {
+            symbol: row
+            for row, symbol in reversed(list(enumerate(self.symbols)))
+            if symbol not in named or kinds[row] == INSTRUMENT_KIND_SPOT
+        }
+
     def __len__(self) -> int:
         return len(self.symbols)
 

@@ -137,7 +137,7 @@ def with_fills(held: HeldPortfolio, quantities: Mapping[str, float]) -> HeldPort
     positions have groups, those of fills alone are one: "filled".
     """
     quantity = held.quantity.copy()
-    rows = {symbol: row for row, symbol in reversed(list(enumerate(held.symbols)))}
+    rows = held.rows_of_fills()
     extra = []
     for symbol, filled in sorted(quantities.items()):
         if symbol in rows:

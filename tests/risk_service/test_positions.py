@@ -8,12 +8,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from worlds import ROWS_OF_DESK, osi, portfolio
+from worlds import ROWS_OF_DESK, SPOT, osi, portfolio, priced_market, spot_position
 
 from protos import packing
 from protos.orders.v1 import orders_pb2 as orders
-from protos.risk.v1.risk_pb2 import INSTRUMENT_KIND_OPTION
+from protos.risk.v1.risk_pb2 import INSTRUMENT_KIND_FUTURE, INSTRUMENT_KIND_OPTION, RiskMetrics
 from risk_service.executions import Fill, decode_fills
+from risk_service.filled_rows import FilledRows
 from risk_service.portfolios import check
 from risk_service.positions import (
     FILLED,
@@ -22,6 +23,7 @@ from risk_service.positions import (
     Positions,
     with_fills,
 )
+from risk_service.valuation import Book
 from service_kit.errors import SettingError
 
 
@@ -167,6 +169,26 @@ def test_positions_of_fills_alone_are_a_group_of_their_own():
     assert joined.groups == ("index vol", "tail", FILLED)
     assert joined.groups[joined.group_index[-1]] == FILLED
     assert (joined.group_index[:-1] == held.group_index).all()
+
+
+FUTURE = ("IDX", INSTRUMENT_KIND_FUTURE, 3.0, 0.0, False, 0.5, 0, 0)
+
+
+@pytest.mark.parametrize("rows", [[FUTURE, spot_position(10.0)], [spot_position(10.0), FUTURE], [FUTURE]])
+def test_shares_are_not_filled_into_the_future_of_the_same_name(rows):
+    message = portfolio(rows=rows)
+    packing.write(message.positions, "multiplier", [50.0 if row == FUTURE else 1.0 for row in rows])
+    held, executed = check(message), Positions(AccountRule.of(["7=desk"]))
+    executed.apply([Fill(7, "IDX", 100.0, 99.0)], 0, 0)
+    joined = with_fills(held, executed.quantities("desk"))
+    # Units of each: 3 futures of 50, and the shares, at a spot of 100.
+    is_future = joined.kind == INSTRUMENT_KIND_FUTURE
+    assert joined.quantity[is_future].tolist() == [3.0]
+    assert (joined.quantity * joined.multiplier)[~is_future].sum() == 100.0 + 10.0 * (len(rows) - 1)
+    market = priced_market()
+    metrics = RiskMetrics()
+    FilledRows().add_to(metrics, market, Book.of(joined, market), executed)
+    assert metrics.pnl_unrealised == pytest.approx(100.0 * (SPOT - 99.0))
 
 
 def test_an_account_without_a_portfolio_changes_none():

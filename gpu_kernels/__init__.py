@@ -20,7 +20,8 @@ from gpu_kernels.status import Status
 if TYPE_CHECKING:
     from gpu_kernels.engines.choose import available_engines, cannot, engine
     from gpu_kernels.engines.engine import Engine
-    from gpu_kernels.portfolio import LinearPositions, Portfolio
+    from gpu_kernels.linear_positions import LinearPositions
+    from gpu_kernels.portfolio import Portfolio
     from gpu_kernels.scenarios import Scenarios, VolShockSurface
     from gpu_kernels.simulated_scenarios import simulate_scenarios
     from gpu_kernels.tail_risk import TailRisk, tail_risk
@@ -31,7 +32,7 @@ _LAZY = {
     "cannot": "gpu_kernels.engines.choose",
     "Engine": "gpu_kernels.engines.engine",
     "Portfolio": "gpu_kernels.portfolio",
-    "LinearPositions": "gpu_kernels.portfolio",
+    "LinearPositions": "gpu_kernels.linear_positions",
     "Scenarios": "gpu_kernels.scenarios",
     "VolShockSurface": "gpu_kernels.scenarios",
     "simulate_scenarios": "gpu_kernels.simulated_scenarios",

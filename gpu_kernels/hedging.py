@@ -50,8 +50,8 @@ class Hedge:
 class Exposures:
     """Greeks of a portfolio by underlying, quantities and multipliers included.
 
-    All are derivatives to the underlying's spot. A spot position has a delta of 1 a unit; a future moves with
-    its own price, so its delta is that price over the spot (`Portfolio.carry`), e^((r − q)T) for a fair one.
+    All are derivatives to the underlying's spot. A spot position has a delta of 1 a unit, a future
+    that of its price, e^((r − q)T) (`Portfolio.carry`).
     """
 
     delta: Floats  # units of the underlying at its spot
@@ -63,8 +63,8 @@ class Exposures:
 def exposures(engine: Engine, portfolio: Portfolio) -> Exposures:
     """Delta, gamma and vega per underlying (U,), derivatives to its spot, which comes beside them.
 
-    The spot is that of the underlying's options. Where there are none, it is the price of its linear
-    positions, which then have a delta of 1 a unit, futures too.
+    The spot is that of the underlying's options. Where there are none, it is that behind its linear
+    positions; the price of a future without terms (`LinearPositions.expiry`) then stands for it.
     """
     count = portfolio.underlyings
     delta, gamma, vega = np.zeros(count), np.zeros(count), np.zeros(count)
@@ -79,7 +79,7 @@ def exposures(engine: Engine, portfolio: Portfolio) -> Exposures:
     linear = portfolio.linear
     with np.errstate(over="ignore", invalid="ignore"):
         np.add.at(delta, linear.underlying, linear.quantity * linear.multiplier * portfolio.carry)
-    spot[linear.underlying] = linear.spot
+    spot[linear.underlying] = linear.underlying_spot
     spot[portfolio.underlying] = portfolio.spot
     return Exposures(delta=delta, gamma=gamma, vega=vega, spot=spot)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpu_kernels.columns import common_length, index_column, real_column
 from gpu_kernels.dividend_schedules import CashDividends
 from gpu_kernels.errors import InvalidInput
+from gpu_kernels.linear_positions import LinearPositions
 from gpu_kernels.options import Options
 
 Floats = NDArray[np.float64]
@@ -19,91 +22,7 @@ Integers = NDArray[np.int64]
 EMPTY_GROUPS_MAX = 1 << 16
 
 
-def real_column(value: ArrayLike, field: str, count: int) -> Floats:
-    """``value`` as ``count`` finite doubles of its own; a scalar or one entry holds for every row."""
-    raw = np.asarray(value)
-    if raw.dtype.kind not in "fiub":
-        raise InvalidInput(field, f"must hold real numbers, got dtype {raw.dtype}")
-    if raw.ndim > 1 or (raw.ndim == 1 and raw.shape[0] not in (1, count)):
-        raise InvalidInput(field, f"must have shape ({count},) or be a scalar, got {raw.shape}")
-    column = np.array(np.broadcast_to(raw, (count,)), dtype=np.float64, order="C")
-    bad = np.flatnonzero(~np.isfinite(column))
-    if bad.size:
-        raise InvalidInput(field, f"is {column[bad[0]]}", int(bad[0]))
-    return column
-
-
-def index_column(value: ArrayLike, field: str, count: int) -> Integers:
-    """``value`` as ``count`` integers of its own, not negative; a scalar holds for every row."""
-    raw = np.asarray(value)
-    if raw.dtype.kind not in "iu" and raw.size:
-        raise InvalidInput(field, f"must hold integers, got dtype {raw.dtype}")
-    if raw.ndim > 1 or (raw.ndim == 1 and raw.shape[0] not in (1, count)):
-        raise InvalidInput(field, f"must have shape ({count},) or be a scalar, got {raw.shape}")
-    column = np.array(np.broadcast_to(raw, (count,)), dtype=np.int64, order="C")
-    bad = np.flatnonzero(column < 0)
-    if bad.size:
-        raise InvalidInput(field, f"must not be negative, got {column[bad[0]]}", int(bad[0]))
-    return column
-
-
-def _length(**columns: ArrayLike | None) -> int:
-    """The common number of rows of scalars and columns."""
-    count = 1
-    for name, value in columns.items():
-        shape = np.shape(value) if value is not None else ()
-        if len(shape) == 1 and shape[0] != 1:
-            if count not in (1, shape[0]):
-                raise InvalidInput(name, f"has {shape[0]} rows, other columns have {count}")
-            count = shape[0]
-    return count
-
-
-@dataclass(frozen=True)
-class LinearPositions:
-    """Spot and futures positions (N,): worth quantity·multiplier·spot, moving with their underlying's return.
-
-    ``spot`` is the spot price, or the futures price of a futures position.
-    """
-
-    underlying: Integers
-    quantity: Floats
-    multiplier: Floats
-    spot: Floats
-    group: Integers | None
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        underlying: ArrayLike,
-        quantity: ArrayLike,
-        spot: ArrayLike,
-        multiplier: ArrayLike = 1.0,
-        group: ArrayLike | None = None,
-    ) -> LinearPositions:
-        """Validated positions; scalars hold for every row."""
-        columns = {"underlying": underlying, "quantity": quantity, "multiplier": multiplier, "spot": spot}
-        count = _length(**columns, group=group)
-        if any(np.shape(column) == (0,) for column in columns.values()):
-            count = 0
-        prices = real_column(spot, "linear.spot", count)
-        bad = np.flatnonzero(prices < 0.0)
-        if bad.size:
-            raise InvalidInput("linear.spot", f"must not be negative, got {prices[bad[0]]}", int(bad[0]))
-        return cls(
-            underlying=index_column(underlying, "linear.underlying", count),
-            quantity=real_column(quantity, "linear.quantity", count),
-            multiplier=real_column(multiplier, "linear.multiplier", count),
-            spot=prices,
-            group=None if group is None else index_column(group, "linear.group", count),
-        )
-
-    def __len__(self) -> int:
-        return len(self.quantity)
-
-
-LinearLike = LinearPositions | Mapping[str, ArrayLike]
+LinearLike = LinearPositions | Mapping[str, Any]
 
 
 class Portfolio:
@@ -111,8 +30,9 @@ class Portfolio:
 
     ``underlying`` counts the columns of the scenarios; ``group`` is a number 0..G-1 per row (desk, book or
     strategy). ``linear`` is a LinearPositions or a mapping of its columns (underlying, quantity, multiplier,
-    spot and, when ``group`` is given, group). The columns are copies and cannot be changed afterwards.
-    ``dividends`` are those of the options that carry some before their expiry, None where none does.
+    spot; when ``group`` is given, group; of futures also expiry, rate, dividend_yield, dividends). The
+    columns are copies and cannot be changed afterwards. ``dividends`` are those of the options that carry
+    some before their expiry, None where none does.
     """
 
     dividends: CashDividends | None
@@ -184,15 +104,16 @@ class Portfolio:
         return np.concatenate([own, self.linear.group])
 
     def _carry(self) -> Floats:
-        """Price of every linear position over the spot of its underlying: above 1 for most futures.
+        """What every linear position's price gains per unit that its underlying's spot gains.
 
-        The spot is that of the underlying's options; where there are none the position's own price stands
-        for it, and its carry is 1.
+        Of a future with terms the cost of carry says it. Else it is the price over the spot of the
+        underlying's options, and 1 where there are none.
         """
-        spot = np.zeros(self.underlyings)
+        spot, linear = np.zeros(self.underlyings), self.linear
         spot[self.underlying] = self.spot
-        known = spot[self.linear.underlying]
-        return np.divide(self.linear.spot, known, out=np.ones(len(self.linear)), where=known > 0.0)
+        known = spot[linear.underlying]
+        over_spot = np.divide(linear.spot, known, out=np.ones(len(linear)), where=known > 0.0)
+        return np.where(linear.expiry > 0.0, linear.growth, over_spot)
 
     def _highest_underlying(self) -> int:
         return int(max(self.underlying.max(initial=-1), self.linear.underlying.max(initial=-1)))
@@ -222,7 +143,7 @@ class Portfolio:
     def with_spots(self, spots: ArrayLike) -> Portfolio:
         """The same positions with every row's spot taken from ``spots`` (U,) by its underlying.
 
-        A linear position keeps its ``carry``: a future stays as far above its spot as it was.
+        A future without terms keeps its ``carry``: it stays as far above its spot as it was.
         """
         values = np.asarray(spots, dtype=np.float64)
         if values.ndim != 1 or len(values) < self.underlyings:
@@ -235,13 +156,7 @@ class Portfolio:
         moved = object.__new__(Portfolio)
         moved.__dict__.update(self.__dict__)
         moved.spot = values[self.underlying]
-        moved.linear = LinearPositions(
-            underlying=self.linear.underlying,
-            quantity=self.linear.quantity,
-            multiplier=self.linear.multiplier,
-            spot=values[self.linear.underlying] * self.carry,
-            group=self.linear.group,
-        )
+        moved.linear = self.linear.at_spots(values[self.linear.underlying], self.carry)
         return moved
 
     def ungrouped(self) -> Portfolio:
@@ -281,13 +196,7 @@ class Portfolio:
             part.dividends = self.dividends.rows(options, self.options) if some else None
         part.group = None if self.group is None else self.group[numbers]
         part.carry = self.carry[linear]
-        part.linear = LinearPositions(
-            underlying=self.linear.underlying[linear],
-            quantity=self.linear.quantity[linear],
-            multiplier=self.linear.multiplier[linear],
-            spot=self.linear.spot[linear],
-            group=None if self.linear.group is None else self.linear.group[linear],
-        )
+        part.linear = self.linear.rows(linear)
         part.underlyings = part._highest_underlying() + 1
         return part
 
@@ -301,16 +210,14 @@ _OPTION_COLUMNS = (
 def _linear(linear: LinearLike | None) -> LinearPositions:
     if linear is None:
         empty = np.empty(0)
-        return LinearPositions.of(
-            underlying=np.empty(0, np.int64), quantity=empty, spot=empty, multiplier=empty
-        )
+        return LinearPositions.of(underlying=np.empty(0, np.int64), quantity=empty, spot=empty)
     if isinstance(linear, LinearPositions):
         return linear
     if not isinstance(linear, Mapping):
         raise InvalidInput(
             "linear", f"must be LinearPositions or a mapping of its columns, got {type(linear).__name__}"
         )
-    unknown = set(linear) - {"underlying", "quantity", "multiplier", "spot", "group"}
+    unknown = set(linear) - {field.name for field in fields(LinearPositions)}
     missing = {"underlying", "quantity", "spot"} - set(linear)
     if unknown or missing:
         what = f"has no column {min(missing)!r}" if missing else f"has an unknown column {min(unknown)!r}"
@@ -346,7 +253,7 @@ def _option_rows(
         raise InvalidInput("quantity", "is missing or empty")
     if len(options) != 1:
         return len(options)
-    return _length(quantity=quantity, multiplier=multiplier, underlying=underlying)
+    return common_length(quantity=quantity, multiplier=multiplier, underlying=underlying)
 
 
 def _option_fields(options: Options | None) -> dict[str, ArrayLike]:

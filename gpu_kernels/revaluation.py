@@ -29,6 +29,8 @@ POSITION_PNL_MAX = 1 << 30
 # American rows whose P&L per scenario is held at once, fewer where that is more numbers (128 MiB).
 AMERICAN_BLOCK = 256
 AMERICAN_NUMBERS = 1 << 24
+# Numbers of futures' P&L per scenario that are held at once: 8 MiB.
+FUTURES_NUMBERS = 1 << 20
 # So many are added up by themselves: sums depend on the book only, not on how many are held.
 AMERICAN_SUM = 16
 
@@ -125,9 +127,7 @@ def position_pnl_with(
             piece = np.empty((options, len(part)))
             kernel(book, shocks(book, part), piece)
             answer[:options, columns] = piece
-    linear = portfolio.linear
-    worth = linear.quantity * linear.multiplier * linear.spot
-    answer[options:] = worth[:, None] * np.expm1(scenarios.spot_return.T[linear.underlying])
+    answer[options:] = portfolio.linear.pnl(scenarios)
     return answer
 
 
@@ -266,11 +266,17 @@ def _add_linear(portfolio: Portfolio, scenarios: Scenarios, total: Floats) -> No
         np.zeros(len(linear), np.int64) if portfolio.group is None else portfolio.group[portfolio.options :]
     )
     exposure = np.zeros((len(total), portfolio.underlyings))
-    np.add.at(exposure, (group, linear.underlying), linear.quantity * linear.multiplier * linear.spot)
+    worth = np.where(linear.expiry > 0.0, 0.0, linear.size * linear.spot)
+    np.add.at(exposure, (group, linear.underlying), worth)
     for underlying in np.unique(linear.underlying):
         move = np.expm1(scenarios.spot_return[:, underlying])
         for row in np.flatnonzero(exposure[:, underlying]):
             total[row] += exposure[row, underlying] * move
+    futures = np.flatnonzero(linear.expiry > 0.0)
+    step = max(1, FUTURES_NUMBERS // max(1, len(scenarios)))
+    for start in range(0, len(futures), step):
+        rows = futures[start : start + step]
+        np.add.at(total, group[rows], linear.rows(rows).pnl(scenarios))
 
 
 def _group_count(portfolio: Portfolio, by: str | None) -> int:

@@ -23,7 +23,7 @@ from gpu_kernels.options import FLAG_FIELDS, NUMERIC_FIELDS
 from gpu_kernels.results import Result
 from risk_service.api.work import Work
 from risk_service.engines import Engines
-from risk_service.on_demand.option_blocks import in_blocks
+from risk_service.on_demand.option_blocks import ROW_COSTS, Method, RowCost, What, in_blocks
 from risk_service.on_demand.patience import Patience
 from service_kit.grpc_server.call import current_call
 
@@ -40,8 +40,13 @@ class Kind(NamedTuple):
     """What requests must have in common to be gathered."""
 
     engine: str  # as asked for
-    what: str
-    method: str
+    what: What
+    method: Method
+
+    @property
+    def row_cost(self) -> RowCost:
+        """What a row of it costs."""
+        return ROW_COSTS[self.what, self.method]
 
 
 class _Asked(NamedTuple):
@@ -163,7 +168,7 @@ class Gathering:
             def call(rows: gk.Options, given: Any) -> Result:
                 return batch.call(engine, rows, given)
 
-            return in_blocks(call, options, prices, patience), engine
+            return in_blocks(call, options, prices, patience, batch.kind.row_cost), engine
 
         # Each request has its own deadline where it waits; the work goes on for the most patient.
         left_s = max(one.ends_at for one in asked) - asyncio.get_running_loop().time()

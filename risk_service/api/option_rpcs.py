@@ -12,16 +12,16 @@ from protos.risk.v1 import risk_pb2 as wire
 from risk_service.api import option_requests as options
 from risk_service.api.column_bytes import ColumnBytes
 from risk_service.api.gathering import Gathering, Kind
-from risk_service.api.work import INLINE_COST, Work
+from risk_service.api.work import INLINE_COST, INLINE_ENGINE, Work
 from risk_service.engines import Engines
-from risk_service.on_demand.option_blocks import cost_of, in_blocks
+from risk_service.on_demand.option_blocks import BY_NUMBER, Method, What, cost_of, in_blocks
 from risk_service.on_demand.patience import Patience
 from risk_service.worker.engine import WorkerEngine
 from risk_service.worker.fallback import degraded_reason
 from service_kit.grpc_server.call import current_call
 
-# A vol takes about as long as this many prices.
-VOL_COST = 8
+# An option by itself, with its way in and out, takes about as long as this many revaluations.
+REVALUATIONS_PER_ROW = 10
 
 PRICES = ColumnBytes(wire.PriceResponse, gk.PriceResult.COLUMNS[:-1])
 GREEKS = ColumnBytes(wire.GreeksResponse, gk.GreeksResult.COLUMNS[:-1])
@@ -46,7 +46,7 @@ class OptionRpcs:
     async def price(self, request: wire.PriceRequest) -> wire.PriceResponse:
         """Prices of options in columns."""
         await self.work.expect(self.engines, request.engine)
-        self.work.expect_room(options.rows_of(request.options))
+        self.work.expect_room(REVALUATIONS_PER_ROW * options.rows_of(request.options))
         columns = options.read_options(request.options, self.rows_max, with_vol=True)
         options.expect_answer_fits(columns.size, PRICES.row_bytes, self.message_bytes_max)
         method = options.american_method(request.american_method)
@@ -60,7 +60,7 @@ class OptionRpcs:
     async def greeks(self, request: wire.GreeksRequest) -> wire.GreeksResponse:
         """Prices and Greeks of options in columns."""
         await self.work.expect(self.engines, request.engine)
-        self.work.expect_room(options.rows_of(request.options))
+        self.work.expect_room(REVALUATIONS_PER_ROW * options.rows_of(request.options))
         columns = options.read_options(request.options, self.rows_max, with_vol=True)
         options.expect_answer_fits(columns.size, GREEKS.row_bytes, self.message_bytes_max)
         method = options.american_method(request.american_method)
@@ -76,7 +76,7 @@ class OptionRpcs:
     ) -> wire.ImpliedVolatilityResponse:
         """Vols of options in columns."""
         await self.work.expect(self.engines, request.engine)
-        self.work.expect_room(options.rows_of(request.options))
+        self.work.expect_room(REVALUATIONS_PER_ROW * options.rows_of(request.options))
         columns = options.read_options(request.options, self.rows_max, with_vol=False)
         options.expect_answer_fits(columns.size, VOLS.row_bytes, self.message_bytes_max)
         prices = options.read_prices(request, columns.size)
@@ -86,7 +86,7 @@ class OptionRpcs:
             return engine.implied_vol(rows, given, american_method=method)
 
         result, came = await self._computed(
-            request.engine, columns, prices, call, "implied volatility", method, VOL_COST
+            request.engine, columns, prices, call, "implied volatility", method
         )
         return VOLS.written(result, came)
 
@@ -96,27 +96,26 @@ class OptionRpcs:
         columns: gk.Options,
         prices: Any,
         call: Callable[[gk.Engine, gk.Options, Any], ResultT],
-        words: str,
-        method: str,
-        weight: int = 1,
+        what: What,
+        method: Method,
     ) -> tuple[ResultT, wire.Provenance]:
         """The result on the engine asked for, and where it comes from."""
-        cost = weight * cost_of(columns)
-        with self.work.admitted(cost):
-            engine = await self.work.engine(self.engines, name, cost)
+        kind = Kind(name, what, method)
+        size, cost = cost_of(columns, BY_NUMBER), cost_of(columns, kind.row_cost)
+        with self.work.admitted(REVALUATIONS_PER_ROW * cost):
+            engine = await self.work.engine(self.engines, name, size)
             apart = isinstance(engine, WorkerEngine)
-            if apart and cost <= self.engines.gathered_up_to(engine.name):
-                kind = Kind(name, words, method)
-                result, engine = await self.gathering.ask(kind, engine, columns, prices, cost, call)
-            elif not apart and cost <= INLINE_COST:
+            if apart and size <= self.engines.gathered_up_to(engine.name):
+                result, engine = await self.gathering.ask(kind, engine, columns, prices, size, call)
+            elif engine.name == INLINE_ENGINE and not apart and cost <= INLINE_COST:
                 result = call(engine, columns, prices)
             else:
-                result, engine = await self._long(name, engine, columns, prices, call)
-        return result, provenance(engine, words)
+                result, engine = await self._long(kind, engine, columns, prices, call)
+        return result, provenance(engine, what)
 
     async def _long(
         self,
-        name: str,
+        kind: Kind,
         engine: gk.Engine,
         columns: gk.Options,
         prices: Any,
@@ -125,9 +124,12 @@ class OptionRpcs:
         """The result from a thread, and the engine that gave it."""
 
         def work(chosen: gk.Engine, patience: Patience) -> tuple[ResultT, gk.Engine]:
-            return in_blocks(lambda rows, given: call(chosen, rows, given), columns, prices, patience), chosen
+            def part(rows: gk.Options, given: Any) -> ResultT:
+                return call(chosen, rows, given)
 
-        return await self.work.on(engine, self.engines, name, work, current_call().remaining_s())
+            return in_blocks(part, columns, prices, patience, kind.row_cost), chosen
+
+        return await self.work.on(engine, self.engines, kind.engine, work, current_call().remaining_s())
 
 
 def provenance(engine: gk.Engine, words: str) -> wire.Provenance:

@@ -19,7 +19,7 @@ import gpu_kernels as gk
 from gpu_kernels.engines.engine import AmericanMethod, Engine
 from gpu_kernels.results import GreeksResult, ImpliedVolResult, PriceResult, ResultT
 from gpu_kernels.revaluation import position_pnl
-from risk_service.on_demand.option_blocks import AMERICAN_COST, in_blocks
+from risk_service.on_demand.option_blocks import AMERICAN_COST, ROW_COSTS, in_blocks
 from risk_service.on_demand.patience import Patience
 from risk_service.on_demand.progress import Progress
 from service_kit.errors import TooLarge
@@ -60,7 +60,8 @@ class PatientEngine(Engine):
         def call(rows: gk.Options, _: Any) -> PriceResult:
             return self._inner.price(rows, american_method=american_method)
 
-        return _into(out, in_blocks(call, options, None, self.patience))
+        row = ROW_COSTS["price", american_method]
+        return _into(out, in_blocks(call, options, None, self.patience, row))
 
     def greeks(
         self,
@@ -74,7 +75,8 @@ class PatientEngine(Engine):
         def call(rows: gk.Options, _: Any) -> GreeksResult:
             return self._inner.greeks(rows, american_method=american_method)
 
-        return _into(out, in_blocks(call, options, None, self.patience))
+        row = ROW_COSTS["greeks", american_method]
+        return _into(out, in_blocks(call, options, None, self.patience, row))
 
     def implied_vol(
         self,
@@ -89,7 +91,8 @@ class PatientEngine(Engine):
         def call(rows: gk.Options, prices: Any) -> ImpliedVolResult:
             return self._inner.implied_vol(rows, prices, american_method=american_method)
 
-        return _into(out, in_blocks(call, options, price, self.patience))
+        row = ROW_COSTS["implied volatility", american_method]
+        return _into(out, in_blocks(call, options, price, self.patience, row))
 
     def revalue(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import grpc
@@ -19,7 +20,14 @@ from risk_service.admission import RATE_AT_FIRST, Admission
 from risk_service.api import costs
 from risk_service.api.scenario_requests import ScenarioReader
 from risk_service.api.tail_requests import read_tail
-from risk_service.on_demand.option_blocks import AMERICAN_COST, BLOCK_COST, cost_of, in_blocks
+from risk_service.on_demand.option_blocks import (
+    AMERICAN_COST,
+    BLOCK_COST,
+    EVEN_ROWS,
+    ROW_COSTS,
+    cost_of,
+    in_blocks,
+)
 from risk_service.on_demand.patience import Patience
 from risk_service.on_demand.sizing import PLAN_STEPS
 from risk_service.portfolios import check
@@ -146,8 +154,12 @@ def test_long_columns_are_cut_and_no_bit_changes(seed):
     assert len(sizes) == 3
     with pytest.raises(DeadlinePassed):
         in_blocks(call, options, None, Patience(0.0))
-    american = gk.Options(spot=100.0, strike=options.strike[:10], expiry=1.0, vol=0.2, american=True)
-    assert cost_of(american) == 10 + 10 * AMERICAN_COST
+    american = gk.Options(spot=100.0, strike=options.strike[:2_500], expiry=1.0, vol=0.2, american=True)
+    assert cost_of(american) == 2_500 * AMERICAN_COST
+    sizes.clear()
+    got = in_blocks(call, american, None, Patience(PATIENCE_S), ROW_COSTS["greeks", "accurate"])
+    np.testing.assert_array_equal(got.price, engine.price(american).price)
+    assert sizes == [EVEN_ROWS, EVEN_ROWS, 2_500 - 2 * EVEN_ROWS]
 
 
 def test_over_grpc_a_refusal_is_quick_and_says_when(seed):
@@ -205,3 +217,33 @@ async def test_large_requests_are_refused_before_their_columns_are_read():
                 with pytest.raises(grpc.aio.AioRpcError) as read:
                     await method(request, timeout=PATIENCE_S)
                 assert read.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_only_a_few_rows_of_the_cpus_kernels_are_computed_in_the_event_loop(monkeypatch):
+    calls: list[tuple[str, int, bool]] = []
+
+    compute = gk.engine("cpu").__class__.greeks
+
+    def greeks(engine, options, **how):
+        here = threading.current_thread() is threading.main_thread()
+        calls.append((engine.name, options.size, here))
+        return compute(engine, options, **how)
+
+    monkeypatch.setattr(gk.engine("cpu").__class__, "greeks", greeks)
+
+    def american(rows):
+        given = {"spot": [100.0], "expiry": [1.0], "vol": [0.2], "rate": [0.05], "american": [True]}
+        return wire.OptionColumns(**given, strike=np.linspace(80.0, 120.0, rows))
+
+    settings = GrpcSettings(port=0)
+    with Service() as service:
+        async with (
+            service.server(settings) as server,
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        ):
+            stub = RiskServiceStub(channel)
+            for engine, rows, here in (("cpu", 2, True), ("cpu", 64, False), ("reference", 2, False)):
+                calls.clear()
+                request = wire.GreeksRequest(options=american(rows), engine=engine)
+                await stub.Greeks(request, timeout=PATIENCE_S)
+                assert calls[0] == (engine, rows, here)

@@ -120,7 +120,7 @@ def _serve(connection: Connection, engine: str, history: Any, days: int, level: 
             connection.send(analytics.results(question.bars))
         books = books if question.books is None else question.books
         held = {book.held.name: book for book in books}
-        risk.update(LiveSnapshot(question.market, question.marks, held, {}), Stop())
+        risk.measure(LiveSnapshot(question.market, question.marks, held, {}), Stop())
         found = [risk.latest.get(book.held.name) for book in books]
         with contextlib.suppress(BrokenPipeError):
             connection.send(

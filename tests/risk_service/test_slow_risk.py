@@ -129,7 +129,7 @@ def test_too_many_american_contracts_are_named_in_every_books_number(engine, his
     packing.write(message.positions, "american", [True])
     made, state, books = slow(engine, history, [message])
     (why,) = made.latest["desk"].tail.warnings
-    assert "hold 3 American contracts, 2 are the most" in why
+    assert "holds 3 American contracts, and with those of smaller books there are more than 2" in why
     made.measure(LiveSnapshot(state, VolMarks(), books, {}), Stop())
     assert caplog.text.count("American") == 1
     risk = DeskRisk(engine, ScenarioSource(history, 500), DeskPremiums(engine))
@@ -140,6 +140,56 @@ def test_too_many_american_contracts_are_named_in_every_books_number(engine, his
     )
     assert list(metrics.monte_carlo[0].warnings) == [why]
     assert math.isnan(metrics.monte_carlo[0].expected_shortfall)
+
+
+def american(name, rows):
+    message = portfolio(name, rows=rows)
+    packing.write(message.positions, "american", [True])
+    return message
+
+
+def test_too_many_american_contracts_cost_the_other_books_nothing(engine, history, monkeypatch):
+    """What two books share counts once; the book that is too much is that with the most."""
+    many = [option(strike, False, 3.0) for strike in (80.0, 90.0, 100.0)]
+    messages = [
+        american("many", [*many, option(110.0, False, 1.0)]),
+        american("some", many[1:]),
+        american("same", many[1:]),
+        portfolio("plain", rows=ROWS),
+    ]
+    free, _, _ = slow(engine, history, messages)
+    monkeypatch.setattr(slow_risk, "AMERICAN_CONTRACTS_MAX", 3)
+    made, state, books = slow(engine, history, messages)
+    assert "holds 4 American contracts" in made.latest["many"].tail.warnings[0]
+    assert math.isnan(made.latest["many"].tail.expected_shortfall)
+    for name in ("some", "same", "plain"):
+        assert made.latest[name].book is books[name]
+        assert made.latest[name].tail.expected_shortfall == pytest.approx(
+            free.latest[name].tail.expected_shortfall, rel=1e-12
+        )
+    del books["many"]
+    made.measure(LiveSnapshot(state, VolMarks(), books, {}), Stop())
+    assert sorted(made.latest) == ["plain", "same", "some"]
+
+
+def test_an_underlying_that_the_engine_refuses_costs_the_books_on_others_nothing(
+    engine, history, monkeypatch, caplog
+):
+    made, state, books = slow(engine, history, [portfolio(rows=OTHER, underlyings=("IDX", "ABC"))])
+    alone = Book.of(check(portfolio("alone", rows=ROWS)), state)
+    measure = DeskRisk.measure
+
+    def refuse(self, market, marks, names):
+        if names == {"ABC"}:
+            raise gk.InvalidInput("vol", "is what it is")
+        measure(self, market, marks, names)
+
+    monkeypatch.setattr(DeskRisk, "measure", refuse)
+    for _ in range(2):
+        made.measure(LiveSnapshot(state, VolMarks(), books | {"alone": alone}, {}), Stop())
+    assert "is what it is" in made.latest["desk"].tail.warnings[0]
+    assert made.latest["alone"].tail.expected_shortfall > 0.0
+    assert caplog.text.count("is what it is") == 1
 
 
 def test_a_book_beyond_all_numbers_costs_the_others_nothing(engine, history):

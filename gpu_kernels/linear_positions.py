@@ -9,12 +9,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpu_kernels.columns import common_length, index_column, real_column
-from gpu_kernels.dividend_schedules import CashDividends, owners
+from gpu_kernels.dividend_schedules import CashDividends, due, owners
 from gpu_kernels.errors import InvalidInput
 from gpu_kernels.scenarios import Scenarios
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+def futures_price(
+    spot: Floats, rate: Floats, dividend_yield: Floats, expiry: Floats, dividends: CashDividends | None = None
+) -> Floats:
+    """The spot less the dividends before expiry (years), carried there at the rate less the yield."""
+    carry = rate - dividend_yield
+    if dividends is not None:
+        spot = np.maximum(spot - due(dividends.within(expiry), carry), 0.0)
+    return np.asarray(spot * np.exp(carry * expiry))
 
 
 class CarryGreeks(NamedTuple):

@@ -222,9 +222,7 @@ def _row_greeks(engine: gk.Engine, book: Book) -> Floats:
     rows = np.zeros((3, len(book.layout.positions)))
     for row, column in zip(rows, (greeks.delta, greeks.gamma, greeks.vega), strict=True):
         row[: len(size)] = size * np.asarray(column)
-    # A future stands at its forward, and moves with it: more than the spot, by the carry.
-    carried = linear.spot / book.spots[linear.underlying]
-    rows[0, len(size) :] = linear.quantity * linear.multiplier * carried
+    rows[0, len(size) :] = linear.size * portfolio.carry
     return rows
 
 

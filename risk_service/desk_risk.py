@@ -157,7 +157,7 @@ class DeskRisk:
     def measure(self, market: MarketState, marks: VolMarks, names: set[str]) -> None:
         """Works out everything that hangs on these underlyings at the market as it is."""
         places = sorted(self._place[name] for name in names if name in self._place)
-        if not places or self._table is None:
+        if not places or self._table is None or self._scenarios is None:
             return
         values = DeskValues.of(self.engine, market, marks, self.desk, np.array(places, np.int64))
         american = self._prepared(values)
@@ -167,6 +167,7 @@ class DeskRisk:
         cell_pnl(self.engine)(desk.shared, self._table, values.shared, self._pnl)
         for block, now in american:
             self.premiums.add(block, now, self._points, self._pnl)
+        values.futures.add(self._scenarios, self._points, self._pnl)
 
     def numbers(self, number: int) -> BookNumbers:
         """Everything known of a book."""
@@ -223,7 +224,7 @@ class DeskRisk:
             block, spot = desk.blocks[place], values.spots[k]
             own, strikes = values.part(k), slice(*values.first_strike[k : k + 2].tolist())
             status = values.status[own]
-            future_status = values.future_status[slice(*values.first_future[k : k + 2].tolist())]
+            future_status = values.futures.status[slice(*values.first_future[k : k + 2].tolist())]
             has_spot = bool(np.isfinite(spot))
             all_in = has_spot and not status.any() and not future_status.any()
             seen = _Seen(has_spot, all_in, status, future_status, values.quoted_ns[strikes])

@@ -11,9 +11,10 @@ import gpu_kernels as gk
 from gpu_kernels.premium_tables import POINT_FIELDS
 from gpu_kernels.shared_book import SharedInputs, SharedPoints
 from risk_service.desk import Desk
+from risk_service.desk_futures import LiveFutures
 from risk_service.market_state import MarketState
 from risk_service.premium_inputs import PremiumInputs
-from risk_service.valuation import carried, is_over, linear_status, option_status
+from risk_service.valuation import option_status
 from risk_service.vol_marks import Contracts, VolMarks, years_between
 
 Floats = NDArray[np.float64]
@@ -34,11 +35,11 @@ class DeskValues:
     first_future: Integers
     spots: Floats  # per block
     status: NDArray[np.uint8]  # per contract: why it is not in the numbers
-    future_status: NDArray[np.uint8]
     options: gk.Options
     fields: Floats  # (contracts, 9) in the order of POINT_FIELDS
     shared: SharedInputs
     points: SharedPoints
+    futures: LiveFutures
     quoted_ns: Integers  # per strike: moment of the quote that tells its vol; NO_QUOTE where none does
     time_ns: int
 
@@ -91,14 +92,14 @@ class DeskValues:
         if not priced.all():
             fields[~priced] = 0.0
         points = desk.points._replace(chosen=chosen, spot=spots)
-        future_status = np.zeros(0, np.uint8)
-        if len(desk.futures.cell):
-            points, future_status = _with_futures(desk, points, rates, yields, time_ns)
+        futures = LiveFutures.of(desk, chosen, spots, rates, yields, time_ns)
         return cls(
             *(chosen, _edges(sizes), first_strike, _edges(np.diff(desk.futures.first)[chosen]), spots),
-            *(status, future_status, options, fields),
+            *(status, options, fields),
             SharedInputs(chosen, spots, rates, yields, years, vols, points.linear, dividends),
-            *(points, quoted_ns, time_ns),
+            futures.joined(points),
+            futures,
+            *(quoted_ns, time_ns),
         )
 
     def part(self, place: int) -> slice:
@@ -130,25 +131,6 @@ class DeskValues:
             dividend_yield=float(self.shared.dividend_yield[place]),
             time_ns=self.time_ns,
         )
-
-
-def _with_futures(
-    desk: Desk, points: SharedPoints, rates: Floats, yields: Floats, time_ns: int
-) -> tuple[SharedPoints, NDArray[np.uint8]]:
-    """The cells' holdings with their futures at today's carry, and which of these are left out."""
-    futures, chosen = desk.futures, points.chosen
-    at = spans(futures.first, chosen)
-    place = np.repeat(np.arange(len(chosen)), np.diff(futures.first)[chosen])
-    expiry_ns, cell = futures.expiry_time_ns[at], futures.cell[at]
-    status = linear_status(np.isfinite(points.spot[place]), is_over(expiry_ns, time_ns))
-    stated, years = desk.strikes.dividends, years_between(time_ns, expiry_ns)
-    dividends = None if stated is None else stated.of(futures.schedule[at], time_ns)
-    forward = carried(points.spot[place], rates[place], yields[place], years, dividends)
-    units = np.where(status == gk.Status.OK, futures.size[at] * forward, 0.0)
-    linear, gross = points.linear.copy(), points.gross_linear.copy()
-    np.add.at(linear, cell, units)
-    np.add.at(gross, cell, np.abs(units))
-    return points._replace(linear=linear, gross_linear=gross), status
 
 
 def _some(contracts: Contracts, rows: Integers) -> Contracts:

@@ -154,12 +154,12 @@ class RiskCalculator:
         count = len(book.held.underlyings)
         greeks = GreeksByUnderlying(underlying=book.held.underlyings)
         packing.write(greeks, "spot", valuation.spots)
+        of_linear = {"delta": portfolio.carry, **portfolio.linear.greeks()._asdict()}
         for name in GREEKS:
             by_underlying = _sums(portfolio.underlying, size * getattr(result, name), count)
-            if name == "delta":
+            if name in of_linear:
                 linear = portfolio.linear
-                units = linear.quantity * linear.multiplier * valuation.carry
-                by_underlying += _sums(linear.underlying, units, count)
+                by_underlying += _sums(linear.underlying, linear.size * of_linear[name], count)
             packing.write(greeks, name, by_underlying)
         packing.write(greeks, "age_ns", ages)
         metrics.greeks.CopyFrom(greeks)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from gpu_kernels.dividend_schedules import CashDividends, due
+from gpu_kernels.linear_positions import futures_price
 from protos.risk.v1.risk_pb2 import INSTRUMENT_KIND_FUTURE
 from risk_service.market_state import MarketState
 from risk_service.portfolios import HeldPortfolio
@@ -85,13 +86,6 @@ class Valuation:
         return np.concatenate((self.option_rows, self.linear_rows))
 
     @property
-    def carry(self) -> NDArray[np.float64]:
-        """Price of each linear position per unit of its underlying's spot: a future's is above 1 mostly."""
-        linear = self.portfolio.linear
-        spots = self.spots[linear.underlying]
-        return np.divide(linear.spot, spots, out=np.ones(len(linear)), where=spots > 0.0)
-
-    @property
     def linear_exposure(self) -> NDArray[np.float64]:
         """Quantity times multiplier times spot or forward, of each linear position, in currency."""
         linear = self.portfolio.linear
@@ -124,13 +118,14 @@ def value(
     options = _options(market, book, spots[held.underlying_index[book.option_rows]], vols, kept)
     is_future, years = is_future[linear_kept], years_between(now_ns, expiry_ns[linear_kept])
     slots = book.underlying_slots[place]
-    rates, yields = market.column("rate", slots), market.column("dividend_yield", slots)
-    forward = carried(spots[place], rates, yields, years, held.dividends.of(place, now_ns))
-    linear_columns = {
+    carry = market.column("rate", slots), market.column("dividend_yield", slots)
+    years, paid = np.where(is_future, years, 0.0), held.dividends.of(place, now_ns)
+    linear_columns: dict[str, Any] = {
         "underlying": place,
         "quantity": held.quantity[linear],
         "multiplier": held.multiplier[linear],
-        "spot": spots[place] * np.where(is_future, forward, 1.0),
+        "spot": futures_price(spots[place], *carry, years, paid),
+        **dict(zip(("expiry", "rate", "dividend_yield", "dividends"), (years, *carry, paid), strict=True)),
     }
     if held.groups:
         linear_columns["group"] = held.group_index[linear]
@@ -153,21 +148,6 @@ def is_over(expiry_time_ns: NDArray[np.int64], now_ns: int) -> NDArray[np.bool_]
     """Which have expired: at the moment itself they are worth what they pay."""
     over: NDArray[np.bool_] = expiry_time_ns < now_ns
     return over
-
-
-def carried(
-    spot: NDArray[np.float64],
-    rate: NDArray[np.float64],
-    dividend_yield: NDArray[np.float64],
-    years: NDArray[np.float64],
-    dividends: CashDividends | None,
-) -> NDArray[np.float64]:
-    """A future's forward per unit of its underlying's spot; under scenarios it stays what it is today."""
-    carry = rate - dividend_yield
-    forward: NDArray[np.float64] = np.exp(carry * years)
-    if dividends is not None:
-        forward *= np.maximum(1.0 - due(dividends.within(years), carry) / spot, 0.0)
-    return forward
 
 
 def option_status(

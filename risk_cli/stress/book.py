@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from gpu_kernels.dividend_schedules import CashDividends, due
+from gpu_kernels.dividend_schedules import CashDividends
+from gpu_kernels.linear_positions import futures_price
 from protos import osi
 from risk_cli.stress.market_file import Market, Quote
 from risk_cli.stress.portfolio_file import Desk
@@ -80,7 +82,6 @@ def at_market(layout: Layout, market: Market) -> Book:
     linear = slice(layout.options, None)
     years = _years_left(layout.positions, market)
     spots = _of_each(quotes, "spot")
-    owner = layout.underlying[linear]
     paid = [market.dividends_of(symbol) for symbol in layout.underlyings]
     inputs = _options(layout, quotes, paid, years[options])
     portfolio = gk.Portfolio(
@@ -90,11 +91,10 @@ def at_market(layout: Layout, market: Market) -> Book:
         underlying=layout.underlying[options],
         group=layout.cell[options],
         linear={
-            "underlying": owner,
             "quantity": rows.quantity[linear],
             "multiplier": rows.multiplier[linear],
-            "spot": _forwards(quotes, paid, owner, years[linear]),
             "group": layout.cell[linear],
+            **_linear(quotes, paid, layout.underlying[linear], years[linear]),
         },
     )
     return Book(layout, portfolio, inputs, spots)
@@ -141,15 +141,22 @@ def _of_each(quotes: Sequence[Quote], name: str) -> Floats:
     return np.array([getattr(quote, name) for quote in quotes], np.float64)
 
 
-def _forwards(
+def _linear(
     quotes: Sequence[Quote], paid: Sequence[Sequence[tuple[float, float]]], owner: Integers, years: Floats
-) -> Floats:
-    """Spot, less the dividends until then, carried at the rate less the dividend yield."""
-    spot = _of_each(quotes, "spot")[owner]
-    carry = (_of_each(quotes, "rate") - _of_each(quotes, "dividend_yield"))[owner]
-    if any(paid):
-        spot = spot - due(CashDividends.shared(paid, owner).within(years), carry)
-    return np.asarray(spot * np.exp(carry * years))
+) -> dict[str, Any]:
+    """Prices and terms of spots (0 years) and futures on these underlyings."""
+    spot, rate, dividend_yield = (
+        _of_each(quotes, name)[owner] for name in ("spot", "rate", "dividend_yield")
+    )
+    dividends = CashDividends.shared(paid, owner) if any(paid) and len(owner) else None
+    return {
+        "underlying": owner,
+        "spot": futures_price(spot, rate, dividend_yield, years, dividends),
+        "expiry": years,
+        "rate": rate,
+        "dividend_yield": dividend_yield,
+        "dividends": dividends,
+    }
 
 
 def _options(

@@ -102,7 +102,8 @@ def _today(engine: gk.Engine, book: Book) -> tuple[Floats, tuple[Exposure, ...]]
         status = gk.Status(int(np.asarray(greeks.status)[row]))
         raise CannotDo(f"{desk.place(row)}: {desk[row].label} has no price: {status.name}")
     linear = portfolio.linear
-    worth = linear.quantity * linear.multiplier * linear.spot
+    held, of_linear = linear.size, linear.greeks()
+    worth = held * linear.spot
     # A future is settled every day: it moves with the market but is worth nothing by itself.
     is_spot = layout.positions.positions.kind[layout.options :] == SPOT
     values = np.concatenate([size * np.asarray(greeks.price), np.where(is_spot, worth, 0.0)])
@@ -114,11 +115,13 @@ def _today(engine: gk.Engine, book: Book) -> tuple[Floats, tuple[Exposure, ...]]
     spot = portfolio.spot
     columns = {
         "value": np.bincount(layout.underlying, values, minlength=len(layout.underlyings)).astype(float),
-        "delta": total(size * np.asarray(greeks.delta) * spot, worth),
+        "delta": total(
+            size * np.asarray(greeks.delta) * spot, held * portfolio.carry * linear.underlying_spot
+        ),
         "gamma": total(size * np.asarray(greeks.gamma) * spot * spot * 0.01),
         "vega": total(size * np.asarray(greeks.vega) * 0.01),
-        "theta": total(size * np.asarray(greeks.theta) / 365.0),
-        "rho": total(size * np.asarray(greeks.rho) * 1e-4),
+        "theta": total(size * np.asarray(greeks.theta) / 365.0, held * of_linear.theta / 365.0),
+        "rho": total(size * np.asarray(greeks.rho) * 1e-4, held * of_linear.rho * 1e-4),
     }
     exposures = tuple(
         Exposure(symbol, float(book.spots[row]), **{name: float(c[row]) for name, c in columns.items()})

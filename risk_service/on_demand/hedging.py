@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +66,10 @@ class Instruments:
     @property
     def unit_deltas(self) -> Floats:
         """Delta of one unit of each spot or future, in the order of the request."""
-        valuation, linear = self.book.valuation, self.book.portfolio.linear
-        deltas = np.concatenate((np.zeros(self.book.portfolio.options), linear.multiplier * valuation.carry))
+        linear = self.book.portfolio.linear
+        deltas = np.concatenate(
+            (np.zeros(self.book.portfolio.options), linear.multiplier * self.book.portfolio.carry)
+        )
         return self.book.by_position(deltas)
 
     @property
@@ -80,12 +82,7 @@ class Instruments:
             quantity=np.ones(portfolio.options),
             multiplier=portfolio.multiplier,
             underlying=portfolio.underlying,
-            linear={
-                "underlying": portfolio.linear.underlying,
-                "quantity": np.ones(len(portfolio.linear)),
-                "multiplier": portfolio.linear.multiplier,
-                "spot": portfolio.linear.spot,
-            },
+            linear=replace(portfolio.linear, quantity=np.ones(len(portfolio.linear)), group=None),
         )
 
     def greeks(self, engine: gk.Engine) -> Floats:
@@ -95,7 +92,7 @@ class Instruments:
         valued = np.zeros((3, len(portfolio)))
         for row, column in enumerate((result.delta, result.gamma, result.vega)):
             valued[row, : portfolio.options] = column * portfolio.multiplier
-        valued[0, portfolio.options :] = portfolio.linear.multiplier * valuation.carry
+        valued[0, portfolio.options :] = portfolio.linear.multiplier * portfolio.carry
         return np.asarray(self.book.by_position(valued.T).T)
 
 
@@ -231,12 +228,7 @@ def _scale(name: str, spots: Floats) -> Floats:
 
 
 def book_exposures(engine: gk.Engine, book: ValuedBook) -> Exposures:
-    """Exposures per underlying of the book, with the carry of its futures whether it has options or not."""
-    at, portfolio, count = exposures(engine, book.portfolio), book.portfolio, len(book.held.underlyings)
-    delta, gamma, vega, spot = (
-        np.concatenate((one, np.zeros(count - len(one)))) for one in (at.delta, at.gamma, at.vega, at.spot)
-    )
-    linear = portfolio.linear
-    more = linear.quantity * linear.multiplier * (book.valuation.carry - portfolio.carry)
-    np.add.at(delta, linear.underlying, more)
-    return Exposures(delta=delta, gamma=gamma, vega=vega, spot=spot)
+    """Exposures per underlying of the book, those that it holds nothing of included."""
+    at, count = exposures(engine, book.portfolio), len(book.held.underlyings)
+    none = np.zeros(count - len(at.delta))
+    return Exposures(*(np.concatenate((one, none)) for one in (at.delta, at.gamma, at.vega, at.spot)))

@@ -110,12 +110,14 @@ def position_pnl(spx: Any, nvda: Any, vol: Any, rate: Any = 0.0, elapsed: float 
         then = option_value(spot * (1 + move), strike, years(day) - elapsed, flat + vol, r + rate, q, call)
         return size * (then - option_value(spot, strike, years(day), flat, r, q, call))
 
-    future = 5000.0 * np.exp((0.04 - 0.014) * years(date(2026, 12, 18)))
+    left = years(date(2026, 12, 18))
+    future = 5000.0 * np.exp((0.04 - 0.014) * left)
+    future_then = 5000.0 * (1 + spx) * np.exp((0.04 + rate - 0.014) * (left - elapsed))
     return [
         option(-1000, 5000, spx, 4800, date(2027, 3, 19), 0.18, 0.04, 0.014, False),
         option(2500, 125, nvda, 130, date(2026, 12, 18), 0.45, 0.045, 0.0, True),
         -400 * 125 * nvda,
-        3 * 50 * future * spx,
+        3 * 50 * (future_then - future),
         option(-4000, 125, nvda, 110, date(2027, 1, 15), 0.45, 0.045, 0.0, False),
     ]
 

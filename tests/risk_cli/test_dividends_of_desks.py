@@ -78,13 +78,16 @@ def test_a_desk_with_dividends_is_worth_the_same_here_and_there(address: str, tm
     assert abs(plain["stress"][0]["pnl"] - wanted) > 1.0
 
 
-def test_a_future_stands_at_the_forward_after_dividends(tmp_path: Path) -> None:
+def test_a_future_moves_as_the_forward_after_dividends(tmp_path: Path) -> None:
     desk = "symbol,quantity,underlying,kind,expiry,multiplier\n,1,IDX,future,2024-01-19,50\n"
     files = write(tmp_path, portfolio=desk, scenarios=MOVES)
     files["market"] = _market(tmp_path)
     answer = json.loads(stress(files, "--json").stdout)
     forward = (SPOT - _due()) * np.exp(CARRY * YEARS)
-    assert answer["exposures"][0]["delta"] == pytest.approx(50 * forward, rel=1e-12)
+    up = (SPOT + 1.0 - _due()) * np.exp(CARRY * YEARS)
+    assert answer["exposures"][0]["delta"] == pytest.approx(50 * (up - forward) * SPOT, rel=1e-12)
+    fallen = (0.8 * SPOT - _due()) * np.exp(CARRY * YEARS)
+    assert answer["stress"][0]["pnl"] == pytest.approx(50 * (fallen - forward), rel=1e-12)
 
 
 def test_a_market_without_dividends_is_nothing_to_a_server(address: str, tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def test_value_today_and_exposure(answer: dict[str, Any]) -> None:
     for symbol, rows in delta.items():
         slope = sum(up[row] - down[row] for row in rows) / (2 * bump)
         assert exposure[symbol]["delta"] == pytest.approx(slope, rel=1e-5)
+    later, higher = position_pnl(0.0, 0.0, 0.0, elapsed=bump), position_pnl(0.0, 0.0, 0.0, rate=bump)
+    earlier, lower = position_pnl(0.0, 0.0, 0.0, elapsed=-bump), position_pnl(0.0, 0.0, 0.0, rate=-bump)
+    for symbol, rows in delta.items():
+        theta = sum(later[row] - earlier[row] for row in rows) / (2 * bump) / 365
+        rho = sum(higher[row] - lower[row] for row in rows) / (2 * bump) * 1e-4
+        assert exposure[symbol]["theta"] == pytest.approx(theta, rel=1e-5)
+        assert exposure[symbol]["rho"] == pytest.approx(rho, rel=1e-5)
     # Spot at its price, options at theirs, and the future at nothing.
     nvda = 2500 * option_value(125, 130, 28 / 365, 0.45, 0.045, 0.0, True)
     nvda -= 4000 * option_value(125, 110, 56 / 365, 0.45, 0.045, 0.0, False)

@@ -94,15 +94,24 @@ def test_a_future_is_worth_nothing_today_and_gains_what_its_forward_does(engine,
     packing.write(made.positions, "multiplier", [50.0, 20.0, 1.0])
     held = check(made)
     _, book, numbers = live(engine, source, held, state)
-    forwards = SPOT * np.exp((RATE - YIELD) * np.array([0.5, 1.0]))
-    units = np.array([500.0, -80.0]) * forwards / SPOT
+    size, years = np.array([500.0, -80.0]), np.array([0.5, 1.0])
+
+    def forwards(spot=SPOT, elapsed=0.0, rate=RATE):
+        return np.multiply.outer(spot, np.exp((rate - YIELD) * (years - elapsed)))
+
     assert numbers.value == pytest.approx(3.0 * SPOT, rel=1e-14)
-    exposure = 500.0 * forwards[0] + 80.0 * forwards[1] + 3.0 * SPOT
-    assert numbers.gross_value == pytest.approx(exposure, rel=1e-14)
-    assert numbers.greeks[0, 0] == pytest.approx(units.sum() + 3.0, rel=1e-14)
-    assert not numbers.greeks[0, 1:].any()
-    returns = source.historical(("IDX",)).spot_return[:, 0]
-    gained = (500.0 * forwards[0] - 80.0 * forwards[1] + 3.0 * SPOT) * np.expm1(returns)
+    assert numbers.gross_value == pytest.approx(np.abs(size) @ forwards() + 3.0 * SPOT, rel=1e-14)
+    step = 1e-5
+    slopes = dict.fromkeys(GREEKS, 0.0) | {
+        "delta": size @ (forwards(SPOT + 1.0) - forwards()) + 3.0,
+        "theta": size @ (forwards(elapsed=step) - forwards(elapsed=-step)) / (2 * step),
+        "rho": size @ (forwards(rate=RATE + step) - forwards(rate=RATE - step)) / (2 * step),
+        "charm": size @ (forwards(1.0, step) - forwards(1.0, -step)) / (2 * step),
+    }
+    np.testing.assert_allclose(numbers.greeks[0], [slopes[name] for name in GREEKS], rtol=1e-9)
+    history = source.historical(("IDX",))
+    spots = SPOT * np.exp(history.spot_return[:, 0])
+    gained = (forwards(spots, history.elapsed[0]) - forwards()) @ size + 3.0 * (spots - SPOT)
     np.testing.assert_allclose(numbers.historical_pnl, gained, rtol=1e-12, atol=1e-8)
     measurement = RiskCalculator(engine, source, 0.975).measurement(state, book, VolMarks())
     agree(numbers, measurement.metrics, measurement)

@@ -76,9 +76,9 @@ class _InstrumentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Instru
     DESCRIPTOR: _descriptor.EnumDescriptor
     INSTRUMENT_KIND_OPTION: _InstrumentKind.ValueType  # 0
     INSTRUMENT_KIND_FUTURE: _InstrumentKind.ValueType  # 1
-    """Settled every day: worth nothing by itself, it gains quantity times multiplier times what its forward gains.
-    The forward is the spot less dividends until expiry, carried at rate less yield; that carry stays in scenarios.
-    settled daily: no value, the delta of its forward, no other Greek
+    """Settled every day: worth nothing by itself, it gains quantity times multiplier times what its forward gains: the
+    spot less dividends until expiry, carried at rate less yield. Scenarios move all of these, and the time left.
+    Its delta, theta, rho and charm are those of the forward.
     """
     INSTRUMENT_KIND_SPOT: _InstrumentKind.ValueType  # 2
 
@@ -87,9 +87,9 @@ class InstrumentKind(_InstrumentKind, metaclass=_InstrumentKindEnumTypeWrapper):
 
 INSTRUMENT_KIND_OPTION: InstrumentKind.ValueType  # 0
 INSTRUMENT_KIND_FUTURE: InstrumentKind.ValueType  # 1
-"""Settled every day: worth nothing by itself, it gains quantity times multiplier times what its forward gains.
-The forward is the spot less dividends until expiry, carried at rate less yield; that carry stays in scenarios.
-settled daily: no value, the delta of its forward, no other Greek
+"""Settled every day: worth nothing by itself, it gains quantity times multiplier times what its forward gains: the
+spot less dividends until expiry, carried at rate less yield. Scenarios move all of these, and the time left.
+Its delta, theta, rho and charm are those of the forward.
 """
 INSTRUMENT_KIND_SPOT: InstrumentKind.ValueType  # 2
 Global___InstrumentKind: _TypeAlias = InstrumentKind  # noqa: Y015

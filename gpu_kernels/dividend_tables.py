@@ -61,7 +61,7 @@ class _Place(NamedTuple):
     off: Floats  # beyond the base, in steps; 0 on a lattice point
 
 
-class _Grids(NamedTuple):
+class Grids(NamedTuple):
     """Premiums at the nodes of solved grids, fine and coarse, and where the nodes are."""
 
     fine: Floats  # (G, POINTS + 1)
@@ -160,7 +160,7 @@ def _premiums(
             chosen = np.flatnonzero((own >= start) & (own < stop))
             if chosen.size:
                 share = _cubic_weight(a, vol.off[chosen]) * _parabola_weight(b, rate.off[chosen])
-                premium[chosen] += share * _read(grids, own[chosen] - start, at[chosen])
+                premium[chosen] += share * read_grids(grids, own[chosen] - start, at[chosen])
     return np.maximum(premium, 0.0)
 
 
@@ -218,7 +218,7 @@ class _Kept:
 _kept = _Kept()
 
 
-def _solved(engine: Engine, book: Portfolio, time: Floats, schedule: Schedule, points: Integers) -> _Grids:
+def _solved(engine: Engine, book: Portfolio, time: Floats, schedule: Schedule, points: Integers) -> Grids:
     """Grids at these lattice points: (G, 3) of row, place in log vol and place in rate."""
     row = points[:, 0]
     vol = book.vol[row] * np.exp(VOL_STEP * points[:, 1])
@@ -226,22 +226,18 @@ def _solved(engine: Engine, book: Portfolio, time: Floats, schedule: Schedule, p
     strike, years, yields = book.strike[row], time[row], book.dividend_yield[row]
     paid = chosen_rows(schedule, row)
     columns = Columns(strike, strike, years, vol, rate, yields, book.is_call[row])
-    drift = np.abs(rate - yields - 0.5 * vol * vol) * years
-    share = np.minimum(due(paid, rate - yields) / strike, 0.8)
-    # Around the strike, whatever the spot: wide enough that the value is straight beyond both ends.
-    half = DEVIATIONS * vol * np.sqrt(years) + drift - np.log1p(-share)
-    spacing = 2.0 * half / POINTS
+    spacing = spacing_around(columns, paid)
     keys = _keys(engine, columns, paid)
     held = [_kept.get(key) for key in keys]
     missing = np.array([place for place, one in enumerate(held) if one is None], np.int64)
     if missing.size:
         some = Columns(*(column[missing] for column in columns))
-        fine, coarse = _grids(engine, some, chosen_rows(paid, missing), spacing[missing])
-        for place, one, other in zip(missing.tolist(), fine, coarse, strict=True):
+        (found,) = solved_grids(engine, some, chosen_rows(paid, missing), spacing[missing], np.zeros(1))
+        for place, one, other in zip(missing.tolist(), found.fine, found.coarse, strict=True):
             held[place] = (one, other)
             _kept.put(keys[place], (one, other))
     pairs = [one for one in held if one is not None]
-    return _Grids(
+    return Grids(
         np.stack([one for one, _ in pairs]), np.stack([other for _, other in pairs]), np.log(strike), spacing
     )
 
@@ -260,15 +256,39 @@ def _keys(engine: Engine, columns: Columns, paid: Schedule) -> list[tuple[Any, .
     ]
 
 
-def _grids(engine: Engine, columns: Columns, paid: Schedule, spacing: Floats) -> tuple[Floats, Floats]:
-    """Premiums of the nodes of a fine and a coarse grid around each strike."""
-    solve = engine.module("cash_dividends").solve
-    american = np.ones(spacing.size, np.bool_)
-    fine = solve(columns, american, paid, ESCROWED, spacing, POINTS, STEPS, POINTS + 1)
-    wide = solve(columns, american, paid, ESCROWED, 2.0 * spacing, POINTS // 2, STEPS // 2, POINTS // 2 + 1)
+def spacing_around(columns: Columns, paid: Schedule) -> Floats:
+    """Step in log spot of a grid around each strike, whatever the spot.
+
+    Wide enough that the value is straight beyond both ends.
+    """
+    _, strike, years, vol, rate, yields, _ = columns
+    drift = np.abs(rate - yields - 0.5 * vol * vol) * years
+    share = np.minimum(due(paid, rate - yields) / strike, 0.8)
+    half = DEVIATIONS * vol * np.sqrt(years) + drift - np.log1p(-share)
+    return np.asarray(2.0 * half / POINTS)
+
+
+def solved_grids(
+    engine: Engine, columns: Columns, paid: Schedule, spacing: Floats, moments: Floats
+) -> list[Grids]:
+    """Premiums around each strike, at moments (M,) in years from today, ascending.
+
+    Other moments than today need the cpu engine.
+    """
+    module, american = engine.module("cash_dividends"), np.ones(spacing.size, np.bool_)
+    both = []
+    for points, steps, gap in ((POINTS, STEPS, spacing), (POINTS // 2, STEPS // 2, 2.0 * spacing)):
+        given = (columns, american, paid, ESCROWED, gap, points, steps, points + 1)
+        both.append([module.solve(*given)] if not moments.any() else module.solve_at(*given, moments))
     nodes = columns.strike[:, None] * np.exp((np.arange(POINTS + 1) - POINTS // 2) * spacing[:, None])
-    plain = _at_nodes(engine, columns, nodes)
-    return fine - plain, wide - plain[:, ::2]
+    found = []
+    for moment, fine, coarse in zip(moments.tolist(), *both, strict=True):
+        plain = _at_nodes(engine, columns._replace(expiry=np.maximum(columns.expiry - moment, 0.0)), nodes)
+        # What is over at the moment pays what it pays.
+        still = (columns.expiry > moment)[:, None]
+        early, crude = np.where(still, fine - plain, 0.0), np.where(still, coarse - plain[:, ::2], 0.0)
+        found.append(Grids(early, crude, np.log(columns.strike), spacing))
+    return found
 
 
 def _at_nodes(engine: Engine, columns: Columns, nodes: Floats) -> Floats:
@@ -280,7 +300,7 @@ def _at_nodes(engine: Engine, columns: Columns, nodes: Floats) -> Floats:
     return value
 
 
-def _read(grids: _Grids, number: Integers, at: Floats) -> Floats:
+def read_grids(grids: Grids, number: Integers, at: Floats) -> Floats:
     """Premiums of grids at logs of what is left, extrapolated from the two resolutions."""
     place = (at - grids.middle[number]) / grids.spacing[number] + POINTS // 2
     fine = _cubic(grids.fine, number, place, grids.spacing[number])

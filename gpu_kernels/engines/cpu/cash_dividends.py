@@ -1,6 +1,6 @@
 """The grid of `formulas.cash_dividends` on the CPU engine.
 
-One option after another, rows shared out over threads.
+Options are marched side by side, LANES at a time, each by its own steps; blocks are shared out over threads.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpu_kernels.engines.cpu import grid_lanes
 from gpu_kernels.engines.cpu.american_solver import compiled
 from gpu_kernels.engines.cpu.compile import kernel
+from gpu_kernels.engines.cpu.grid_lanes import LANES
 from gpu_kernels.engines.cpu.threads import workers
 from gpu_kernels.formulas.cash_dividends import (
     ESCROWED,
@@ -22,7 +24,11 @@ from gpu_kernels.formulas.cash_dividends import (
     Schedule,
 )
 
-BLOCK_ROWS = 8
+Floats = NDArray[np.float64]
+
+# Stands for what exercise pays where it counts for nothing.
+NOTHING = -1e300
+TODAY = np.zeros(1)
 
 
 def solve(
@@ -34,85 +40,212 @@ def solve(
     points: int,
     steps: int,
     keep: int = MIDDLE,
-) -> NDArray[np.float64]:
+) -> Floats:
     """Values at the middle nodes of each row's grid, (n, keep); columns are full length."""
-    out = np.empty((spacing.size, keep))
+    found: Floats = solve_at(columns, american, schedule, policy, spacing, points, steps, keep, TODAY)[0]
+    return found
+
+
+def solve_at(
+    columns: Any,
+    american: Any,
+    schedule: Schedule,
+    policy: int,
+    spacing: Any,
+    points: int,
+    steps: int,
+    keep: int,
+    moments: Floats,
+) -> Floats:
+    """The same at moments (M,), years from today, ascending: (M, n, keep). Ex-dates at a moment are over."""
+    out = np.empty((len(moments), spacing.size, keep))
 
     def work(start: int, stop: int) -> None:
         part = tuple(column[start:stop] for column in columns)
         offsets = schedule.offsets[start : stop + 1]
-        solve_rows(
+        march(
             part, american[start:stop], schedule.times, schedule.amounts, offsets, policy,
-            spacing[start:stop], points, steps, out[start:stop],
+            spacing[start:stop], points, steps, moments, grid_lanes.room(points + 1), out[:, start:stop],
         )  # fmt: skip
 
-    workers().run(spacing.size, work, BLOCK_ROWS)
+    workers().run(spacing.size, work, LANES)
     return out
 
 
 @kernel
-def solve_rows(columns, american, times, amounts, offsets, policy, spacing, points, steps, out):  # type: ignore[no-untyped-def]
-    """Each row's grid from expiry back to today."""
-    spots, strikes, expiries, vols, rates, yields, calls = columns
-    nodes = points + 1
-    spot = np.empty(nodes)
-    payoff = np.empty(nodes)
-    value = np.empty(nodes)
-    push = np.empty(nodes)
-    work = np.empty((3, nodes))
-    for i in range(out.shape[0]):
-        dy = spacing[i]
-        middle = points // 2
-        expiry, rate = expiries[i], rates[i]
-        sign = 1.0 if calls[i] else -1.0
-        for j in range(nodes):
-            spot[j] = spots[i] * np.exp((j - middle) * dy)
-            payoff[j] = max(sign * (spot[j] - strikes[i]), 0.0)
-            value[j] = payoff[j]
-        smooth_kink(spot, strikes[i], sign, dy, value)
-        later = expiry
-        # In the escrowed model: what the dividends to come are worth, at `later`.
-        ahead = 0.0
-        first, last = offsets[i], offsets[i + 1]
-        for event in range(last, first - 1, -1):
-            if event == last:
-                # The interval from the last ex-date to expiry; ex-dates at or after expiry do not matter.
-                earlier = 0.0
-                for e in range(first, last):
-                    if times[e] < expiry:
-                        earlier = times[e]
-            else:
-                if times[event] >= expiry or times[event] <= 0.0:
-                    continue
-                if policy == ESCROWED:
-                    ahead += amounts[event]
-                    exercise(spot, ahead, strikes[i], sign, payoff)
-                else:
-                    pay_dividend(
-                        spot, amounts[event], rate, later, expiry, strikes[i], sign, american[i],
-                        policy == LIQUIDATOR, value, work,
-                    )  # fmt: skip
-                if american[i]:
-                    for j in range(nodes):
-                        value[j] = max(value[j], payoff[j])
-                earlier = times[event - 1] if event > first else 0.0
-                earlier = max(earlier, 0.0)
-            count = max(LEAST_STEPS, int(np.ceil(steps * (later - earlier) / expiry)))
-            ahead = march(
-                value, payoff, push, work, spot, vols[i], rate, yields[i], dy, (later - earlier) / count,
-                count, american[i], ahead, strikes[i], sign,
-            )  # fmt: skip
-            later = earlier
-        low = middle - out.shape[1] // 2
-        for j in range(out.shape[1]):
-            out[i, j] = value[low + j]
+def march(  # type: ignore[no-untyped-def]
+    columns, american, times, amounts, offsets, policy, spacing, points, steps, moments, room, out
+):
+    """Up to LANES rows' grids from expiry back to the first of the moments."""
+    value, push, upper, coefficients = room
+    nodes, rows = points + 1, out.shape[1]
+    spot = np.empty((LANES, nodes))
+    # What dividends to come are worth; where the lane is, years; half a step; and what a step takes off them.
+    ahead, later, half, decay = np.zeros(LANES), np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    # Steps left of this length, and of the next one; the next ex-date and moment, going back.
+    left, then = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
+    event, moment = np.empty(LANES, np.int64), np.empty(LANES, np.int64)
+    for lane in range(LANES):
+        i = min(lane, rows - 1)  # lanes beyond the last row do what that does
+        at_expiry(columns, american, i, lane, spacing[i], spot[lane], value, coefficients)
+        later[lane], event[lane], moment[lane] = columns[2][i], offsets[i + 1] - 1, len(moments) - 1
+    going, begun = rows, False
+    while True:
+        changed = False
+        for lane in range(LANES):
+            if left[lane] > 0:
+                continue
+            i = min(lane, rows - 1)
+            if then[lane] > 0:
+                left[lane], then[lane], half[lane] = then[lane], 0, 2.0 * half[lane]
+                decay[lane] = set_step(coefficients, lane, columns, i, spacing[i], half[lane], 0.5)
+                changed = True
+            elif moment[lane] >= 0:
+                if begun:
+                    later[lane] = next_stop(lane, i, event, moment, times, moments, offsets)
+                stop(
+                    lane, i, rows, columns, american, times, amounts, offsets, policy, moments, later[lane],
+                    event, moment, ahead, spot, value, out,
+                )  # fmt: skip
+                if moment[lane] >= 0:
+                    years = later[lane] - next_stop(lane, i, event, moment, times, moments, offsets)
+                    count = max(LEAST_STEPS, int(np.ceil(steps * years / columns[2][i])))
+                    left[lane] = min(EULER_STEPS, 2 * count)
+                    then[lane], half[lane] = count - left[lane] // 2, 0.5 * years / count
+                    decay[lane] = set_step(coefficients, lane, columns, i, spacing[i], half[lane], 1.0)
+                    push[:, lane] = 0.0
+                    changed = True
+                elif lane < rows:
+                    going -= 1
+            # A lane that has arrived goes on with the others, to no effect.
+            left[lane] = max(left[lane], 1)
+        begun = True
+        if going == 0:
+            return
+        if changed:
+            factored(upper, coefficients, nodes)
+        for lane in range(LANES):
+            i = min(lane, rows - 1)
+            ahead[lane] *= decay[lane]
+            left[lane] -= 1
+            shift = coefficients[grid_lanes.SIGN, lane] * (ahead[lane] - columns[1][i])
+            coefficients[grid_lanes.SHIFT, lane] = shift if american[i] else NOTHING
+        grid_lanes.step(value, push, upper, coefficients, nodes)
+        for lane in range(LANES):
+            ratio = coefficients[grid_lanes.RATIO, lane]
+            value[0, lane] = value[1, lane] - ratio * (value[2, lane] - value[1, lane])
+            rise = value[nodes - 2, lane] - value[nodes - 3, lane]
+            value[nodes - 1, lane] = value[nodes - 2, lane] + rise / ratio
 
 
 @compiled
-def exercise(spot, ahead, strike, sign, payoff):  # type: ignore[no-untyped-def]
-    """What exercise pays when the holder gets so much besides the spot of the grid."""
-    for j in range(spot.shape[0]):
-        payoff[j] = max(sign * (spot[j] + ahead - strike), 0.0)
+def at_expiry(columns, american, row, lane, dy, spot, value, coefficients):  # type: ignore[no-untyped-def]
+    """A lane's spots, its payoff, and what of its coefficients stays."""
+    spots, strikes, _, _, _, _, calls = columns
+    nodes, strike = spot.shape[0], strikes[row]
+    middle, sign, ratio = (nodes - 1) // 2, 1.0 if calls[row] else -1.0, np.exp(dy)
+    spot[middle] = spots[row]
+    for j in range(middle):
+        spot[middle + j + 1] = spot[middle + j] * ratio
+        spot[middle - j - 1] = spot[middle - j] / ratio
+    for j in range(nodes):
+        value[j, lane] = max(sign * (spot[j] - strike), 0.0)
+    smooth_kink(spot, strike, sign, dy, value[:, lane])
+    coefficients[grid_lanes.SIGN, lane] = sign if american[row] else 0.0
+    coefficients[grid_lanes.FLOOR, lane] = 0.0 if american[row] else NOTHING
+    coefficients[grid_lanes.RATIO, lane] = 1.0 / ratio
+    coefficients[grid_lanes.TOP, lane] = spot[nodes - 2]
+
+
+@compiled
+def stop(  # type: ignore[no-untyped-def]
+    lane, row, rows, columns, american, times, amounts, offsets, policy, moments, now, event, moment, ahead,
+    spot, value, out,
+):  # fmt: skip
+    """What a lane tells and what is paid at this time, going back: first what is told."""
+    while True:
+        if moment[lane] >= 0 and moments[moment[lane]] >= now:
+            if lane < rows:
+                low = (value.shape[0] - 1) // 2 - out.shape[2] // 2
+                for j in range(out.shape[2]):
+                    out[moment[lane], lane, j] = value[low + j, lane]
+            moment[lane] -= 1
+        elif event[lane] >= offsets[row] and times[event[lane]] >= now:
+            # Ex-dates at or after expiry do not matter.
+            if times[event[lane]] < columns[2][row]:
+                pay(
+                    columns, american[row], row, policy, amounts[event[lane]], now, lane, ahead, spot[lane],
+                    value[:, lane],
+                )  # fmt: skip
+            event[lane] -= 1
+        else:
+            return
+
+
+@compiled
+def pay(columns, american, row, policy, amount, now, lane, ahead, spot, value):  # type: ignore[no-untyped-def]
+    """The values before an ex-date, from those after it."""
+    _, strikes, expiries, _, rates, _, calls = columns
+    sign = 1.0 if calls[row] else -1.0
+    if policy == ESCROWED:
+        ahead[lane] += amount
+    else:
+        pay_dividend(
+            spot, amount, rates[row], now, expiries[row], strikes[row], sign, american, policy == LIQUIDATOR,
+            value,
+        )  # fmt: skip
+    if american:
+        for j in range(spot.shape[0]):
+            value[j] = max(value[j], max(sign * (spot[j] + ahead[lane] - strikes[row]), 0.0))
+
+
+@compiled
+def next_stop(lane, row, event, moment, times, moments, offsets):  # type: ignore[no-untyped-def]
+    """The next ex-date or moment of a lane, going back."""
+    when = moments[moment[lane]]
+    if event[lane] >= offsets[row]:
+        when = max(when, times[event[lane]])
+    return when
+
+
+@compiled
+def set_step(coefficients, lane, columns, row, dy, dt, theta):  # type: ignore[no-untyped-def]
+    """A lane's step of length dt, implicit by the part theta; gives what it takes off dividends to come."""
+    vol, rate, dividend_yield = columns[3][row], columns[4][row], columns[5][row]
+    a = 0.5 * vol * vol / (dy * dy)
+    b = (rate - dividend_yield - 0.5 * vol * vol) / (2.0 * dy)
+    rest = (1.0 - theta) * dt
+    low, middle, high = -theta * dt * (a - b), 1.0 + theta * dt * (2.0 * a + rate), -theta * dt * (a + b)
+    if high == 0.0:
+        high = -1e-300
+    coefficients[grid_lanes.FROM_BELOW, lane] = rest * (a - b) / high
+    coefficients[grid_lanes.FROM_HERE, lane] = (1.0 - rest * (2.0 * a + rate)) / high
+    coefficients[grid_lanes.FROM_ABOVE, lane] = rest * (a + b) / high
+    coefficients[grid_lanes.FROM_PUSH, lane] = dt / high
+    coefficients[grid_lanes.LOW, lane] = low / high
+    coefficients[grid_lanes.TIME, lane] = dt
+    coefficients[grid_lanes.PER_TIME, lane] = 1.0 / dt
+    coefficients[grid_lanes.MIDDLE, lane] = middle
+    coefficients[grid_lanes.HIGH, lane] = high
+    return np.exp(-(rate - dividend_yield) * dt)
+
+
+@compiled
+def factored(upper, coefficients, nodes):  # type: ignore[no-untyped-def]
+    """LU factors of I - theta dt L in all lanes; the value is linear in spot beyond both ends."""
+    for lane in range(LANES):
+        ratio, high = coefficients[grid_lanes.RATIO, lane], coefficients[grid_lanes.HIGH, lane]
+        low = coefficients[grid_lanes.LOW, lane] * high
+        pivot = 1.0 / (coefficients[grid_lanes.MIDDLE, lane] + low * (1.0 + ratio))
+        upper[1, lane] = (high - low * ratio) * pivot
+        coefficients[grid_lanes.FIRST, lane] = high * pivot
+    grid_lanes.factor(upper, coefficients, nodes)
+    for lane in range(LANES):
+        ratio, high = coefficients[grid_lanes.RATIO, lane], coefficients[grid_lanes.HIGH, lane]
+        end_low = coefficients[grid_lanes.LOW, lane] * high - high / ratio
+        middle = coefficients[grid_lanes.MIDDLE, lane] + high * (1.0 + 1.0 / ratio)
+        coefficients[grid_lanes.END_LOW, lane] = end_low / high
+        coefficients[grid_lanes.END, lane] = high / (middle - end_low * upper[nodes - 3, lane])
 
 
 @compiled
@@ -121,8 +254,9 @@ def smooth_kink(spot, strike, sign, dy, value):  # type: ignore[no-untyped-def]
 
     Second order wherever the strike lies between nodes.
     """
+    half = np.exp(0.5 * dy)
     for j in range(1, spot.shape[0] - 1):
-        low, high = spot[j] * np.exp(-0.5 * dy), spot[j] * np.exp(0.5 * dy)
+        low, high = spot[j] / half, spot[j] * half
         if low < strike < high:
             if sign > 0.0:
                 value[j] = ((high - strike) - strike * np.log(high / strike)) / dy
@@ -131,91 +265,10 @@ def smooth_kink(spot, strike, sign, dy, value):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def march(  # type: ignore[no-untyped-def]
-    value, payoff, push, work, spot, vol, rate, dividend_yield, dy, dt, count, american, ahead, strike, sign
-):
-    """`count` steps of dt back in time; the first two are taken as four half steps of implicit Euler.
-
-    Gives what the dividends to come, worth `ahead` at the later end, are worth at the earlier.
-    """
-    a = 0.5 * vol * vol / (dy * dy)
-    b = (rate - dividend_yield - 0.5 * vol * vol) / (2.0 * dy)
-    push[:] = 0.0
-    early = min(EULER_STEPS, 2 * count)
-    half = np.exp(-(rate - dividend_yield) * 0.5 * dt)
-    whole = np.exp(-(rate - dividend_yield) * dt)
-    factor(a, b, rate, 0.5 * dt, 1.0, spot, work)
-    for _ in range(early):
-        if ahead > 0.0:
-            ahead *= half
-            exercise(spot, ahead, strike, sign, payoff)
-        step(value, payoff, push, work, a, b, rate, 0.5 * dt, 1.0, spot, american)
-    if 2 * count > early:
-        factor(a, b, rate, dt, 0.5, spot, work)
-        for _ in range(count - early // 2):
-            if ahead > 0.0:
-                ahead *= whole
-                exercise(spot, ahead, strike, sign, payoff)
-            step(value, payoff, push, work, a, b, rate, dt, 0.5, spot, american)
-    return ahead
-
-
-@compiled
-def factor(a, b, rate, dt, theta, spot, work):  # type: ignore[no-untyped-def]
-    """LU factors of I - theta dt L; the value is linear in spot beyond both ends."""
-    n = spot.shape[0]
-    low, mid, high = -theta * dt * (a - b), 1.0 + theta * dt * (2.0 * a + rate), -theta * dt * (a + b)
-    left = (spot[1] - spot[0]) / (spot[2] - spot[1])
-    right = (spot[n - 1] - spot[n - 2]) / (spot[n - 2] - spot[n - 3])
-    upper = 0.0
-    for j in range(1, n - 1):
-        m, h, lo = mid, high, low
-        if j == 1:
-            m += low * (1.0 + left)
-            h -= low * left
-            lo = 0.0
-        if j == n - 2:
-            m += high * (1.0 + right)
-            lo -= high * right
-        inv = 1.0 / (m - lo * upper)
-        upper = h * inv
-        work[0, j] = lo
-        work[1, j] = inv
-        work[2, j] = upper
-
-
-@compiled
-def step(value, payoff, push, work, a, b, rate, dt, theta, spot, american):  # type: ignore[no-untyped-def]
-    """One step back in time: solve, then split off what early exercise adds."""
-    n = value.shape[0]
-    rest = (1.0 - theta) * dt
-    before = 0.0
-    under = value[0]
-    for j in range(1, n - 1):
-        here = value[j]
-        change = (a - b) * under - (2.0 * a + rate) * here + (a + b) * value[j + 1]
-        right = here + rest * change + dt * push[j]
-        under = here
-        before = (right - work[0, j] * before) * work[1, j]
-        value[j] = before
-    for j in range(n - 3, 0, -1):
-        value[j] -= work[2, j] * value[j + 1]
-    if american:
-        for j in range(1, n - 1):
-            free = value[j] - dt * push[j]
-            kept = max(free, payoff[j])
-            push[j] = (kept - free) / dt
-            value[j] = kept
-    left = (spot[1] - spot[0]) / (spot[2] - spot[1])
-    right_end = (spot[n - 1] - spot[n - 2]) / (spot[n - 2] - spot[n - 3])
-    value[0] = value[1] - left * (value[2] - value[1])
-    value[n - 1] = value[n - 2] + right_end * (value[n - 2] - value[n - 3])
-
-
-@compiled
-def pay_dividend(spot, amount, rate, now, expiry, strike, sign, american, liquidator, value, work):  # type: ignore[no-untyped-def]
+def pay_dividend(spot, amount, rate, now, expiry, strike, sign, american, liquidator, value):  # type: ignore[no-untyped-def]
     """value(S) becomes value(S - D), by cubic interpolation in S; at S = 0 the stock stays there."""
     n = spot.shape[0]
+    was = value.copy()
     gone = 0.0
     if sign < 0.0:
         gone = strike * np.exp(-rate * (expiry - now))
@@ -223,14 +276,12 @@ def pay_dividend(spot, amount, rate, now, expiry, strike, sign, american, liquid
             gone = max(gone, strike)
     k = 0
     for j in range(n):
-        work[0, j] = value[j]
-    for j in range(n):
         target = spot[j] - amount
         if target <= 0.0 and not liquidator:
             continue
         if target <= spot[0]:
             share = max(target, 0.0) / spot[0]
-            value[j] = gone + share * (work[0, 0] - gone)
+            value[j] = gone + share * (was[0] - gone)
             continue
         while k < n - 2 and spot[k + 1] < target:
             k += 1
@@ -241,5 +292,5 @@ def pay_dividend(spot, amount, rate, now, expiry, strike, sign, american, liquid
             for o in range(m, m + 4):
                 if o != p:
                     weight *= (target - spot[o]) / (spot[p] - spot[o])
-            total += weight * work[0, p]
+            total += weight * was[p]
         value[j] = total

@@ -22,15 +22,15 @@ class Known(NamedTuple):
 
 
 def surveyed() -> tuple[Known, ...]:
-    """What is found; it takes seconds, at low priority."""
+    """What is found; it takes seconds, at low priority, and on a busy machine it may be a TimeoutError."""
     with child(_survey, name="engine survey") as asked:
+        if not asked.connection.poll(WITHIN_S):
+            raise TimeoutError(f"no answer within {WITHIN_S:g} s")
         try:
-            if asked.connection.poll(WITHIN_S):
-                found: tuple[Known, ...] = asked.connection.recv()
-                return found
+            found: tuple[Known, ...] = asked.connection.recv()
         except EOFError:
-            pass
-    return _all_are("asking for it ended in a crash, or did not end")
+            return _all_are("asking for it ended in a crash")
+        return found
 
 
 def unsurveyed(serving: gk.Engine, why: str) -> tuple[Known, ...]:

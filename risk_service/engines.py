@@ -200,7 +200,7 @@ class Engines:
         survey = self.survey()
         try:
             found = surveyed()
-        except OSError as fault:  # no process can be started now: it is tried again when somebody asks
+        except OSError as fault:  # no process now, or no time: it is tried again when somebody asks
             found = unsurveyed(self.serving, f"could not be looked for: {fault}")
             with self._lock:
                 self._survey = None

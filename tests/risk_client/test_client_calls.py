@@ -67,6 +67,9 @@ CALLS = {
 }
 
 
+MOVING = ("memory_used_bytes", "utilisation", "temperature_celsius")  # of a device, from one call to the next
+
+
 def plain(answer):
     """An answer as something that can be compared; the age of the data moves on between two calls."""
     if isinstance(answer, list):
@@ -76,13 +79,19 @@ def plain(answer):
         copy.CopyFrom(answer)
         if copy.DESCRIPTOR.fields_by_name.get("provenance") is not None:
             copy.provenance.ClearField("data_age_ns")
+        for engine in getattr(copy, "engines", ()):
+            for name in MOVING:
+                engine.ClearField(name)
         return copy
     return [str(getattr(answer, one.name)) for one in fields(answer) if one.name != "provenance"]
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_both_clients_answer_the_same(address, client, name):
+def test_both_clients_answer_the_same(service, address, client, name):
     client.put_portfolio(portfolio(rows=ROWS))
+    if name == "list_engines":
+        # One that is still being looked for when the first asks may have been found when the second does.
+        service.engines.survey().result(PATIENCE_S)
 
     async def ask():
         async with AsyncRiskClient(address, deadline_s=PATIENCE_S) as twin:

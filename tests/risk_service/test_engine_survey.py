@@ -11,6 +11,7 @@ from served import PATIENCE_S, Service, serving
 import gpu_kernels as gk
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
+from risk_service import engine_survey
 from risk_service import engines as module
 from risk_service.api import servicer
 from risk_service.engine_survey import Known
@@ -59,7 +60,7 @@ def test_a_list_of_engines_does_not_wait_for_the_survey(held, monkeypatch):
 
 
 def test_a_survey_that_cannot_be_made_is_made_again(monkeypatch):
-    answers = [OSError("no more processes"), FOUND]
+    answers = [OSError("no more processes"), TimeoutError("no answer within 60 s"), FOUND]
 
     def surveyed():
         answer = answers.pop(0)
@@ -69,6 +70,13 @@ def test_a_survey_that_cannot_be_made_is_made_again(monkeypatch):
 
     monkeypatch.setattr(module, "surveyed", surveyed)
     engines = Engines(gk.engine("cpu"), "for the test")
-    first = engines.survey().result(PATIENCE_S)
-    assert {one.name: one.reason for one in first}["xla"] == "could not be looked for: no more processes"
+    for why in ("no more processes", "no answer within 60 s"):
+        found = engines.survey().result(PATIENCE_S)
+        assert {one.name: one.reason for one in found}["xla"] == f"could not be looked for: {why}"
     assert engines.survey().result(PATIENCE_S) == FOUND
+
+
+def test_a_process_that_does_not_answer_is_given_up(monkeypatch):
+    monkeypatch.setattr(engine_survey, "WITHIN_S", 0.0)
+    with pytest.raises(TimeoutError, match="no answer within 0 s"):
+        engine_survey.surveyed()

@@ -39,6 +39,9 @@ TOPICS: tuple[Topic, ...] = (
     Topic(ANALYTICS_RESULTS, key="symbol or portfolio"),
 )
 
+# Holds no records: the process that has its partition is the one that publishes risk. risk_service makes it.
+RISK_PUBLISHER = Topic("risk.publisher", key="none", partitions=1)
+
 
 def dead_letter(topic: str) -> str:
     """The topic that takes the records of `topic` that could not be read."""

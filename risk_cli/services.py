@@ -58,6 +58,7 @@ def make_topics(toml: Path | None) -> NoReturn:
     """Makes the topics that are missing and names them."""
     with extra_needed("topics"):
         from market_sim.settings import MarketSimSettings
+        from protos import topics
         from risk_cli.settings import loaded
         from service_kit.kafka.admin import ensure_topics
         from service_kit.lifecycle import Stop, run_process
@@ -65,7 +66,7 @@ def make_topics(toml: Path | None) -> NoReturn:
     def main(_: Stop) -> None:
         kafka = loaded(MarketSimSettings, toml).kafka
         _expect_broker("topics", kafka)
-        made = ensure_topics(kafka)
+        made = ensure_topics(kafka) + ensure_topics(kafka, [topics.RISK_PUBLISHER], dead_letters=False)
         print("\n".join(made) if made else "every topic is there")
 
     run_process(main, name="topics")

@@ -80,13 +80,13 @@ class PortfolioBreaker:
     accounts: AccountRule
     send: Callable[[Mapping[int, OrderBatch]], list[Acknowledged]]
     publish: Callable[[RiskAlert], None]  # returns when the brokers have it
-    standing: Callable[[], Iterable[RiskAlert]]  # what was published before, oldest first
     clock_ns: Callable[[], int] = time.time_ns
     _since: dict[str, _Since] = field(default_factory=dict)
     _last: dict[str, float] = field(default_factory=dict)  # P&L as told last
     _over: dict[str, bool] = field(default_factory=dict)
     _seen: queue.SimpleQueue[_Seen] = field(default_factory=queue.SimpleQueue)
     _resets: queue.SimpleQueue[RiskAlert] = field(default_factory=queue.SimpleQueue)
+    _resumed: queue.SimpleQueue[set[str]] = field(default_factory=queue.SimpleQueue)
     _tripped: set[str] = field(default_factory=set)
 
     def look(self, metrics: RiskMetrics) -> None:
@@ -120,10 +120,17 @@ class PortfolioBreaker:
         return portfolio in self.rule.losses
 
     def resume(self, logged: Iterable[RiskAlert]) -> None:
-        """Counts on from where an earlier life counted from."""
-        for alert in logged:
+        """Goes on from what an earlier life, or another process meanwhile, has published, oldest first."""
+        alerts = list(logged)
+        before = dict(self._since)
+        for alert in alerts:
             if alert.subject == RESET:
                 self._since[alert.portfolio] = _Since(self.rule.day(alert.time_ns), -alert.used)
+        for name, since in self._since.items():
+            if before.get(name) != since:
+                self._last.pop(name, None)  # of before that day
+        self._over.clear()
+        self._resumed.put(_still_raised(alerts))
 
     def _since_reset(self, metrics: RiskMetrics, pnl: float) -> float:
         """The P&L from which this one's loss counts. Nobody knows it of a reset that nobody was there for."""
@@ -143,8 +150,6 @@ class PortfolioBreaker:
 
     def run(self, stop: Stop) -> None:
         """Until told to stop."""
-        while not self._restored() and not stop.wait(_AGAIN_S):
-            pass
         while not stop.is_set():
             while not self._resets.empty():
                 self._publish_reset(self._resets.get(), stop)
@@ -152,6 +157,8 @@ class PortfolioBreaker:
                 seen = self._seen.get(timeout=_TURN_S)
             except queue.Empty:
                 continue
+            while not self._resumed.empty():
+                self._tripped = self._resumed.get()
             while not self._acted(seen) and not stop.wait(_AGAIN_S):
                 pass
 
@@ -162,15 +169,6 @@ class PortfolioBreaker:
             except ServiceKitError as fault:
                 LOG.error("breaker of %s: %s; trying again", alert.portfolio, fault)
                 stop.wait(_AGAIN_S)
-
-    def _restored(self) -> bool:
-        """Whether what an earlier life has done could be read."""
-        try:
-            self._tripped = _still_raised(self.standing())
-        except ServiceKitError as fault:
-            LOG.error("breaker: %s; trying again", fault)
-            return False
-        return True
 
     def _acted(self, seen: _Seen) -> bool:
         """Whether what was seen has been acted on; else it is tried again, from its beginning."""

@@ -28,6 +28,11 @@ class DueBooks:
             self._since[book] = now
             self._turns.setdefault(owner, {})[book] = None
 
+    def clear(self) -> None:
+        """Nobody waits any more."""
+        self._since.clear()
+        self._turns.clear()
+
     def take(self) -> Iterator[tuple[str, float]]:
         """The books, and since when they wait, as their turns come; those not asked for go on waiting."""
         while self._turns:

@@ -31,6 +31,13 @@ class Alerts(Protocol):
     def standing(self, kind: AlertKind.ValueType) -> int: ...
 
 
+class Teller(Protocol):
+    """The part of what tells that is looked at."""
+
+    @property
+    def alerts(self) -> Alerts: ...
+
+
 class Loop(Protocol):
     """The part of the live loop that is looked at, from other threads."""
 
@@ -42,6 +49,9 @@ class Loop(Protocol):
 
     @property
     def without_brokers(self) -> str: ...
+
+    @property
+    def standing_by(self) -> str: ...
 
     @property
     def lateness(self) -> Lateness: ...
@@ -56,7 +66,7 @@ class Loop(Protocol):
     def unmeasured(self) -> int: ...
 
     @property
-    def alerts(self) -> Alerts: ...
+    def teller(self) -> Teller: ...
 
 
 def why_not(loop: Loop, now: float) -> str:
@@ -69,7 +79,7 @@ def why_not(loop: Loop, now: float) -> str:
         return "the logs are still being taken in"
     if now - loop.turned_at > STUCK_AFTER_S:
         return f"the live loop has not come round for more than {STUCK_AFTER_S:.0f} s"
-    return loop.lateness.why
+    return loop.standing_by or loop.lateness.why
 
 
 async def tell(
@@ -105,6 +115,11 @@ def export(registry: CollectorRegistry, loop: Loop) -> None:
     serving = "1 while the live loop has caught up with the logs and comes round."
     gauge("serving", serving, lambda: float(not why_not(loop, time.monotonic())))
     gauge(
+        "standing_by",
+        "1 while another risk_service publishes on these brokers.",
+        lambda: float(bool(loop.standing_by)),
+    )
+    gauge(
         "late_seconds",
         "How late numbers come, of records not read yet or books not told.",
         lambda: loop.lateness.seconds,
@@ -120,4 +135,4 @@ def export(registry: CollectorRegistry, loop: Loop) -> None:
 
 
 def _standing(loop: Loop, kind: AlertKind.ValueType) -> float:
-    return float(loop.alerts.standing(kind))
+    return float(loop.teller.alerts.standing(kind))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -19,10 +20,12 @@ from risk_service.desk_books import DeskBooks
 from risk_service.desk_premiums import DeskPremiums
 from risk_service.desk_risk import DeskRisk
 from risk_service.executions import decode_fills
-from risk_service.live_loop import LiveLoop
+from risk_service.live_loop import LiveLoop, NoOtherProcess, Seat
 from risk_service.live_metrics import MetricsWriter
+from risk_service.live_readers import LiveReaders
 from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import SnapshotDesk
+from risk_service.live_state import LiveState
 from risk_service.market_file import MarketFile
 from risk_service.market_state import MarketState
 from risk_service.portfolio_log import decode_portfolio, expect_own
@@ -33,6 +36,7 @@ from risk_service.settings import RiskServiceSettings
 from risk_service.slow_process import SlowProcess
 from risk_service.slow_risk import SlowRisk
 from risk_service.table_process import TableProcess
+from risk_service.teller import Teller
 from risk_service.worker.fallback import LastingEngine
 from service_kit.closing import Resources
 from service_kit.errors import SettingError
@@ -62,62 +66,75 @@ def live_loop(
     history: price_history.PriceHistory | None,
     tables: TableProcess,
     traces: Traces | None = None,
+    seat: Seat | None = None,
 ) -> LiveLoop:
     """The loop with its readers, from the beginning of every log or from where the market's file ends."""
     risk = settings.risk
+    kept = None if risk.market_file is None else MarketFile(risk.market_file, risk.market_file_every_s)
+    restored = None if kept is None else kept.restore()
+    market, begins = (MarketState(), {}) if restored is None else restored
+    readers = _readers(settings, producer, kafka_metrics, begins)
+    _check_fills(settings)
+    # Tables are made on the CPU whatever engine serves: only it has the interpolants.
+    premiums = DeskPremiums(gk.engine("cpu"), tables.make)
+    positions = Positions(AccountRule.of(risk.accounts, risk.account_prefix))
+    state = LiveState(
+        store=PortfolioStore(),
+        positions=positions,
+        books=DeskBooks(DeskRisk(engine, ScenarioSource(history, risk.history_days_max), premiums)),
+        metrics=metrics,
+        market=market,
+        market_file=kept,
+    )
+    teller = Teller(
+        producer=producer,
+        board=RiskBoard(risk.watchers_max),
+        writer=MetricsWriter(engine, risk.es_level),
+        positions=positions,
+        alerts=WatchedAlerts(round(risk.stale_after_s * 1e9)),
+        metrics=metrics,
+        traces=traces or Traces.off(),
+        clock_ns=time.time_ns,
+    )
+    return LiveLoop(
+        readers=readers,
+        state=state,
+        teller=teller,
+        desk=SnapshotDesk(risk.snapshots_waiting_max, catching_up=True),
+        seat=seat or NoOtherProcess(),
+        logged_alerts=lambda: logged_alerts(settings.kafka),
+    )
+
+
+def _readers(
+    settings: RiskServiceSettings, producer: Producer, metrics: KafkaMetrics, begins: Mapping[int, int]
+) -> LiveReaders:
+    """From the beginning, or from where the market's file ends: the state is a function of the log."""
+    kafka = settings.kafka
     market = Consumer(
-        settings.kafka,
-        [topics.MARKET_DATA_NORMALIZED],
-        GROUP,
-        market_events.decode,
-        producer,
-        metrics=kafka_metrics,
+        kafka, [topics.MARKET_DATA_NORMALIZED], GROUP, market_events.decode, producer, metrics=metrics
     )
     portfolios = Consumer(
-        settings.kafka,
+        kafka,
         [topics.RISK_PORTFOLIOS],
         GROUP,
         decode_portfolio,
         producer,
-        metrics=kafka_metrics,
+        metrics=metrics,
         accept=expect_own,
     )
-    # From the beginning, or from where the file ends: the state is a function of the log.
-    kept = None if risk.market_file is None else MarketFile(risk.market_file, risk.market_file_every_s)
-    restored = None if kept is None else kept.restore()
-    state, begins = (MarketState(), {}) if restored is None else restored
+    fills = Consumer(kafka, [topics.ORDERS_EXECUTED], GROUP, decode_fills, producer, metrics=metrics)
     whole = _whole(topics.MARKET_DATA_NORMALIZED)
     market.assign({one: begins.get(one.partition, start) for one, start in whole.items()})
     portfolios.assign(_whole(topics.RISK_PORTFOLIOS))
-    fills = Consumer(
-        settings.kafka, [topics.ORDERS_EXECUTED], GROUP, decode_fills, producer, metrics=kafka_metrics
-    )
     fills.assign(_whole(topics.ORDERS_EXECUTED))
+    return LiveReaders(market, portfolios, fills, settings.risk.poll_records_max, settings.risk.poll_wait_s)
+
+
+def _check_fills(settings: RiskServiceSettings) -> None:
     with LogLookup(settings.kafka) as look:
         begins_at = {one: look.bounds(one)[0] for one in _whole(topics.ORDERS_EXECUTED)}
-    expect_every_fill(begins_at, partial=risk.partial_fills)
-    # Tables are made on the CPU whatever engine serves: only it has the interpolants.
-    premiums = DeskPremiums(gk.engine("cpu"), tables.make)
-    return LiveLoop(
-        market_consumer=market,
-        portfolio_consumer=portfolios,
-        producer=producer,
-        fill_consumer=fills,
-        positions=Positions(AccountRule.of(risk.accounts, risk.account_prefix)),
-        store=PortfolioStore(),
-        board=RiskBoard(risk.watchers_max),
-        desk_books=DeskBooks(DeskRisk(engine, ScenarioSource(history, risk.history_days_max), premiums)),
-        writer=MetricsWriter(engine, risk.es_level),
-        alerts=WatchedAlerts(round(risk.stale_after_s * 1e9)),
-        metrics=metrics,
-        traces=traces or Traces.off(),
-        desk=SnapshotDesk(risk.snapshots_waiting_max, catching_up=True),
-        logged_alerts=lambda: logged_alerts(settings.kafka),
-        poll_records_max=risk.poll_records_max,
-        poll_wait_s=risk.poll_wait_s,
-        market=state,
-        market_file=kept,
-    )
+    expect_every_fill(begins_at, partial=settings.risk.partial_fills)
 
 
 def expect_every_fill(begins_at: Mapping[Partition, int], *, partial: bool) -> None:
@@ -140,15 +157,15 @@ def start_breaker(
 ) -> None:
     """Has the portfolios with a capital watched."""
     rule = BreakerRule.of(settings.risk.capital, settings.risk.breaker_loss, settings.risk.breaker_reset)
-    if not rule.losses or not isinstance(loop.alerts, WatchedAlerts):
+    alerts = loop.teller.alerts
+    if not rule.losses or not isinstance(alerts, WatchedAlerts):
         return
     commands = ControlLog(settings.kafka, appender)
-    loop.alerts.breaker = breaker = PortfolioBreaker(
+    alerts.breaker = breaker = PortfolioBreaker(
         rule=rule,
-        accounts=loop.positions.rule,
+        accounts=loop.state.positions.rule,
         send=lambda batches: commands.send(batches, COMMAND_S),
         publish=lambda alert: _log_alert(appender, alert),
-        standing=lambda: logged_alerts(settings.kafka),
     )
 
     def run() -> None:
@@ -158,9 +175,7 @@ def start_breaker(
             loop.failure = failure
             stop.set("the breaker failed")
 
-    thread = threading.Thread(target=run, name="breaker")
-    thread.start()
-    resources.add("breaker", thread.join, recovers=True)
+    resources.add("breaker", _thread("breaker", run).join, recovers=True)
 
 
 def _log_alert(appender: Appender, alert: RiskAlert) -> None:
@@ -172,55 +187,57 @@ def _whole(name: str) -> dict[Partition, int]:
     return {Partition(name, number): BEGINNING for number in range(topic.partitions)}
 
 
-def start_slow(
-    loop: LiveLoop, engine: gk.Engine, source: ScenarioSource, level: float, stop: Stop
-) -> Callable[[], None]:
+def start_slow(loop: LiveLoop, engine: gk.Engine, level: float, stop: Stop, resources: Resources) -> None:
     """Monte Carlo and analytics beside the loop: in a process of their own, or asking the engine's."""
     run: Callable[[], None]
-    tell = partial(_tell_analytics, loop.producer)
+    tell, source = partial(_tell_analytics, loop), loop.state.books.risk.scenarios
     if isinstance(engine, LastingEngine):
         risk = SlowRisk.of(engine, source, level)
         loop.slow, run = risk, partial(risk.run, loop.desk, tell, stop)
     else:
         apart = SlowProcess(loop.desk, engine.name, source, level, tell)
         loop.slow, run = apart, partial(apart.run, stop)
-    thread = threading.Thread(target=run, name="monte carlo")
-    thread.start()
-    return thread.join
+    resources.add("monte carlo", _thread("monte carlo", run).join, recovers=True)
 
 
-def _tell_analytics(producer: Producer, results: Sequence[Result]) -> None:
+def _tell_analytics(loop: LiveLoop, results: Sequence[Result]) -> None:
+    if not loop.tells:
+        return
     try:
         for key, value in results:
-            producer.send(topics.ANALYTICS_RESULTS, key, value)
+            loop.teller.producer.send(topics.ANALYTICS_RESULTS, key, value)
     except (DeliveryFailed, QueueFull) as lost:
         LOG.warning("the rest of this second's analytics is not told: %s", lost)
 
 
-def start_tables(tables: TableProcess, stop: Stop) -> Callable[[], None]:
+def start_tables(stop: Stop, resources: Resources) -> TableProcess:
     """The process that makes tables, started early: it takes seconds until it can."""
-    thread = threading.Thread(target=tables.run, args=(stop,), name="premium tables")
-    thread.start()
+    tables = TableProcess()
+    thread = _thread("premium tables", partial(tables.run, stop))
 
     def close() -> None:
         # What comes after may have failed before anybody was told to stop.
         stop.set("the service ends")
         thread.join()
 
-    return close
+    resources.add("premium tables", close, recovers=True)
+    return tables
 
 
-def start(loop: LiveLoop, stop: Stop) -> Callable[[], None]:
+def start(loop: LiveLoop, stop: Stop, resources: Resources) -> None:
     """The loop in its thread; its end comes before that of what it reads from."""
-    thread = threading.Thread(target=loop.run_until_failure, args=(stop,), name="live loop")
-    thread.start()
+    thread = _thread("live loop", partial(loop.run_until_failure, stop))
 
     def close() -> None:
         stop.set("the service ends")
         thread.join()
-        for consumer in (loop.market_consumer, loop.portfolio_consumer, loop.fill_consumer):
-            consumer.close()
-        if loop.market_file is not None:
-            loop.market_file.close()
+        loop.readers.close()
+        loop.state.close()
 
-    return close
+    resources.add("live loop", close, recovers=True)
+
+
+def _thread(name: str, run: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=run, name=name)
+    thread.start()
+    return thread

@@ -84,6 +84,12 @@ class Teller:
         """Ends what stands for a portfolio that is no more."""
         self._send(self.alerts.forget(name, market.snapshot_id(), market.clocks.source_time_ns))
 
+    def step_down(self, why: str) -> None:
+        """Nothing is told any more until `restore`; who watches is told why."""
+        self.alerts.clear()
+        self.due.clear()
+        self.age(0, why)
+
     def restore(self, logged: Callable[[], Iterable[RiskAlert]]) -> None:
         """What stands is what the log says, and nothing else."""
         self.alerts.clear()

@@ -6,7 +6,9 @@ import asyncio
 import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+from prometheus_client import CollectorRegistry
 
 import gpu_kernels as gk
 from protos import topics
@@ -30,15 +32,14 @@ from risk_service.on_demand.patient_engine import Limits
 from risk_service.portfolio_log import KafkaPortfolioLog
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.settings import RiskServiceSettings
-from risk_service.table_process import TableProcess
 from service_kit.closing import Resources
 from service_kit.errors import CallError, InvalidRequest, NotSupported, ServiceKitError
 from service_kit.grpc_server.server import GrpcServer
-from service_kit.kafka.admin import check_topics
+from service_kit.kafka.admin import check_topics, ensure_topics
 from service_kit.kafka.appender import Appender
 from service_kit.kafka.metrics import KafkaMetrics
 from service_kit.kafka.producer import Producer
-from service_kit.kafka.settings import KafkaSettings
+from service_kit.kafka.seat import Seat
 from service_kit.lifecycle import Stop
 from service_kit.memory import keep_memory
 from service_kit.telemetry.metrics import MetricsExporter, process_registry
@@ -58,6 +59,9 @@ SWITCH_S = 0.001
 # Without it each message goes out by itself: on the embedded broker tick to risk took 10.4 to 11.3 ms in the
 # median of three runs, with it 5.5 to 9.5 in five.
 ROUND_MS = 1.0
+SEAT_GROUP = "risk-service.publisher"
+# A broker gives a new group its first members after three seconds, unless it is set otherwise.
+SEAT_WAIT_S = 4.0
 
 
 def prepare_process() -> None:
@@ -78,78 +82,115 @@ def translate(error: Exception) -> CallError | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What several parts of the service work with."""
+
+    registry: CollectorRegistry
+    kafka_metrics: KafkaMetrics
+    seat: Seat
+    traces: Traces
+    producer: Producer
+    appender: Appender
+    executor: ThreadPoolExecutor
+
+
 async def serve(
     settings: RiskServiceSettings, stop: Stop, listening: Callable[[int], None] = lambda port: None
 ) -> None:
     """Runs the service until told to stop; `listening` is given the port once calls are answered."""
     await asyncio.to_thread(check_topics, settings.kafka, TOPICS)
+    await asyncio.to_thread(ensure_topics, settings.kafka, [topics.RISK_PUBLISHER], dead_letters=False)
     history = None if settings.risk.history is None else price_history.read(settings.risk.history)
     prepare_process()
     registry = process_registry()
-    kafka_metrics = KafkaMetrics(registry)
     async with Resources(stop=stop) as resources:
         # First, so that a start that takes long, as where kernels are compiled, is seen to be alive.
         exporter = MetricsExporter(settings.metrics, registry)
         resources.add("metrics", exporter.close)
-        tables = TableProcess()
-        resources.add("premium tables", live_wiring.start_tables(tables, stop), recovers=True)
+        shared = _shared(settings, registry, resources)
+        tables = live_wiring.start_tables(stop, resources)
         engines = await asyncio.to_thread(Engines.start, settings.risk.engine, settings.risk.engine_process)
         resources.add("engines", engines.close)
         await asyncio.to_thread(engines.warm_up)
-        traces = Traces.start(settings.traces, "risk_service")
-        resources.add("traces", traces.close)
-        producer = Producer(_together(settings.kafka), metrics=kafka_metrics)
-        resources.add("producer", producer.close, recovers=True)
-        appender = Appender(settings.kafka)
-        resources.add("portfolio log", appender.close, recovers=True)
-        executor = ThreadPoolExecutor(thread_name_prefix="compute")
-        resources.add("compute", lambda: executor.shutdown(wait=True, cancel_futures=True), recovers=True)
         loop = live_wiring.live_loop(
             settings,
             engines.live,
-            producer,
+            shared.producer,
             ServiceMetrics.on(registry),
-            kafka_metrics,
+            shared.kafka_metrics,
             history,
             tables,
-            traces,
+            shared.traces,
+            shared.seat,
         )
         stop.started()
-        source = loop.desk_books.risk.scenarios
-        slow = live_wiring.start_slow(loop, engines.live, source, settings.risk.es_level, stop)
-        resources.add("monte carlo", slow, recovers=True)
-        live_wiring.start_breaker(settings, loop, appender, stop, resources)
-        resources.add("live loop", live_wiring.start(loop, stop), recovers=True)
-        log = KafkaPortfolioLog(appender)
-        devices = DeviceWatch().start()
-        resources.add("device health", devices.close)
-        DeviceCollector(devices).register(registry)
-        servicer = risk_servicer(settings, engines, loop, log, executor, history, devices)
-        live_health.export(registry, loop)
-        engine_metrics.export(registry, engines, servicer.options.work.admission, servicer.options.gathering)
-        server = GrpcServer(
-            settings.grpc,
-            [(add_RiskServiceServicer_to_server, servicer, SERVICE)],
-            registry=registry,
-            traces=traces,
-            translate=translate,
-            serving=False,
-        )
-        async with server:
-            health = asyncio.create_task(live_health.tell(server, SERVICE, loop, engines, devices))
-            listening(server.port)
-            engines.survey()  # in the background, so that who asks first need not wait
-            await stop.wait_async()
-            failed = loop.failure is not None
-            health.cancel()
+        live_wiring.start_slow(loop, engines.live, settings.risk.es_level, stop, resources)
+        live_wiring.start_breaker(settings, loop, shared.appender, stop, resources)
+        live_wiring.start(loop, stop, resources)
+        # Who may not publish yet takes no changes: callers need not find that out by being refused.
+        await asyncio.to_thread(shared.seat.wait, SEAT_WAIT_S)
+        failed = await _answer(settings, loop, engines, shared, history, stop, resources, listening)
     # What brokers that are away leave undone after the stop, the next start makes again.
     if loop.failure is not None and (failed or not isinstance(loop.failure, ServiceKitError)):
         raise loop.failure
 
 
-def _together(kafka: KafkaSettings) -> KafkaSettings:
-    """A round tells every book at once: its messages wait for each other, not for more of them."""
-    return replace(kafka, linger_ms=max(kafka.linger_ms, ROUND_MS))
+def _shared(settings: RiskServiceSettings, registry: CollectorRegistry, resources: Resources) -> _Shared:
+    kafka = settings.kafka
+    metrics = KafkaMetrics(registry)
+    # Left when all is written, so that the next process tells nothing before that.
+    seat = Seat(kafka, topics.RISK_PUBLISHER.name, SEAT_GROUP).open()
+    resources.add("seat", seat.close, recovers=True)
+    traces = Traces.start(settings.traces, "risk_service")
+    resources.add("traces", traces.close)
+    # A round tells every book at once: its messages wait for each other, not for more of them.
+    together = replace(kafka, linger_ms=max(kafka.linger_ms, ROUND_MS))
+    producer = Producer(together, metrics=metrics)
+    resources.add("producer", producer.close, recovers=True)
+    appender = Appender(kafka)
+    resources.add("portfolio log", appender.close, recovers=True)
+    executor = ThreadPoolExecutor(thread_name_prefix="compute")
+    resources.add("compute", lambda: executor.shutdown(wait=True, cancel_futures=True), recovers=True)
+    return _Shared(registry, metrics, seat, traces, producer, appender, executor)
+
+
+async def _answer(
+    settings: RiskServiceSettings,
+    loop: LiveLoop,
+    engines: Engines,
+    shared: _Shared,
+    history: price_history.PriceHistory | None,
+    stop: Stop,
+    resources: Resources,
+    listening: Callable[[int], None],
+) -> bool:
+    """Answers calls until told to stop; whether the loop had failed by then."""
+    devices = DeviceWatch().start()
+    resources.add("device health", devices.close)
+    DeviceCollector(devices).register(shared.registry)
+    log = KafkaPortfolioLog(shared.appender)
+    servicer = risk_servicer(settings, engines, loop, log, shared.executor, history, devices)
+    live_health.export(shared.registry, loop)
+    engine_metrics.export(
+        shared.registry, engines, servicer.options.work.admission, servicer.options.gathering
+    )
+    server = GrpcServer(
+        settings.grpc,
+        [(add_RiskServiceServicer_to_server, servicer, SERVICE)],
+        registry=shared.registry,
+        traces=shared.traces,
+        translate=translate,
+        serving=False,
+    )
+    async with server:
+        health = asyncio.create_task(live_health.tell(server, SERVICE, loop, engines, devices))
+        listening(server.port)
+        engines.survey()  # in the background, so that who asks first need not wait
+        await stop.wait_async()
+        failed = loop.failure is not None
+        health.cancel()
+    return failed
 
 
 def risk_servicer(
@@ -170,7 +211,7 @@ def risk_servicer(
         readers=frozenset(risk.readers),
         writers=frozenset(risk.writers),
         everyone=settings.grpc.auth == "none",
-        fills=loop.positions.rule,
+        fills=loop.state.positions.rule,
     )
     limits = Limits(
         request_revaluations_max=risk.revaluations_per_request_max,
@@ -184,7 +225,9 @@ def risk_servicer(
         positions_each=risk.positions_per_owner_max,
         changed_per_second=risk.positions_put_per_second_max,
     )
-    portfolios = PortfolioRpcs(loop.store, loop.board, log, access, held)
+    portfolios = PortfolioRpcs(
+        loop.state.store, loop.teller.board, log, access, held, lambda: loop.no_changes
+    )
     return RiskServicer(
         engines=engines,
         devices=devices or DeviceWatch(),

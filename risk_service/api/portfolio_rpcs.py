@@ -23,6 +23,9 @@ WATCH_INTERVAL_MS_MAX = 60_000
 # A change that waits for the brokers so long holds up all others: these are told to come again.
 LOG_SLOW_S = 1.0
 LOG_RETRY_S = 1.0
+# How long a change waits for a service that has just started, or takes over from another.
+READY_S_MAX = 5.0
+READY_LOOK_S = 0.02
 
 Made = TypeVar("Made")
 
@@ -46,6 +49,7 @@ class PortfolioRpcs:
     log: PortfolioLog
     access: Access
     limits: PortfolioLimits = field(default_factory=PortfolioLimits)
+    no_changes: Callable[[], str] = str  # why there can be none now; empty where there can
     # One change at a time, logged before it is applied: the log must end with the version that is held. The
     # thread is of changes alone: one may wait long for the brokers. A caller who leaves takes along a change
     # that has not begun; what has begun goes on to its end, so that log and store stay alike.
@@ -76,6 +80,7 @@ class PortfolioRpcs:
             self.store.apply(logged, self._logged(lambda: self.log.put(logged)))
             return logged.version
 
+        await self._expect_ready()
         return wire.PutPortfolioResponse(version=await self._in_turn(change))
 
     async def get(self, request: wire.GetPortfolioRequest) -> wire.Portfolio:
@@ -112,6 +117,7 @@ class PortfolioRpcs:
             self._budget.spend(principal, 0)
             self.store.apply_delete(name, self._logged(lambda: self.log.delete(name)))
 
+        await self._expect_ready()
         await self._in_turn(change)
         return wire.DeletePortfolioResponse()
 
@@ -130,6 +136,14 @@ class PortfolioRpcs:
                         yield latest
                 if request.min_interval_ms:
                     await asyncio.sleep(request.min_interval_ms / 1e3)
+
+    async def _expect_ready(self) -> None:
+        """Returns when what is held is all that was logged, and nobody else changes it."""
+        ends = time.monotonic() + READY_S_MAX
+        while why := self.no_changes():
+            if time.monotonic() >= ends:
+                raise Unavailable(f"portfolios cannot be changed here: {why}", LOG_RETRY_S)
+            await asyncio.sleep(READY_LOOK_S)
 
     async def _in_turn(self, change: Callable[[], Made]) -> Made:
         """Runs a change after those that came before; refused at once while the log does not answer."""

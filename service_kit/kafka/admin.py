@@ -48,8 +48,9 @@ def ensure_topics(
     *,
     replication: int | None = None,
     timeout_s: float = 20.0,
+    dead_letters: bool = True,
 ) -> list[str]:
-    """Make missing topics and their dead-letter topics; return the names made.
+    """Make missing topics and, unless told otherwise, their dead-letter topics; return the names made.
 
     `replication` None: three, or as many as there are brokers. With three replicas a write needs two of
     them in sync, so that one broker may fail without loss or halt. A topic that exists in a shape in which
@@ -60,7 +61,7 @@ def ensure_topics(
     metadata = admin.metadata(min(timeout_s, 5.0))
     copies = min(3, len(metadata.brokers)) if replication is None else replication
     wanted = {one.name: one for one in topics}
-    for topic in list(wanted.values()):
+    for topic in list(wanted.values()) if dead_letters else ():
         name = dead_letter(topic.name)
         wanted[name] = Topic(name, key=topic.key, partitions=1)
     missing = [topic for name, topic in wanted.items() if name not in metadata.topics]

@@ -290,7 +290,7 @@ class Consumer(Generic[T]):
             self._watch.heard()
             at = Partition(message.topic(), message.partition())
             self._positions[at] = max(message.offset(), self._positions.get(at, 0))
-        elif error.fatal() or error.code() in _REFUSALS:
+        elif error.fatal() or error.code() in REFUSALS:
             raise ConsumerFailed(f"group {self._group}: {error.str()}")
         else:
             self._metrics.client_errors.labels(error.name()).inc()
@@ -368,8 +368,9 @@ class Consumer(Generic[T]):
 
 
 # Errors that come back until somebody changes something outside this process.
-_REFUSALS = frozenset(
+REFUSALS = frozenset(
     {
+        ClientError._FATAL,  # as where another process has taken over under the same name
         ClientError._AUTHENTICATION,
         ClientError.GROUP_AUTHORIZATION_FAILED,
         ClientError.TOPIC_AUTHORIZATION_FAILED,

@@ -42,7 +42,8 @@ STILL = SimpleNamespace(
     lateness=Lateness(),
     portfolios=0,
     unmeasured=0,
-    alerts=SimpleNamespace(standing=lambda kind: 0),
+    standing_by="",
+    teller=SimpleNamespace(alerts=SimpleNamespace(standing=lambda kind: 0)),
 )
 
 

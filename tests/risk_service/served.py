@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,18 +29,22 @@ from risk_service.desk_risk import DeskRisk
 from risk_service.engines import Engines
 from risk_service.live_loop import LiveLoop
 from risk_service.live_metrics import MetricsWriter
+from risk_service.live_readers import LiveReaders
 from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import SnapshotDesk
+from risk_service.live_state import LiveState
 from risk_service.market_events import MarketEvents, Tick
 from risk_service.portfolios import PortfolioStore
 from risk_service.positions import AccountRule, Positions
 from risk_service.price_history import PriceHistory
 from risk_service.service_metrics import ServiceMetrics
 from risk_service.settings import RiskServiceSettings, RiskSettings
+from risk_service.teller import Teller
 from risk_service.wiring import SERVICE, risk_servicer, translate
 from service_kit.grpc_server import GrpcServer, GrpcSettings
 from service_kit.kafka.records import Headers, Message, Record
 from service_kit.lifecycle import Stop
+from service_kit.telemetry.traces import Traces
 
 PATIENCE_S = 120.0  # a cold cache of compiled kernels on a busy machine
 UNDERLYINGS = ("IDX", "ABC")
@@ -100,6 +105,9 @@ class ProducerInMemory:
 
     def poll(self) -> None:
         """As Producer.poll."""
+
+    def flush(self) -> None:
+        """As Producer.flush."""
 
 
 @dataclass
@@ -162,21 +170,29 @@ class Service:
         self.fills = TopicInMemory(topics.ORDERS_EXECUTED)
         fills: Any = self.fills
         source = ScenarioSource(history, self.risk.history_days_max)
+        positions = Positions(AccountRule.of(["7=desk"]))
+        metrics = ServiceMetrics.on(CollectorRegistry())
         self.loop = LiveLoop(
-            market_consumer=consumer,
-            portfolio_consumer=portfolios,
-            producer=producer,
-            fill_consumer=fills,
-            positions=Positions(AccountRule.of(["7=desk"])),
-            store=PortfolioStore(),
-            board=RiskBoard(self.risk.watchers_max),
-            desk_books=DeskBooks(DeskRisk(serving, source, DeskPremiums(gk.engine("cpu")))),
-            writer=MetricsWriter(serving, self.risk.es_level),
-            alerts=AlertBook(round(self.risk.stale_after_s * 1e9)),
-            metrics=ServiceMetrics.on(CollectorRegistry()),
+            readers=LiveReaders(
+                consumer, portfolios, fills, self.risk.poll_records_max, self.risk.poll_wait_s
+            ),
+            state=LiveState(
+                store=PortfolioStore(),
+                positions=positions,
+                books=DeskBooks(DeskRisk(serving, source, DeskPremiums(gk.engine("cpu")))),
+                metrics=metrics,
+            ),
+            teller=Teller(
+                producer=producer,
+                board=RiskBoard(self.risk.watchers_max),
+                writer=MetricsWriter(serving, self.risk.es_level),
+                positions=positions,
+                alerts=AlertBook(round(self.risk.stale_after_s * 1e9)),
+                metrics=metrics,
+                traces=Traces.off(),
+                clock_ns=time.time_ns,
+            ),
             desk=SnapshotDesk(self.risk.snapshots_waiting_max),
-            poll_records_max=self.risk.poll_records_max,
-            poll_wait_s=self.risk.poll_wait_s,
         )
         self.thread = threading.Thread(target=self.loop.run_until_failure, args=(self.stop,))
 

@@ -59,8 +59,12 @@ class Life:
         )
         self.loop: LiveLoop = live_loop(
             RiskServiceSettings(kafka=kafka, risk=RiskSettings(poll_wait_s=0.01)),
-            *(gk.engine("cpu"), self.producer, ServiceMetrics.on(CollectorRegistry()), KafkaMetrics()),
-            *(history, TableProcess()),
+            gk.engine("cpu"),
+            self.producer,
+            ServiceMetrics.on(CollectorRegistry()),
+            KafkaMetrics(),
+            history,
+            TableProcess(),
         )
 
     def until(self, done: Any) -> None:
@@ -70,8 +74,7 @@ class Life:
             self.loop.turn()
 
     def close(self) -> None:
-        for one in (self.loop.market_consumer, self.loop.portfolio_consumer, self.loop.fill_consumer):
-            one.close()
+        self.loop.readers.close()
         self.producer.flush()
         self.producer.close()
 
@@ -88,7 +91,7 @@ def test_a_log_of_fills_without_its_beginning_is_refused_by_name(caplog: pytest.
 
 def standing(life: Life) -> int:
     kinds = (risk.ALERT_KIND_LIMIT_BREACHED, risk.ALERT_KIND_POSITIONS_LEFT_OUT)
-    return sum(life.loop.alerts.standing(kind) for kind in kinds)
+    return sum(life.loop.teller.alerts.standing(kind) for kind in kinds)
 
 
 def test_each_alert_is_raised_once_and_ended_once_over_two_lives(kafka: KafkaSettings) -> None:
@@ -113,7 +116,7 @@ def test_each_alert_is_raised_once_and_ended_once_over_two_lives(kafka: KafkaSet
         feed.send(topics.RISK_PORTFOLIOS, "gone", b"")
         feed.flush()
     second = Life(kafka)
-    second.until(lambda: {"still", "over"} <= second.loop._teller.last.keys() and standing(second) == 1)
+    second.until(lambda: {"still", "over"} <= second.loop.teller.last.keys() and standing(second) == 1)
     second.close()
     found = sorted((one.portfolio, one.subject, one.raised) for one in logged_alerts(kafka))
     assert found == sorted(
@@ -121,6 +124,6 @@ def test_each_alert_is_raised_once_and_ended_once_over_two_lives(kafka: KafkaSet
         + [(name, subject, False) for name, subject in raised if name != "still"]
     )
     third = Life(kafka)
-    third.until(lambda: {"still", "over"} <= third.loop._teller.last.keys())
+    third.until(lambda: {"still", "over"} <= third.loop.teller.last.keys())
     third.close()
     assert len(list(logged_alerts(kafka))) == len(found)

@@ -131,7 +131,7 @@ def test_inline_portfolios_belong_to_nobody(desks):
 
 def test_without_callers_told_apart_everything_is_everybodys():
     with Service(None) as service:
-        service.loop.store.apply(portfolio("from the topic", rows=ROWS, version=1, owner="alice"))
+        service.loop.state.store.apply(portfolio("from the topic", rows=ROWS, version=1, owner="alice"))
         with (
             serving(lambda: service.server(GrpcSettings(port=0))) as server,
             RiskClient(f"127.0.0.1:{server.port}", deadline_s=PATIENCE_S) as client,

@@ -213,7 +213,7 @@ def test_a_requested_book_is_that_of_a_plain_recomputation(engine):
 
 def test_a_stored_portfolio_keeps_its_dividends_and_its_es_has_them(client, service, engine):
     client.put_portfolio(paying())
-    held = service.loop.store.get("paying")
+    held = service.loop.state.store.get("paying")
     assert held.dividends.amount.tolist() == [1.5, 2.0, 9.0]
     assert list(client.get_portfolio("paying").dividends.amount) == [9.0, 2.0, 1.5]
     answer = client.expected_shortfall("paying", risk_client.historical(200), with_pnl=True)
@@ -236,7 +236,7 @@ def test_live_numbers_leave_american_ones_out_and_name_them(client, service):
     latest = None
     while latest is None and time.monotonic() < until:
         service.loop.desk.ask().result(PATIENCE_S)
-        latest = service.loop.board.latest("live")
+        latest = service.loop.teller.board.latest("live")
     assert [(one.row, one.status) for one in latest.faults] == [
         (row, wire.ROW_STATUS_NOT_VALUED_LIVE) for row in range(3)
     ]
@@ -249,7 +249,7 @@ def test_live_numbers_leave_american_ones_out_and_name_them(client, service):
     latest = None
     while latest is None and time.monotonic() < until:
         service.loop.desk.ask().result(PATIENCE_S)
-        latest = service.loop.board.latest("european")
+        latest = service.loop.teller.board.latest("european")
     assert not latest.faults
     said = client.stress_test("european", risk_client.shocks(np.zeros((1, 1))))
     assert latest.value == pytest.approx(said.value_today, rel=1e-12)

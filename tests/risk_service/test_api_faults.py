@@ -34,7 +34,7 @@ def service():
     with Service(price_history(), risk=RiskSettings(writers=("desk-1",))) as service:
         service.open_market()
         yield service
-        assert service.loop.board.watchers() == 0
+        assert service.loop.teller.board.watchers() == 0
         assert not service.loop.desk.asked()
 
 

@@ -76,7 +76,7 @@ def test_a_what_if_from_the_cached_vector_is_the_kernels_to_the_bit(client, serv
     assert answer.before.expected_shortfall == impact.before.es
     assert (
         answer.provenance.market_snapshot_id
-        == service.loop.board.latest("desk").provenance.market_snapshot_id
+        == service.loop.teller.board.latest("desk").provenance.market_snapshot_id
     )
 
 

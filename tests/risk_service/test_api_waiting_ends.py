@@ -108,7 +108,7 @@ def test_a_watch_that_ends_gives_its_place_back(world, how):
     watch = stub.WatchRisk(
         wire.WatchRiskRequest(portfolios=["desk"]), timeout=1.0 if how == "deadline" else PATIENCE_S
     )
-    while not service.loop.board.watchers():
+    while not service.loop.teller.board.watchers():
         stub.ListPortfolios(wire.ListPortfoliosRequest(), timeout=PATIENCE_S)
     if how == "cancel":
         watch.cancel()
@@ -117,7 +117,7 @@ def test_a_watch_that_ends_gives_its_place_back(world, how):
         list(watch)
     assert watch.code() is expected
     all_but_this_ended(service, stub)
-    assert service.loop.board.watchers() == 0
+    assert service.loop.teller.board.watchers() == 0
 
 
 def test_a_list_of_engines_answers_before_its_deadline_and_can_be_left(world, monkeypatch):

@@ -61,8 +61,8 @@ class World:
             publish=lambda alert: self.appender.append(
                 topics.RISK_ALERTS, alert.portfolio, alert.SerializeToString()
             ),
-            standing=lambda: logged_alerts(self.settings),
         )
+        breaker.resume(logged_alerts(self.settings))
         self.start(breaker.run)
         return breaker
 
@@ -188,7 +188,7 @@ def test_losses_count_anew_from_the_time_of_day_by_the_markets_clock_and_over_a_
     logged: list[RiskAlert] = []
 
     def life() -> PortfolioBreaker:
-        made = PortfolioBreaker(rule, ACCOUNTS, lambda batches: [], logged.append, lambda: logged)
+        made = PortfolioBreaker(rule, ACCOUNTS, lambda batches: [], logged.append)
         made.resume(logged)
         return made
 
@@ -223,7 +223,7 @@ def test_losses_count_anew_from_the_time_of_day_by_the_markets_clock_and_over_a_
 
 
 def test_fills_without_a_price_are_an_alert_of_their_own_while_they_last() -> None:
-    breaker = PortfolioBreaker(RULE, ACCOUNTS, lambda batches: [], lambda alert: None, lambda: ())
+    breaker = PortfolioBreaker(RULE, ACCOUNTS, lambda batches: [], lambda alert: None)
     alerts = WatchedAlerts(1_000_000_000, breaker=breaker)
     blind = metrics_of(-1_000.0)
     blind.filled.symbol.extend(["AAA", "BBB"])
@@ -251,7 +251,7 @@ def test_a_time_of_day_that_is_none_is_refused(text: str) -> None:
 
 def test_what_cannot_be_judged_is_left_alone() -> None:
     sent: list[object] = []
-    breaker = PortfolioBreaker(RULE, ACCOUNTS, lambda batches: [], sent.append, lambda: ())
+    breaker = PortfolioBreaker(RULE, ACCOUNTS, lambda batches: [], sent.append)
     unfilled = RiskMetrics(portfolio="desk-7", pnl_realised=-1e9)
     for metrics in (unfilled, metrics_of(float("nan")), metrics_of(-1e9, "desk-8")):
         breaker.look(metrics)
@@ -272,7 +272,7 @@ def test_a_venue_that_does_not_answer_is_asked_until_it_does() -> None:
         published.append(alert)
         stop.set("done")
 
-    breaker = PortfolioBreaker(RULE, ACCOUNTS, send, publish, lambda: ())
+    breaker = PortfolioBreaker(RULE, ACCOUNTS, send, publish)
     alerts = WatchedAlerts(1_000_000_000, breaker=breaker)
     assert [one.limit for one in alerts.update(metrics_of(-50_000.0))] == []
     breaker.run(stop)

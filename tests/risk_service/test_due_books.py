@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from served import Service, price_history
@@ -91,7 +92,7 @@ def told(service):
 def test_a_book_that_waits_is_told_its_newest_number_and_small_owners_do_not_wait(service):
     service.open_by_hand()
     order = [*told(service)]
-    while service.loop._teller.due:
+    while service.loop.teller.due:
         order += told(service)
     assert sorted(order) == ["big 0", "big 1", "big 2", "big 3", "small"]
     assert "small" in order[:2]
@@ -114,7 +115,7 @@ def test_a_book_that_waits_is_told_its_newest_number_and_small_owners_do_not_wai
 
 def test_a_call_is_not_given_the_scenarios_of_a_book_that_waits(service):
     service.open_by_hand()
-    while service.loop._teller.due or not service.loop._teller.last:
+    while service.loop.teller.due or not service.loop.teller.last:
         service.loop.turn()
     assert len(service.loop._snapshot().measured) == 5
     service.market.send("IDX", quotes(["IDX"], [101.0]))
@@ -125,7 +126,7 @@ def test_a_call_is_not_given_the_scenarios_of_a_book_that_waits(service):
 def test_a_book_that_waited_long_says_so_and_nobody_else(service):
     service.open_by_hand()
     told(service)
-    due = service.loop._teller.due
+    due = service.loop.teller.due
     for name in due._since:
         due._since[name] -= LATE_S + 1.0 if name == "big 3" else 0.0
     found = {}
@@ -137,12 +138,12 @@ def test_a_book_that_waited_long_says_so_and_nobody_else(service):
     assert live_health.why_not(service.loop, service.loop.turned_at) == ""
 
 
-def test_records_that_wait_make_numbers_late_by_their_age(service, monkeypatch):
+def test_records_that_wait_make_numbers_late_by_their_age(service):
     service.open_by_hand()
     told(service)
-    service.loop.poll_records_max = 1
+    service.loop.readers.records_max = 1
     service.loop._measured_at -= BEHIND_S_MAX
-    monkeypatch.setattr(service.loop, "clock_ns", lambda: 1_007_000_000_000)
+    service.loop.teller = replace(service.loop.teller, clock_ns=lambda: 1_007_000_000_000)
     service.market.send("IDX", quotes(["IDX"], [101.0]), logged_ms=1_000_000)
     told(service)
     assert service.loop.lateness.seconds == pytest.approx(7.0)

@@ -37,7 +37,10 @@ class Loop:
     lateness: Lateness = field(default_factory=Lateness)
     portfolios: int = 3
     unmeasured: int = 1
-    alerts: Any = field(default_factory=lambda: SimpleNamespace(standing=lambda kind: 10 * kind))
+    standing_by: str = ""
+    teller: Any = field(
+        default_factory=lambda: SimpleNamespace(alerts=SimpleNamespace(standing=lambda kind: 10 * kind))
+    )
 
 
 @asynccontextmanager

@@ -80,7 +80,7 @@ def opened(service: Service) -> None:
 
 def test_nothing_is_told_before_the_past_is_read(service):
     behind: Any = Reader(0, 7)
-    service.loop._catch_up = CatchUp.of([behind])
+    service.loop._catch_up, service.loop._term = CatchUp.of([behind]), 1
     service.portfolios.send("desk", portfolio(rows=[option(100.0, True, 10.0)]))
     for record in market_records():
         service.market.send("IDX", record)
@@ -97,10 +97,10 @@ def test_a_market_that_says_nothing_any_more_is_stale(service):
     service.loop._hear(False, time.monotonic() + 4.0)
     told = [alert.kind for alert in (alerts(service),) if alert.kind == risk.ALERT_KIND_STALE_DATA]
     assert not told
-    told = service.loop.board.latest("desk")
+    told = service.loop.teller.board.latest("desk")
     service.loop._hear(False, time.monotonic() + 6.0)
     # Who watches is told too, whatever is published on Kafka: the same numbers, older.
-    older = service.loop.board.latest("desk")
+    older = service.loop.teller.board.latest("desk")
     assert older.greeks.age_ns[0] - told.greeks.age_ns[0] >= 6_000_000_000
     assert older.provenance.data_age_ns - told.provenance.data_age_ns >= 6_000_000_000
     assert (older.value, older.provenance.market_snapshot_id) == (
@@ -121,7 +121,7 @@ def test_an_answer_counts_the_silence_into_the_age_of_its_data(service):
     service.loop._silence._heard_at -= 3_600.0
     service.loop.desk.answer(service.loop._snapshot)
     snapshot = asked.result()
-    held = service.loop.desk_books.books["desk"].held
+    held = service.loop.state.books.books["desk"].held
     engine = service.engines.serving
     stored = stored_book(engine, snapshot, held, fills=False)
     measured = measured_book(snapshot.measured["desk"], snapshot, held)
@@ -130,7 +130,7 @@ def test_an_answer_counts_the_silence_into_the_age_of_its_data(service):
 
 def test_while_the_logs_are_read_nobody_is_told_of_half_a_market(service):
     behind: Any = Reader(0, 7)
-    service.loop._catch_up = CatchUp.of([behind])
+    service.loop._catch_up, service.loop._term = CatchUp.of([behind]), 1
     service.loop.desk.catching_up = True
     service.portfolios.send("desk", portfolio(rows=[option(100.0, True, 10.0)]))
     for record in market_records():
@@ -177,7 +177,7 @@ def test_a_portfolio_that_is_deleted_ends_its_alerts(service):
 
 def test_without_brokers_what_is_known_is_answered_with_its_age_and_the_reason(service):
     opened(service)
-    before = service.loop.board.latest("desk")
+    before = service.loop.teller.board.latest("desk")
     sent = dict(service.producer.sent)
     poll, service.market.away = service.market.poll, True
 
@@ -192,14 +192,14 @@ def test_without_brokers_what_is_known_is_answered_with_its_age_and_the_reason(s
     service.loop.run_until_failure(stop)
     assert service.loop.failure is None
     assert "no Kafka broker answers at here:1" in service.loop.without_brokers
-    older = service.loop.board.latest("desk")
+    older = service.loop.teller.board.latest("desk")
     assert older.value == before.value
     assert older.provenance.data_age_ns >= 3_600_000_000_000
     assert older.provenance.degraded
     assert "no Kafka broker answers at here:1" in older.provenance.degraded_reason
     snapshot = asked.result()
     book = stored_book(
-        service.engines.serving, snapshot, service.loop.desk_books.books["desk"].held, fills=False
+        service.engines.serving, snapshot, service.loop.state.books.books["desk"].held, fills=False
     )
     came = risk_answers.came(service.engines.serving, book, "any")
     assert came.degraded
@@ -208,7 +208,7 @@ def test_without_brokers_what_is_known_is_answered_with_its_age_and_the_reason(s
     service.market.poll, service.market.away = poll, False
     service.loop.turn()
     assert service.loop.without_brokers == ""
-    again = service.loop.board.latest("desk")
+    again = service.loop.teller.board.latest("desk")
     assert (again.value, again.provenance.degraded) == (before.value, False)
     assert service.producer.sent[topics.RISK_METRICS, "desk"] != sent[topics.RISK_METRICS, "desk"]
 

@@ -86,6 +86,7 @@ class Group:
     _leader: str = ""
     _members: dict[str, _Member] = field(default_factory=dict)
     _named: dict[str, str] = field(default_factory=dict)  # member by its instance's name
+    _replaced: set[str] = field(default_factory=set)  # members whose place another of their name has
     _wait: Waiting | None = None
     _first: bool = False  # nobody was here before: others may still come
     _made: int = 0
@@ -161,7 +162,7 @@ class Group:
         if not SESSION_MS_MIN <= asked.session_ms <= SESSION_MS_MAX:
             return Code.INVALID_SESSION_TIMEOUT
         if asked.member and asked.member not in self._members:
-            return Code.UNKNOWN_MEMBER_ID
+            return self._stranger(asked.member)
         if asked.member and asked.instance and self._named.get(asked.instance) != asked.member:
             return Code.FENCED_INSTANCE_ID
         offered = {name for name, _ in asked.protocols}
@@ -173,8 +174,11 @@ class Group:
 
     def _check(self, name: str, generation: int) -> Code:
         if name not in self._members:
-            return Code.UNKNOWN_MEMBER_ID
+            return self._stranger(name)
         return Code.NONE if generation == self._generation else Code.ILLEGAL_GENERATION
+
+    def _stranger(self, name: str) -> Code:
+        return Code.FENCED_INSTANCE_ID if name in self._replaced else Code.UNKNOWN_MEMBER_ID
 
     def _new_name(self, instance: str | None) -> str:
         self._made += 1
@@ -184,6 +188,7 @@ class Group:
         """A process has been started again under its name: it takes over what the old one had."""
         name = self._new_name(asked.instance)
         member = self._members.pop(old)
+        self._replaced.add(old)
         self._hold(member)
         if member.join is not None:
             member.join(Joined(Code.FENCED_INSTANCE_ID, member=old))

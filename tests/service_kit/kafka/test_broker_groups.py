@@ -152,7 +152,7 @@ def test_a_process_under_its_old_name_takes_over_without_a_division(clock: Clock
     again.sync()
     assert again.syncs[0].assignment == b"for " + named.name.encode()
     assert first.beat() is again.beat() is Code.NONE
-    assert named.beat() is Code.UNKNOWN_MEMBER_ID
+    assert named.beat() is Code.FENCED_INSTANCE_ID
 
 
 def test_a_leader_under_its_old_name_does_not_divide_again(clock: Clock, group: Group) -> None:

@@ -226,7 +226,13 @@ def risk_servicer(
         changed_per_second=risk.positions_put_per_second_max,
     )
     portfolios = PortfolioRpcs(
-        loop.state.store, loop.teller.board, log, access, held, lambda: loop.no_changes
+        store=loop.state.store,
+        board=loop.teller.board,
+        log=log,
+        access=access,
+        limits=held,
+        no_changes=lambda: loop.no_changes,
+        catching_up=lambda: loop.desk.catching_up,
     )
     return RiskServicer(
         engines=engines,

@@ -13,6 +13,7 @@ from protos.risk.v1 import risk_pb2 as wire
 from risk_service.api.access import Access
 from risk_service.api.portfolio_limits import ChangeBudget, PortfolioLimits
 from risk_service.board import RiskBoard
+from risk_service.live_snapshot import NotYet
 from risk_service.portfolios import HeldPortfolio, PortfolioStore
 from service_kit.errors import InvalidRequest, NotFound, Unavailable
 from service_kit.grpc_server.call import current_call
@@ -50,6 +51,7 @@ class PortfolioRpcs:
     access: Access
     limits: PortfolioLimits = field(default_factory=PortfolioLimits)
     no_changes: Callable[[], str] = str  # why there can be none now; empty where there can
+    catching_up: Callable[[], bool] = bool  # whether the store is still being read from the log
     # One change at a time, logged before it is applied: the log must end with the version that is held. The
     # thread is of changes alone: one may wait long for the brokers. A caller who leaves takes along a change
     # that has not begun; what has begun goes on to its end, so that log and store stay alike.
@@ -61,7 +63,11 @@ class PortfolioRpcs:
         self._budget = ChangeBudget(self.limits)
 
     def readable(self, name: str) -> HeldPortfolio:
-        """The portfolio of that name if the caller may read it; NotFound or PermissionDenied if not."""
+        """The portfolio of that name if the caller may read it; NotFound or PermissionDenied if not.
+
+        NotYet before the log is read: nobody knows yet what there is and whose it is.
+        """
+        self._expect_read()
         held = self.store.get(name)
         self.access.expect_read(held, current_call().principal)
         return held
@@ -93,6 +99,7 @@ class PortfolioRpcs:
         size = request.page_size or PAGE_SIZE_DEFAULT
         if size > PAGE_SIZE_MAX:
             raise InvalidRequest("page_size", f"{size} is more than {PAGE_SIZE_MAX}")
+        self._expect_read()
         principal = current_call().principal
         after = [
             held
@@ -136,6 +143,10 @@ class PortfolioRpcs:
                         yield latest
                 if request.min_interval_ms:
                     await asyncio.sleep(request.min_interval_ms / 1e3)
+
+    def _expect_read(self) -> None:
+        if self.catching_up():
+            raise NotYet
 
     async def _expect_ready(self) -> None:
         """Returns when what is held is all that was logged, and nobody else changes it."""

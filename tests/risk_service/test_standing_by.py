@@ -190,3 +190,39 @@ def test_changes_go_through_the_one_that_publishes(service: Service, monkeypatch
         service.loop.seat.term = 2
         service.loop.turn()
         assert stub.PutPortfolio(calls.put, timeout=60.0).version == 1
+
+
+def test_before_the_log_is_read_nobody_is_told_of_a_portfolio_nor_puts_another_ones_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else whoever came first after a restart had the name."""
+    monkeypatch.setattr(portfolio_rpcs, "READY_S_MAX", 0.05)
+    service = Service(price_history(), risk=RiskSettings(poll_wait_s=0.001))
+    service.loop.desk.catching_up = True
+    reading = SimpleNamespace(done=lambda: False)
+    service.loop._catch_up, service.loop._term = reading, 1
+    service.loop.turn()
+    named = {"portfolio": "desk"}
+    with (
+        serving(lambda: service.server(GrpcSettings(port=0))) as running,
+        grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel,
+    ):
+        stub = RiskServiceStub(channel)
+        refused = (
+            (stub.PutPortfolio, risk.PutPortfolioRequest(portfolio=portfolio(rows=[CALL]))),
+            (stub.DeletePortfolio, risk.DeletePortfolioRequest(**named)),
+            (stub.GetPortfolio, risk.GetPortfolioRequest(**named)),
+            (stub.ListPortfolios, risk.ListPortfoliosRequest()),
+            (stub.StressTest, risk.StressTestRequest(portfolio="desk", named=["2008-10"])),
+        )
+        for call, request in refused:
+            with pytest.raises(grpc.RpcError, match="still being read") as fault:
+                call(request, timeout=60.0)
+            assert fault.value.code() is grpc.StatusCode.UNAVAILABLE, call
+        held = portfolio(rows=[CALL], version=7, owner="alice")
+        service.portfolios.send("desk", held)
+        reading.done = lambda: True
+        service.loop.turn()
+        assert stub.GetPortfolio(risk.GetPortfolioRequest(**named)).version == 7
+        assert stub.PutPortfolio(refused[0][1], timeout=60.0).version == 8
+    service.executor.shutdown()

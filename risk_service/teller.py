@@ -31,7 +31,7 @@ TELL_S_MAX = 0.02
 Came = tuple[tuple[str, bytes], ...]  # headers that a trace goes on from
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Teller:
     """Used by the live loop's thread."""
 
@@ -45,11 +45,14 @@ class Teller:
     clock_ns: Callable[[], int]
     due: DueBooks = field(default_factory=DueBooks)
     last: dict[str, LastNumber] = field(default_factory=dict)  # of each book that was measured
+    _slow: Mapping[str, SlowNumbers] = field(default_factory=dict)  # as seen the last time
+    _slow_told: dict[str, SlowNumbers] = field(default_factory=dict)  # with the last number of each book
 
     def tell_due(
         self, books: DeskBooks, market: MarketState, slow: Mapping[str, SlowNumbers], came: Came
     ) -> None:
         """Tells what has changed, for a while: a book that must wait is told its newest number then."""
+        self._note(slow, books)
         ends = time.monotonic() + TELL_S_MAX
         for name, since in self.due.take():
             # It may be gone by now.
@@ -59,6 +62,18 @@ class Teller:
                 self._tell(book, books, market, slow.get(name), came, late=late)
             if time.monotonic() >= ends:
                 return
+
+    def _note(self, slow: Mapping[str, SlowNumbers], books: DeskBooks) -> None:
+        """What Monte Carlo has found since a book was told is told where the market is quiet, too."""
+        if slow is self._slow:
+            return
+        self._slow = slow
+        for name, found in slow.items():
+            told = self._slow_told.get(name)
+            if told is not None and told.book is found.book and told.time_ns == found.time_ns:
+                continue
+            if name in self.last and books.books.get(name) is found.book:
+                self.due.add(name, found.book.held.owner, time.monotonic())
 
     def age(self, by_ns: int, why: str) -> list[tuple[RiskMetrics, float]]:
         """Tells watchers the last numbers again, so much older; with the hysteresis of each book's alerts."""
@@ -76,6 +91,7 @@ class Teller:
     def forget(self, name: str, market: MarketState) -> None:
         """A portfolio is no more: nothing of it is told or kept."""
         self.last.pop(name, None)
+        self._slow_told.pop(name, None)
         self.board.remove(name)
         self.writer.forget(name)
         self.end_alerts(name, market)
@@ -116,9 +132,12 @@ class Teller:
             return
         if late:
             metrics.provenance.method += f"; told more than {LATE_S:g} s late, after other books of its owner"
-        self.last[book.held.name] = LastNumber(
+        name = book.held.name
+        self.last[name] = LastNumber(
             book, numbers.historical_pnl, market.clocks, market.snapshot_id(), metrics
         )
+        if slow is not None:
+            self._slow_told[name] = slow
         self._publish(metrics, book.held.limits.hysteresis, came)
 
     def _tell_none(self, book: Book, market: MarketState, why: str, came: Came) -> None:

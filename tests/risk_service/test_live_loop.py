@@ -14,9 +14,11 @@ from protos.risk.v1 import risk_pb2 as risk
 from risk_service.api import risk_answers
 from risk_service.catch_up import CatchUp
 from risk_service.live_loop import BEHIND_S_MAX
+from risk_service.live_risk import ScenarioSource
 from risk_service.live_snapshot import CATCH_UP_RETRY_S
 from risk_service.on_demand.books import measured_book, stored_book
 from risk_service.settings import RiskSettings
+from risk_service.slow_risk import SlowRisk
 from service_kit.errors import BrokerUnreachable, Unavailable
 from service_kit.kafka.errors import DeliveryFailed
 from service_kit.kafka.records import Partition
@@ -224,6 +226,24 @@ def test_a_record_that_is_lost_while_brokers_answer_is_a_failure(service):
     service.loop.run_until_failure(stop)
     assert isinstance(service.loop.failure, DeliveryFailed)
     assert stop.is_set()
+
+
+def test_monte_carlo_of_a_quiet_market_is_told_and_once(service):
+    opened(service)
+    assert not service.loop.teller.board.latest("desk").monte_carlo
+    slow = SlowRisk.of(service.engines.serving, ScenarioSource(price_history(), 300), 0.975)
+    service.loop.slow = slow
+    told = []
+    for _ in range(2):  # the second time it is found anew, at the same moment of the market
+        asked = service.loop.desk.ask()
+        service.loop.turn()
+        slow.measure(asked.result(), Stop())
+        service.loop.turn()
+        told.append(service.producer.sent[topics.RISK_METRICS, "desk"])
+    found = risk.RiskMetrics.FromString(told[0]).monte_carlo[0]
+    assert found == slow.latest["desk"].tail
+    assert found.expected_shortfall > 0.0
+    assert told[0] == told[1]
 
 
 def test_a_flood_does_not_silence_the_loop(service):

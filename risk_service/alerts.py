@@ -33,6 +33,8 @@ class What(NamedTuple):
 
 
 BREAKER_BLIND = What(ALERT_KIND_LIMIT_BREACHED, UNMEASURED + BREAKER_LIMIT)
+# Vols that no quote has moved for long, while the underlyings tick: a feed of options that has died.
+OLD_QUOTES = What(ALERT_KIND_STALE_DATA, "option quotes")
 _DEGRADED, _LEFT_OUT = What(ALERT_KIND_DEGRADED_ENGINE), What(ALERT_KIND_POSITIONS_LEFT_OUT)
 _NOTHING: frozenset[What] = frozenset()
 
@@ -42,6 +44,7 @@ class AlertBook:
     """Which alerts stand, per portfolio: a function of what was logged before and of the metrics shown."""
 
     stale_after_ns: int
+    quotes_stale_after_ns: int = 300_000_000_000
     _standing: dict[str, frozenset[What]] = field(default_factory=dict)
 
     def update(self, metrics: RiskMetrics, hysteresis: float = 0.0) -> list[RiskAlert]:
@@ -107,6 +110,8 @@ class AlertBook:
                 for underlying, age_ns in zip(metrics.greeks.underlying, ages, strict=True)
                 if age_ns > self.stale_after_ns
             )
+        if metrics.provenance.data_age_ns > max(self.quotes_stale_after_ns, *ages, 0):
+            wrong.add(OLD_QUOTES)
         if metrics.provenance.degraded:
             wrong.add(_DEGRADED)
         if metrics.faults:
@@ -180,6 +185,10 @@ def _text(metrics: RiskMetrics, what: What, raised: bool) -> str:
         if what.name.startswith(UNMEASURED) and (math.isnan(usage.used) or math.isnan(usage.limit)):
             return f"{usage.name} cannot be measured, its limit is {usage.limit:,.0f}"
         return f"{usage.name} {usage.used:,.0f} of {usage.limit:,.0f}"
+    if what == OLD_QUOTES:
+        if not raised:
+            return "the option quotes that vols come from are fresh again"
+        return f"vols come from option quotes up to {metrics.provenance.data_age_ns / 1e9:.0f} s old"
     if what.kind == ALERT_KIND_STALE_DATA:
         if what.name not in metrics.greeks.underlying:
             return f"{what.name} is not in the portfolio any more"

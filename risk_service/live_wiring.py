@@ -91,7 +91,7 @@ def live_loop(
         board=RiskBoard(risk.watchers_max),
         writer=MetricsWriter(engine, risk.es_level),
         positions=positions,
-        alerts=WatchedAlerts(round(risk.stale_after_s * 1e9)),
+        alerts=WatchedAlerts(round(risk.stale_after_s * 1e9), round(risk.option_quotes_stale_after_s * 1e9)),
         metrics=metrics,
         traces=traces or Traces.off(),
         clock_ns=time.time_ns,

@@ -28,6 +28,8 @@ class RiskSettings:
     poll_records_max: int = limited(1_000, at_least=1, at_most=100_000)
     poll_wait_s: float = limited(0.05, at_least=0.001, at_most=10.0)
     stale_after_s: float = limited(5.0, at_least=0.1, at_most=86_400.0)
+    # Of the quotes that vols come from: single options are quoted less often than what is under them.
+    option_quotes_stale_after_s: float = limited(300.0, at_least=0.1, at_most=86_400.0)
     # Where the market is kept, so that a start reads on from there instead of from the beginning of the log.
     market_file: Path | None = None
     market_file_every_s: float = limited(30.0, at_least=1.0, at_most=3_600.0)

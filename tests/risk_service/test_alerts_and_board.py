@@ -51,6 +51,31 @@ def test_stale_data_degraded_engines_and_left_out_positions():
     ]
 
 
+def quoted(ago_ns, age_ns=0):
+    """The underlying has a price of `age_ns` ago, the oldest option quote is of `ago_ns` ago."""
+    message = metrics(age_ns=age_ns)
+    message.provenance.data_age_ns = max(ago_ns, age_ns)
+    return message
+
+
+def test_option_quotes_that_nobody_renews_are_an_alert_though_the_underlying_ticks():
+    book = AlertBook(stale_after_ns=10, quotes_stale_after_ns=100_000_000_000)
+    assert book.update(quoted(100_000_000_000)) == []
+    (raised,) = book.update(quoted(100_000_000_001))
+    assert (raised.kind, raised.raised, raised.subject) == (risk.ALERT_KIND_STALE_DATA, True, "option quotes")
+    assert raised.text == "vols come from option quotes up to 100 s old"
+    assert book.update(quoted(3_600_000_000_000)) == []
+    second = AlertBook(10, 100_000_000_000)
+    second.restore([raised])
+    assert second.update(quoted(3_600_000_000_000)) == []
+    (ended,) = second.update(quoted(5))
+    assert (ended.raised, ended.subject) == (False, "option quotes")
+    assert ended.text == "the option quotes that vols come from are fresh again"
+    # An underlying without a price is an alert of its own, not one of its options.
+    (only,) = second.update(quoted(0, age_ns=200_000_000_000))
+    assert only.subject == "IDX"
+
+
 def test_a_limit_that_cannot_be_measured_is_not_kept():
     book, kind = AlertBook(10), risk.ALERT_KIND_LIMIT_BREACHED
     assert seen(book, used=101.0) == [(kind, True)]

@@ -10,8 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from service_kit.errors import QuotaExceeded
 
@@ -21,6 +23,13 @@ RATE_MIN = 1e3
 # Seconds of work over which the rate is averaged.
 MEMORY_S = 2.0
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 30.0
+
+
+@dataclass(slots=True)
+class Room:
+    """What a request has of the backlog."""
+
+    goes_on: Future[Any] | None = None  # what its thread still does when the request has ended
 
 
 @dataclass(slots=True)
@@ -49,8 +58,8 @@ class Admission:
             self._expect_room(principal, cost)
 
     @contextmanager
-    def admitted(self, principal: str, cost: float) -> Iterator[None]:
-        """Lets work in for as long as the block lasts; QuotaExceeded with a delay where it does not fit."""
+    def admitted(self, principal: str, cost: float) -> Iterator[Room]:
+        """Lets work in until block and thread have ended; QuotaExceeded with a delay if it is full."""
         with self._lock:
             self._expect_room(principal, cost)
             if not self._by_principal:
@@ -58,13 +67,20 @@ class Admission:
             self._in += cost
             count, own = self._by_principal.get(principal, (0, 0.0))
             self._by_principal[principal] = count + 1, own + cost
-        done = False
-        try:
-            yield
-            done = True
-        finally:
+        room, done = Room(), False
+
+        def leave(_: object = None) -> None:
             with self._lock:
                 self._leave(principal, cost, done)
+
+        try:
+            yield room
+            done = True
+        finally:
+            if room.goes_on is None:
+                leave()
+            else:
+                room.goes_on.add_done_callback(leave)
 
     def _expect_room(self, principal: str, cost: float) -> None:
         most = self.backlog_s_max * self.rate

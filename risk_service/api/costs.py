@@ -7,7 +7,7 @@ import numpy as np
 
 from protos.risk.v1 import risk_pb2 as wire
 from risk_service.api import stress_requests
-from risk_service.api.monte_carlo_requests import SCENARIOS_DEFAULT
+from risk_service.api.monte_carlo_requests import DRAWN_COST, SCENARIOS_DEFAULT
 from risk_service.api.scenario_requests import ScenarioReader, TailRequest
 from risk_service.on_demand.option_blocks import AMERICAN_COST
 from risk_service.on_demand.sizing import PLAN_STEPS
@@ -34,11 +34,13 @@ def expected_shortfall(
 ) -> int:
     """Cost of an ES; components price the tail a second time, liquidity horizons the book at each of them."""
     count = scenarios_of(request, scenarios)
+    underlyings = request.inline_portfolio.underlyings if held is None else held.underlyings
     positions = _positions(request.inline_portfolio.positions) if held is None else _held(held)
     horizons = 0 if asked.horizons is None else positions * count * len(asked.horizons.steps())
     drawn = round(asked.bootstrap * sum(count * (1.0 - level) for level in asked.levels))
     beside = (
         dividend_tables(held, request.inline_portfolio)
+        + _draws(request, len(underlyings))
         + horizons
         + drawn
         + asked.stressed_window * max(0, count - asked.stressed_window)
@@ -66,7 +68,8 @@ def what_if(
     """Cost of a what-if: the trade, and the book where its vector is not at hand."""
     rows = _positions(request.trade) + (0 if vector_at_hand else _held(held))
     count = scenarios_of(request, scenarios) if request.WhichOneof("scenarios") else _live(scenarios)
-    return rows * (count + COST_PER_POSITION) + dividend_tables(held)
+    draws = _draws(request, len(held.underlyings))
+    return rows * (count + COST_PER_POSITION) + draws + dividend_tables(held)
 
 
 def hedge(
@@ -74,13 +77,14 @@ def hedge(
 ) -> int:
     """Cost of a hedge: Greeks, or the tail, and the search."""
     instruments = len(request.instruments.symbol)
-    count = 0
+    count = draws = 0
     if request.objective == wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL:
+        draws = _draws(request, len(held.underlyings))
         count = scenarios_of(request, scenarios) if request.WhichOneof("scenarios") else _live(scenarios)
     book = _held(held) * (COST_PER_POSITION + (0 if vector_at_hand else count))
     if request.plan_reach:
         book += _held(held) * 2 * PLAN_STEPS
-    return book + instruments * (count + COST_PER_INSTRUMENT) + dividend_tables(held)
+    return book + instruments * (count + COST_PER_INSTRUMENT) + draws + dividend_tables(held)
 
 
 def dividend_tables(held: HeldPortfolio | None, inline: wire.Portfolio | None = None) -> int:
@@ -101,6 +105,13 @@ def scenarios_of(request: TailRequest, reader: ScenarioReader) -> int:
     if which == "custom":
         return request.custom.spot_return.rows
     return reader.past_days(request.historical)
+
+
+def _draws(request: TailRequest, underlyings: int) -> int:
+    """Cost of the scenarios themselves, where they are drawn."""
+    if request.WhichOneof("scenarios") != "monte_carlo":
+        return 0
+    return DRAWN_COST * underlyings * (request.monte_carlo.scenarios or SCENARIOS_DEFAULT)
 
 
 def _live(reader: ScenarioReader) -> int:

@@ -24,6 +24,8 @@ SCENARIOS_DEFAULT = 4_096
 DEGREES_OF_FREEDOM_DEFAULT = 5.0
 JUMPS_PER_YEAR_DEFAULT, JUMP_SHARE_DEFAULT = 4.0, 0.5
 ONE_DAY = 1.0 / BUSINESS_DAYS_PER_YEAR
+# To draw one number, that of one underlying in one scenario, takes about as long as this many revaluations.
+DRAWN_COST = 40
 
 _DISTRIBUTIONS = ("normal", "student_t", "jump")
 _SAMPLERS = ("sobol", "philox")
@@ -48,8 +50,12 @@ def draw(
     history: PriceHistory | None,
     days: int,
     exposure: Callable[[], Floats],
+    did: Callable[[int], object],
 ) -> tuple[gk.Scenarios, str]:
-    """The scenarios, and what they are in words; `exposure` is what the book gains per unit of return."""
+    """The scenarios, and what they are in words; `exposure` is what the book gains per unit of return.
+
+    `did` is told, as they are drawn, how many revaluations would have taken as long; what it raises ends it.
+    """
     names = "monte_carlo.distribution", "monte_carlo.sampler"
     distribution = cast(Distribution, named(asked.distribution, _DISTRIBUTIONS, names[0]))
     sampler = cast(Sampler, named(asked.sampler, _SAMPLERS, names[1]))
@@ -71,6 +77,7 @@ def draw(
             jump_intensity=intensity,
             jump_mean=per_underlying(asked, "jump_mean", rows),
             jump_share=asked.jump_share if asked.HasField("jump_share") else JUMP_SHARE_DEFAULT,
+            drawn=lambda scenarios: did(scenarios * rows * DRAWN_COST),
         )
     along = " along the book" if asked.along_book else ""
     words = f"{count} Monte Carlo scenarios{along}, {distribution}, {sampler}, seed {asked.seed}, "

@@ -114,7 +114,10 @@ class OnDemandPlans:
             else:
                 book, pnl = _book(job, held, request), None
             scenarios, words = self.scenarios.of(
-                request, book.held.underlyings, lambda: hedging.gain_per_return(job.engine, book)
+                request,
+                book.held.underlyings,
+                lambda: hedging.gain_per_return(job.engine, book),
+                job.engine.did,
             )
             with within("scenarios", _TAIL_NAMES):
                 answer = tail.expected_shortfall(job.revaluer, book, scenarios, asked, pnl)
@@ -166,7 +169,10 @@ class OnDemandPlans:
             trade = book_at(job.engine, book.market, book.snapshot_id, asked)
             book_requests.expect_valued(trade, "trade")
             scenarios, words = self.scenarios.of_or_live(
-                request, held.underlyings, lambda: hedging.gain_per_return(job.engine, book)
+                request,
+                held.underlyings,
+                lambda: hedging.gain_per_return(job.engine, book),
+                job.engine.did,
             )
             with within("level", {"pnl": "level", "level": "level", "scenarios": "scenarios"}):
                 impact = tail.what_if(job.revaluer, book, trade, scenarios, level, convention, pnl)
@@ -200,7 +206,10 @@ class OnDemandPlans:
             with within("instruments", _HEDGE_NAMES):
                 if tail_asked:
                     scenarios, words = self.scenarios.of_or_live(
-                        request, book.held.underlyings, lambda: hedging.gain_per_return(job.engine, book)
+                        request,
+                        book.held.underlyings,
+                        lambda: hedging.gain_per_return(job.engine, book),
+                        job.engine.did,
                     )
                     level = request.level or LEVEL_DEFAULT
                     answer = hedging.hedge_tail(job.revaluer, book, instruments, scenarios, level, pnl)
@@ -255,7 +264,7 @@ class OnDemandPlans:
             or not same_portfolio(measured.book.held, held)
             or not (fills or measured.book.held is held)
             or not self._is_serving(job.engine)
-            # The live loop leaves options with dividends out; a request gets them.
+            # Live numbers may lack options with dividends until their table is there; a request gets them.
             or len(held.dividends)
         ):
             return _Known(stored_book(job.engine, job.snapshot, held, fills=fills), None)

@@ -38,11 +38,15 @@ class ScenarioReader:
     values_max: int  # scenarios × underlyings
 
     def of(
-        self, request: TailRequest, underlyings: tuple[str, ...], exposure: Callable[[], Floats]
+        self,
+        request: TailRequest,
+        underlyings: tuple[str, ...],
+        exposure: Callable[[], Floats],
+        did: Callable[[int], object],
     ) -> tuple[gk.Scenarios, str]:
         """The scenarios of a request for tail risk, and what they are in words.
 
-        `exposure` is what the book gains per unit of each underlying's return.
+        `exposure` is what the book gains per unit of each underlying's return; `did` as `PatientEngine.did`.
         """
         which = request.WhichOneof("scenarios")
         if which is None:
@@ -53,7 +57,7 @@ class ScenarioReader:
         if which == "monte_carlo":
             asked = request.monte_carlo
             self.expect_room("monte_carlo.scenarios", asked.scenarios or SCENARIOS_DEFAULT, underlyings)
-            return monte_carlo_requests.draw(asked, underlyings, self.history, self.days, exposure)
+            return monte_carlo_requests.draw(asked, underlyings, self.history, self.days, exposure, did)
         scenarios = self.given(request.custom, underlyings, "custom")
         return scenarios, f"{len(scenarios)} given scenarios"
 
@@ -88,12 +92,16 @@ class ScenarioReader:
         return [f"historical.window_days: of {asked.window_days} days the history has {there}"]
 
     def of_or_live(
-        self, request: TailRequest, underlyings: tuple[str, ...], exposure: Callable[[], Floats]
+        self,
+        request: TailRequest,
+        underlyings: tuple[str, ...],
+        exposure: Callable[[], Floats],
+        did: Callable[[int], object],
     ) -> tuple[gk.Scenarios, str]:
         """As `of`; without any asked for, those of the live numbers."""
         if request.WhichOneof("scenarios") is None:
             return self.live(underlyings)
-        return self.of(request, underlyings, exposure)
+        return self.of(request, underlyings, exposure, did)
 
     def live(self, underlyings: tuple[str, ...]) -> tuple[gk.Scenarios, str]:
         """The historical scenarios that the live numbers are made with."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import gpu_kernels as gk
-from risk_service.admission import Admission
+from risk_service.admission import Admission, Room
 from risk_service.engines import Engines
 from risk_service.on_demand.patience import Patience, under
 from risk_service.worker.supervisor import EngineLost
@@ -26,6 +27,9 @@ FREE_COST = 2_560
 
 Answer = TypeVar("Answer")
 
+# What the present call has of the backlog.
+_ROOM: ContextVar[Room | None] = ContextVar("gpu_risk_room", default=None)
+
 
 def _unlimited() -> Admission:
     return Admission(backlog_s_max=1e9)
@@ -38,14 +42,21 @@ class Work:
     executor: Executor
     admission: Admission = field(default_factory=_unlimited)
 
-    def admitted(self, cost: float) -> AbstractContextManager[None]:
+    @contextmanager
+    def admitted(self, cost: float) -> Iterator[None]:
         """Room for work of this cost (revaluations) of the present caller; QuotaExceeded where there is none.
 
         The smallest ask for none: refusing them would cost as much.
         """
         if cost <= FREE_COST:
-            return nullcontext()
-        return self.admission.admitted(current_call().principal, cost)
+            yield
+            return
+        with self.admission.admitted(current_call().principal, cost) as room:
+            token = _ROOM.set(room)
+            try:
+                yield
+            finally:
+                _ROOM.reset(token)
 
     def expect_room(self, cost: float) -> None:
         """Refuses, as `admitted` does, work that costs at least so much, before anything of it is read."""
@@ -95,11 +106,15 @@ class Work:
 
     async def patiently(self, work: Callable[[Patience], Answer], patience: Patience) -> Answer:
         """Runs long work in a thread; the patience's end, or this task's, ends it between two blocks."""
-        under_way = asyncio.get_running_loop().run_in_executor(self.executor, partial(_begun, work, patience))
+        under_way = self.executor.submit(_begun, work, patience)
         try:
-            return await under_way
+            return await asyncio.wrap_future(under_way)
         except asyncio.CancelledError:
             patience.cancel()
+            room = _ROOM.get()
+            if room is not None:
+                # The caller is let go at once; its room is given back when its thread has ended.
+                room.goes_on = under_way
             raise
 
 

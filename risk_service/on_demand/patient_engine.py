@@ -120,6 +120,11 @@ class PatientEngine(Engine):
         """As Engine.module; revaluation by position comes back to this engine."""
         return cast(ModuleType, _Revaluation()) if name == "revaluation" else self._inner.module(name)
 
+    def did(self, revaluations: int) -> None:
+        """So many more are done, or what takes as long; ends the computation where nobody waits for it."""
+        self._progress.add(revaluations)
+        self.patience.check()
+
     def warm_up(self) -> None:
         """Has been done by who made the engine."""
 

@@ -18,6 +18,7 @@ from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
 from risk_service.admission import RATE_AT_FIRST, Admission
 from risk_service.api import costs
+from risk_service.api.monte_carlo_requests import DRAWN_COST
 from risk_service.api.scenario_requests import ScenarioReader
 from risk_service.api.tail_requests import read_tail
 from risk_service.on_demand.option_blocks import (
@@ -115,7 +116,7 @@ def test_what_a_request_will_cost():
         portfolio="p", monte_carlo=wire.MonteCarloScenarios(scenarios=1_000)
     )
     assert cost(inline, None, at_hand=False) == 2 * 310
-    assert cost(drawn, held, at_hand=False) == 2 * 1_010
+    assert cost(drawn, held, at_hand=False) == 2 * 1_010 + 1_000 * DRAWN_COST
     assert cost(inline, held, at_hand=True) == 300
     message.positions.american.extend([True, False])
     assert cost(inline, None, at_hand=False) == 2 * 310
@@ -132,7 +133,7 @@ def test_what_a_request_will_cost():
     )
     assert costs.stress_test(words, held, reader) == 2 * (2 + 12 + 5 + 1 + 300 + 10)
     trade = wire.WhatIfRequest(trade=portfolio(rows=rows[:1]).positions, monte_carlo=drawn.monte_carlo)
-    assert costs.what_if(trade, held, reader, vector_at_hand=False) == (1 + 2) * 1_010
+    assert costs.what_if(trade, held, reader, vector_at_hand=False) == (1 + 2) * 1_010 + 1_000 * DRAWN_COST
     plain = wire.HedgeRequest(portfolio="p")
     planned = wire.HedgeRequest(portfolio="p", plan_reach=0.2)
     beside = costs.hedge(planned, held, reader, False) - costs.hedge(plain, held, reader, False)

@@ -15,6 +15,7 @@ from served import PATIENCE_S, Service, price_history, serving
 from worlds import option, portfolio, spot_position
 
 import gpu_kernels as gk
+from gpu_kernels import simulated_scenarios
 from gpu_kernels.optimise import min_es_hedge
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
@@ -86,6 +87,7 @@ def world():
 
         def make():
             servicer = service.servicer(settings)
+            service.admission = servicer.on_demand.work.admission
             servicer.on_demand = replace(servicer.on_demand, limits=Limits(block_revaluations=1))
             return service.server(settings, servicer)
 
@@ -168,6 +170,14 @@ def ended(service, address):
             RiskServiceStub(channel).ListPortfolios(wire.ListPortfoliosRequest(), timeout=PATIENCE_S)
 
 
+def let_end(service, go):
+    """Lets the thread go whose caller has left; until it has ended it counts as work that is in."""
+    assert service.admission.backlog_s > 0.0
+    go.set()
+    service.executor.submit(int).result(PATIENCE_S)
+    assert service.admission.backlog_s == 0.0
+
+
 def test_every_rpc_that_computes_is_here():
     methods = {one.name for one in wire.DESCRIPTOR.services_by_name["RiskService"].methods}
     quick = {"PutPortfolio", "GetPortfolio", "ListPortfolios", "DeletePortfolio", "WatchRisk", "ListEngines"}
@@ -185,8 +195,7 @@ def test_a_cancelled_call_stops_costing(world, name):
         call.cancel()
         assert code_of(call, name) is grpc.StatusCode.CANCELLED
         ended(service, address)
-    engine.go.set()
-    service.executor.submit(int).result(PATIENCE_S)
+    let_end(service, engine.go)
     assert engine.calls == 3
 
 
@@ -204,8 +213,7 @@ def test_a_call_past_its_deadline_stops_costing(world, name):
             if engine.reached.is_set():
                 break
             engine.calls = 0
-    engine.go.set()
-    service.executor.submit(int).result(PATIENCE_S)
+    let_end(service, engine.go)
     assert engine.calls == 3
 
 
@@ -251,26 +259,53 @@ def test_a_search_for_lots_ends_with_its_call(world, monkeypatch):
     """After the last revaluation a hedge computes long without the engine."""
     service, engine, address = world
     engine.let_go()
-    calls, reached, go = [0], threading.Event(), threading.Event()
-    inner = min_es_hedge.tail_risk
-
-    def gated(*args, **keywords):
-        calls[0] += 1
-        if calls[0] == 4:
-            reached.set()
-            assert go.wait(PATIENCE_S)
-        return inner(*args, **keywords)
-
-    monkeypatch.setattr(min_es_hedge, "tail_risk", gated)
+    gate = gated_function(monkeypatch, min_es_hedge, "tail_risk")
     with grpc.insecure_channel(address) as channel:
         call = begun(channel, "Hedge", PATIENCE_S)
-        assert reached.wait(PATIENCE_S)
+        assert gate.reached.wait(PATIENCE_S)
         call.cancel()
         assert code_of(call, "Hedge") is grpc.StatusCode.CANCELLED
         ended(service, address)
-    go.set()
-    service.executor.submit(int).result(PATIENCE_S)
-    assert calls[0] == 4
+    let_end(service, gate.go)
+    assert gate.calls == 4
+
+
+def test_a_draw_of_scenarios_ends_with_its_call(world, monkeypatch):
+    """Before the first revaluation an expected shortfall draws long without the engine."""
+    service, engine, address = world
+    engine.let_go()
+    monkeypatch.setattr(simulated_scenarios, "BLOCK_UNIFORMS", 64)
+    gate = gated_function(monkeypatch, simulated_scenarios, "philox_uniforms")
+    drawn = wire.MonteCarloScenarios(scenarios=10_000, sampler=wire.MonteCarloScenarios.SAMPLER_PHILOX)
+    request = wire.ExpectedShortfallRequest(portfolio="desk", monte_carlo=drawn)
+    with grpc.insecure_channel(address) as channel:
+        updates = RiskServiceStub(channel).ExpectedShortfallWithProgress(request, timeout=PATIENCE_S)
+        assert gate.reached.wait(PATIENCE_S)
+        told = next(one for one in updates if one.progress.revaluations_done)
+        assert 0.0 < told.progress.fraction < 0.1
+        updates.cancel()
+        assert code_of(updates, "ExpectedShortfallWithProgress") is grpc.StatusCode.CANCELLED
+        ended(service, address)
+    let_end(service, gate.go)
+    assert (gate.calls, engine.calls) == (4, 0)
+
+
+def gated_function(monkeypatch, module, name):
+    """The module's function stops at its fourth call until it is let go."""
+    gate, inner = (
+        SimpleNamespace(calls=0, reached=threading.Event(), go=threading.Event()),
+        getattr(module, name),
+    )
+
+    def gated(*args, **keywords):
+        gate.calls += 1
+        if gate.calls == 4:
+            gate.reached.set()
+            assert gate.go.wait(PATIENCE_S)
+        return inner(*args, **keywords)
+
+    monkeypatch.setattr(module, name, gated)
+    return gate
 
 
 def test_ticks_go_on_while_a_long_call_computes(world):

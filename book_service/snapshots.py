@@ -58,6 +58,11 @@ def fingerprint(listed: tuple[Listed, ...], controls: Controls | None) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def venue_mark(listed: tuple[Listed, ...], controls: Controls | None) -> str:
+    """The venue that makes a record: how many instruments it lists, and some of its fingerprint."""
+    return f"{len(listed)}:{fingerprint(listed, controls)[:16]}"
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotFolder:
     """The snapshots of the venues that are made of these instruments and controls."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import DecodeError
 
 from book_service.audit import MARK_HEADER, Mark
-from book_service.venue_partition import Headers, Output, OutputFailed, Published
+from book_service.venue_partition import VENUE_HEADER, Headers, Output, OutputFailed, Published
 from protos import topics
 from protos.orders.v1.orders_pb2 import ExecutionBatch
 from service_kit.kafka.errors import DeliveryFailed, QueueFull
@@ -50,7 +50,8 @@ def last_published(lookup: LogLookup, partition: int) -> Published | None:
             return None
         if (origin.topic, origin.partition) != (topics.ORDERS_INCOMING, partition):
             return None
-        return Published(origin.offset, record.value)
+        venue = dict(record.headers).get(VENUE_HEADER, b"").decode("ascii", "replace")
+        return Published(origin.offset, record.value, venue)
 
     return lookup.last(Partition(topics.ORDERS_EXECUTED, partition), ours)
 

@@ -20,7 +20,7 @@ from book_service.execution_parts import PART_BYTES_MAX, serialized
 from book_service.matching import Controls
 from book_service.order_events import OrderEvents
 from book_service.restore import start_of
-from book_service.snapshots import Snapshot, SnapshotFolder
+from book_service.snapshots import Snapshot, SnapshotFolder, venue_mark
 from book_service.venue import Listed, Venue
 from protos.market.v1.market_pb2 import Origin
 from protos.orders.v1.orders_pb2 import ExecutionBatch
@@ -29,6 +29,7 @@ from service_kit.kafka.records import Partition, Record
 from service_kit.telemetry.logs import logger
 
 LOG = logging.getLogger("gpu_risk.book_service")
+VENUE_HEADER: Final = "venue"
 TRIES: Final = 8  # of sending what the output has refused, before the process gives up
 
 Headers = Sequence[tuple[str, bytes]]
@@ -42,11 +43,13 @@ class VenueUnrecoverable(ServiceKitError):
     """The log or the output is not what the venue's recovery needs it to be; a person must look."""
 
 
-class Published(NamedTuple):
-    """The last record of the output: the offset of the orders that caused it, and its bytes."""
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The last record of the output: the offset of the orders that caused it, its bytes, and who made it."""
 
     offset: int
     value: bytes
+    venue: str = field(default="", compare=False)  # as `VENUE_HEADER` says; records of before it say nothing
 
 
 class Output(Protocol):
@@ -102,6 +105,10 @@ class VenuePartition:
     _failed: bool = False
     _last_value: bytes = b""
     _snapshot_at: int = 0
+    _mark: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._mark = venue_mark(self.listed, self.controls)
 
     def open(self, committed: Callable[[], int] = lambda: 0) -> int:
         """Where to read on. `committed`, asked only if the output is empty: an offset before which everything
@@ -109,6 +116,11 @@ class VenuePartition:
         """
         published = self._published = self.output.open()
         self._published_to = committed() if published is None else published.offset + 1
+        if published is not None and published.venue and not self._made(published.venue):
+            raise VenueUnrecoverable(
+                f"{self._name}: its last executions are of a venue with other instruments or controls; with "
+                "these the log means something else. A list may grow at its end; all else needs new topics"
+            )
         low, end = self.log.bounds()
         if self._published_to > end:
             last = self._published_to - 1
@@ -175,8 +187,14 @@ class VenuePartition:
         mark = None if self.audit is None else self.audit.mark
         if mark is not None:
             headers = [*headers, (MARK_HEADER, mark.to_bytes())]
+        headers = [*headers, (VENUE_HEADER, self._mark.encode())]
         for value in parts:
             self._send(_Sent(record.offset, record.key, value, headers))
+
+    def _made(self, mark: str) -> bool:
+        """Whether a venue of this mark is this one, or was before instruments were appended."""
+        count = mark.partition(":")[0]
+        return count.isdecimal() and mark == venue_mark(self.listed[: int(count)], self.controls)
 
     def _after(self, last: Published, parts: list[bytes]) -> list[bytes]:
         """The parts that the output has not: a crash may have come between two."""

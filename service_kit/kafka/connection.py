@@ -60,6 +60,32 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
     return config
 
 
+def member_config(settings: KafkaSettings, group: str) -> dict[str, Any]:
+    """What all clients that read, or are members of a group, have besides."""
+    named = {"group.instance.id": settings.group_instance_id} if settings.group_instance_id else {}
+    return (
+        client_config(settings)
+        | named
+        | {
+            "group.id": group,
+            "enable.auto.commit": False,
+            "session.timeout.ms": settings.session_timeout_ms,
+            "heartbeat.interval.ms": min(1_000, settings.session_timeout_ms // 3),
+            "max.poll.interval.ms": settings.poll_interval_ms_max,
+            "fetch.min.bytes": 1,
+            "fetch.wait.max.ms": settings.fetch_wait_ms_max,
+            "fetch.max.bytes": max(settings.fetch_bytes_max, settings.record_bytes_max + 65_536),
+            "message.max.bytes": settings.record_bytes_max + 65_536,
+            "queued.max.messages.kbytes": settings.fetch_queue_kbytes_max,
+            # Records are large batches: a few thousand in the queue are plenty, and when the queue is
+            # full a fetch is tried again soon instead of after the default second.
+            "queued.min.messages": 2_000,
+            "fetch.queue.backoff.ms": 5,
+            "fetch.error.backoff.ms": 50,
+        }
+    )
+
+
 class BrokerWatch:
     """Turns a silence of all brokers that lasts too long into `BrokerUnreachable`.
 

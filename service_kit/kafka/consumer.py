@@ -12,7 +12,8 @@ from confluent_kafka import KafkaError as ClientError
 from confluent_kafka import KafkaException, TopicPartition
 from google.protobuf.message import DecodeError
 
-from service_kit.kafka.connection import LOG, BrokerWatch, client_config
+from service_kit.kafka.assignment import Assignment, OnAssign, OnRevoke
+from service_kit.kafka.connection import LOG, BrokerWatch, member_config
 from service_kit.kafka.dead_letters import DeadLetters
 from service_kit.kafka.errors import ConsumerFailed
 from service_kit.kafka.metrics import KafkaMetrics
@@ -22,11 +23,6 @@ from service_kit.kafka.settings import KafkaSettings
 
 T = TypeVar("T")
 Start = Literal["earliest", "latest"]
-# Given the new partitions; may return offsets to start at, for instance those of a snapshot.
-OnAssign = Callable[[list[Partition]], Mapping[Partition, int] | None]
-# Given the partitions that go; the last moment to commit for them. `lost`: too late to commit.
-OnRevoke = Callable[[list[Partition], bool], None]
-
 Accept = Callable[[T, Record], None]
 
 # The client library's own message: its stubs type every field as optional.
@@ -69,26 +65,17 @@ class Consumer(Generic[T]):
         self._metrics = KafkaMetrics() if metrics is None else metrics
         self._dead_letters = DeadLetters(settings, group, dead_letters, self._metrics)
         self._start = start
-        self._on_assign = on_assign
-        self._on_revoke = on_revoke
+        self._assignment = Assignment(on_assign, on_revoke)
         self._read_committed = read_committed
         self._watch = BrokerWatch(settings, self._metrics)
         self._client: confluent_kafka.Consumer | None = None
         self._closed = False
-        # The next offset to read of each partition from which something was read.
-        self._positions: dict[Partition, int] = {}
-        self._assigned: set[Partition] = set()
-        # Where the partitions begin that the group has given during the call of `poll` that runs.
-        self._starts: list[TopicPartition] = []
 
     def assign(self, partitions: Mapping[Partition, int] | Iterable[Partition]) -> None:
         """Read exactly these partitions, each from its offset (a number, BEGINNING, END or COMMITTED)."""
         if not isinstance(partitions, Mapping):
             partitions = dict.fromkeys(partitions, COMMITTED)
-        client = self._connected(subscribe=False)
-        self._positions.clear()
-        self._assigned = set(partitions)
-        client.assign([TopicPartition(one.topic, one.partition, at) for one, at in partitions.items()])
+        self._assignment.fix(self._connected(subscribe=False), partitions)
 
     def poll(self, max_records: int = 500, timeout_s: float = 0.1) -> list[Message[T]]:
         """Up to `max_records` messages; returns as soon as there is any, or empty after `timeout_s`.
@@ -136,17 +123,17 @@ class Consumer(Generic[T]):
         client = self._connected(subscribe=True)
         try:
             client.unsubscribe()
-            self._subscribe(client)
+            self._assignment.subscribe(client, self._topics)
         except KafkaException as error:
             raise ConsumerFailed(f"group {self._group}: {error.args[0].str()}") from error
 
     def position(self) -> dict[Partition, int]:
         """The next offset of each assigned partition from which something was read."""
-        return {one: at for one, at in self._positions.items() if one in self._assigned}
+        return self._assignment.position()
 
     def assignment(self) -> set[Partition]:
         """The partitions that this consumer reads now."""
-        return set(self._assigned)
+        return set(self._assignment.partitions)
 
     def committed(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """The group's committed offsets; partitions without one are left out."""
@@ -199,15 +186,13 @@ class Consumer(Generic[T]):
             raise ConsumerFailed(
                 f"cannot seek {partition.topic}[{partition.partition}] to {offset}: {error.args[0].str()}"
             ) from error
-        self._positions.pop(partition, None)
-        if offset >= 0:
-            self._positions[partition] = offset
+        self._assignment.sought(partition, offset)
 
     def close(self) -> None:
         """Leave the group; nothing is committed."""
         self._closed = True
         client, self._client = self._client, None
-        self._assigned = set()
+        self._assignment.clear()
         if client is not None:
             client.close()
 
@@ -227,60 +212,28 @@ class Consumer(Generic[T]):
             if subscribe:
                 if not self._topics:
                     raise ConsumerFailed("no topics to subscribe to; give topics or call assign()")
-                self._subscribe(self._client)
+                self._assignment.subscribe(self._client, self._topics)
         return self._client
 
-    def _subscribe(self, client: confluent_kafka.Consumer) -> None:
-        client.subscribe(self._topics, on_assign=self._given, on_revoke=self._taken, on_lost=self._lost)
-
     def _config(self) -> dict[str, Any]:
-        settings = self._settings
-        named = {"group.instance.id": settings.group_instance_id} if settings.group_instance_id else {}
-        return (
-            client_config(settings)
-            | named
-            | {
-                "group.id": self._group,
-                "auto.offset.reset": self._start,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "isolation.level": "read_committed" if self._read_committed else "read_uncommitted",
-                # Equal partition numbers of two topics go to the same member: book_service joins by them.
-                "partition.assignment.strategy": "range",
-                # The end of a partition is reported, so that control records do not look like lag.
-                "enable.partition.eof": True,
-                "session.timeout.ms": settings.session_timeout_ms,
-                "heartbeat.interval.ms": min(1_000, settings.session_timeout_ms // 3),
-                "max.poll.interval.ms": settings.poll_interval_ms_max,
-                "fetch.min.bytes": 1,
-                "fetch.wait.max.ms": settings.fetch_wait_ms_max,
-                "fetch.max.bytes": max(settings.fetch_bytes_max, settings.record_bytes_max + 65_536),
-                "message.max.bytes": settings.record_bytes_max + 65_536,
-                "queued.max.messages.kbytes": settings.fetch_queue_kbytes_max,
-                # Records are large batches: a few thousand in the queue are plenty, and when the queue is
-                # full a fetch is tried again soon instead of after the default second.
-                "queued.min.messages": 2_000,
-                "fetch.queue.backoff.ms": 5,
-                "fetch.error.backoff.ms": 50,
-                "error_cb": self._watch.on_error,
-            }
-        )
+        return member_config(self._settings, self._group) | {
+            "auto.offset.reset": self._start,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_committed" if self._read_committed else "read_uncommitted",
+            # Equal partition numbers of two topics go to the same member: book_service joins by them.
+            "partition.assignment.strategy": "range",
+            # The end of a partition is reported, so that control records do not look like lag.
+            "enable.partition.eof": True,
+            "error_cb": self._watch.on_error,
+        }
 
     def _fetch(self, client: confluent_kafka.Consumer, max_records: int, timeout_s: float) -> list[_Raw]:
         # `consume(n)` waits for n records; so wait for one, then take what has arrived with it.
-        self._starts = []
+        self._assignment.begin_poll()
         raw = client.consume(1, timeout_s)
         if raw and max_records > 1:
             raw += client.consume(max_records - 1, 0)
-        return [one for one in self._in_order(client, raw) if self._is_record(one)]
-
-    def _in_order(self, client: confluent_kafka.Consumer, raw: list[_Raw]) -> list[_Raw]:
-        """Without what was read of a partition before it was given anew in this call, from another offset."""
-        restarted = {(one.topic, one.partition) for one in self._starts if one.offset != COMMITTED}
-        kept = [one for one in raw if (one.topic(), one.partition()) not in restarted]
-        if len(kept) < len(raw):
-            client.assign(self._starts)
-        return kept
+        return [one for one in self._assignment.in_order(client, raw) if self._is_record(one)]
 
     def _is_record(self, message: _Raw) -> bool:
         error = message.error()
@@ -288,8 +241,7 @@ class Consumer(Generic[T]):
             return True
         if error.code() == ClientError._PARTITION_EOF:
             self._watch.heard()
-            at = Partition(message.topic(), message.partition())
-            self._positions[at] = max(message.offset(), self._positions.get(at, 0))
+            self._assignment.reached_end(Partition(message.topic(), message.partition()), message.offset())
         elif error.fatal() or error.code() in REFUSALS:
             raise ConsumerFailed(f"group {self._group}: {error.str()}")
         else:
@@ -304,11 +256,11 @@ class Consumer(Generic[T]):
         try:
             for one in raw:
                 at = Partition(one.topic(), one.partition())
-                if at not in self._assigned:
+                if at not in self._assignment.partitions:
                     continue  # revoked while the batch was gathered: its new owner reads it
                 after[at] = one.offset() + 1
                 try:
-                    record = _record(one)
+                    record = Record.of(one)
                     value = self._decode(record.value)
                     if self._accept is not None:
                         self._accept(value, record)
@@ -319,7 +271,7 @@ class Consumer(Generic[T]):
         except BaseException:
             self._rewind(raw)
             raise
-        self._positions.update(after)
+        self._assignment.advance(after)
         self._count(raw)
         return messages
 
@@ -328,7 +280,7 @@ class Consumer(Generic[T]):
         for one in raw:
             first.setdefault(Partition(one.topic(), one.partition()), one.offset())
         for at, offset in first.items():
-            if at in self._assigned:
+            if at in self._assignment.partitions:
                 self.seek(at, offset)
 
     def _count(self, raw: list[_Raw]) -> None:
@@ -339,32 +291,6 @@ class Consumer(Generic[T]):
         for topic, (records, size) in totals.items():
             self._metrics.records_in.labels(topic).inc(records)
             self._metrics.bytes_in.labels(topic).inc(size)
-
-    def _given(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        given = [Partition(one.topic, one.partition) for one in partitions]
-        self._assigned = set(given)
-        for one in given:
-            self._positions.pop(one, None)
-        offsets = (self._on_assign(given) if self._on_assign else None) or {}
-        if offsets:
-            self._starts = [
-                TopicPartition(one.topic, one.partition, offsets.get(one, COMMITTED)) for one in given
-            ]
-            client.assign(self._starts)
-
-    def _taken(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        self._drop(partitions, lost=False)
-
-    def _lost(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        self._drop(partitions, lost=True)
-
-    def _drop(self, partitions: list[TopicPartition], *, lost: bool) -> None:
-        gone = [Partition(one.topic, one.partition) for one in partitions]
-        if self._on_revoke is not None:
-            self._on_revoke(gone, lost)
-        for one in gone:
-            self._assigned.discard(one)
-            self._positions.pop(one, None)
 
 
 # Errors that come back until somebody changes something outside this process.
@@ -378,19 +304,3 @@ REFUSALS = frozenset(
         ClientError.INVALID_SESSION_TIMEOUT,
     }
 )
-
-
-def _record(message: _Raw) -> Record:
-    value = message.value()
-    _, timestamp_ms = message.timestamp()
-    return Record(
-        topic=message.topic(),
-        partition=message.partition(),
-        offset=message.offset(),
-        # Values name their symbol or portfolio themselves, so a strange key spoils nothing.
-        key=(message.key() or b"").decode("utf-8", "replace"),
-        value=value or b"",
-        headers=tuple((name, content or b"") for name, content in message.headers() or ()),
-        timestamp_ms=timestamp_ms,
-        tombstone=value is None,
-    )

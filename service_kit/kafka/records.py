@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 Headers = tuple[tuple[str, bytes], ...]
@@ -35,6 +35,23 @@ class Record:
     timestamp_ms: int
     # A deletion in a compacted topic: there is no value, `value` is empty.
     tombstone: bool = False
+
+    @classmethod
+    def of(cls, message: Any) -> Record:
+        """From the client library's own message; its stubs type every field as optional."""
+        value = message.value()
+        _, timestamp_ms = message.timestamp()
+        return cls(
+            topic=message.topic(),
+            partition=message.partition(),
+            offset=message.offset(),
+            # Values name their symbol or portfolio themselves, so a strange key spoils nothing.
+            key=(message.key() or b"").decode("utf-8", "replace"),
+            value=value or b"",
+            headers=tuple((name, content or b"") for name, content in message.headers() or ()),
+            timestamp_ms=timestamp_ms,
+            tombstone=value is None,
+        )
 
     @property
     def source(self) -> Partition:

@@ -11,13 +11,14 @@ import os
 import socket
 import threading
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import confluent_kafka
 from confluent_kafka import KafkaException, TopicPartition
 
-from service_kit.kafka.connection import LOG, client_config
+from service_kit.kafka.connection import LOG, member_config
 from service_kit.kafka.consumer import REFUSALS
 from service_kit.kafka.errors import ConsumerFailed
 from service_kit.kafka.settings import KafkaSettings
@@ -118,20 +119,8 @@ class Seat:
             client.close()
 
     def _config(self) -> dict[str, Any]:
-        settings = self._settings
-        named = {"group.instance.id": settings.group_instance_id} if settings.group_instance_id else {}
-        return (
-            client_config(settings)
-            | named
-            | {
-                "group.id": self._group,
-                "partition.assignment.strategy": "cooperative-sticky",
-                "enable.auto.commit": False,
-                "session.timeout.ms": self._session_ms,
-                "heartbeat.interval.ms": min(1_000, self._session_ms // 3),
-                "max.poll.interval.ms": max(settings.poll_interval_ms_max, self._session_ms),
-            }
-        )
+        settings = replace(self._settings, session_timeout_ms=self._session_ms)
+        return member_config(settings, self._group) | {"partition.assignment.strategy": "cooperative-sticky"}
 
     def _taken(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         client.incremental_assign(partitions)

@@ -203,13 +203,13 @@ def test_kill_of_one_account_leaves_the_others():
     assert list(venue.book("AAA", 5).bid_price_ticks) == [99]
 
 
-def loop_on(broker, group="venue", listed_more=(), controls=False, **book):
+def loop_on(broker, group="venue", listed_more=(), instruments=(), controls=False, **book):
     """A venue's loop as the service makes it."""
-    instruments = (*(f"{symbol}:{tick}" for symbol, tick in TICKS.items()), *listed_more)
+    listed = (*(f"{symbol}:{tick}" for symbol, tick in TICKS.items()), *listed_more)
     settings = BookServiceSettings(
         kafka=broker.settings(),
         book=BookSettings(
-            instruments=instruments,
+            instruments=instruments or listed,
             controls=controls,
             group=group,
             poll_records_max=100,

@@ -94,7 +94,7 @@ def test_a_process_that_was_killed_before_it_committed_doubles_nothing(broker) -
     turn_until(first, lambda book: len(book.ask_price_ticks) == 5)
     for held in first._venues.values():
         held.output._producer.flush()  # delivered; then the process is gone, with no commit and no farewell
-    first.consumer._on_revoke = None
+    first.consumer._assignment._on_revoke = None
     first.consumer.close()
     second = loop_on(broker, group="another")  # which has committed nothing
     log_orders(broker, 6, 1)
@@ -142,11 +142,20 @@ def test_executions_of_another_venue_stop_the_process(broker) -> None:
     # An instrument more changes nothing that was said before ...
     turn_until(second, lambda book: len(book.ask_price_ticks) == 4)
     leave(second)
-    # ... but controls do: these orders would have been refused.
-    third = loop_on(broker, group="third", controls=True)
-    with pytest.raises(VenueUnrecoverable, match="other executions"):
-        turn_until(third, lambda book: False)
-    third.consumer.close()
+    # ... but controls do: these orders would have been refused. So does another order of the list, another
+    # tick, or an instrument less.
+    others = {
+        "controls": {"controls": True},
+        "order": {"instruments": ("BBB:0.01", "AAA:0.01", "CCC:0.01")},
+        "tick": {"instruments": ("AAA:0.01", "BBB:0.02", "CCC:0.01")},
+        "less": {},
+    }
+    for name, other in others.items():
+        third = loop_on(broker, group=name, **other)
+        with pytest.raises(VenueUnrecoverable, match="a venue with other instruments or controls"):
+            turn_until(third, lambda book: False)
+        third.consumer.close()
+    assert executed(broker, 4) == [(HOME, offset) for offset in range(4)]
 
 
 def test_what_the_output_holds_is_in_the_partition_of_its_orders(broker) -> None:

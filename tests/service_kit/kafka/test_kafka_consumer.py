@@ -23,6 +23,7 @@ FETCH, OFFSET_COMMIT = 1, 8
 NOT_LEADER, GROUP_AUTHORIZATION_FAILED = 6, 30
 # All records with this key are in one partition, so that their order is certain.
 HERE = Partition(RISK_METRICS, partition_of("k", 4))
+HALVES = [{Partition(RISK_METRICS, number) for number in half} for half in ((0, 1), (2, 3))]
 
 
 def _not_poison(value: bytes) -> bytes:
@@ -225,21 +226,21 @@ def test_lag_counts_what_is_still_to_read(settings) -> None:
 
 
 def test_members_of_a_group_share_the_partitions(settings, drain) -> None:
+    # A session that no busy machine outlasts: a member that is thought dead loses its partitions instead.
+    patient = dataclasses.replace(settings, session_timeout_ms=60_000)
     taken: list[tuple[list[Partition], bool]] = []
     first = Consumer(
-        settings, [RISK_METRICS], "g", bytes, on_revoke=lambda gone, lost: taken.append((gone, lost))
+        patient, [RISK_METRICS], "g", bytes, on_revoke=lambda gone, lost: taken.append((gone, lost))
     )
-    second = Consumer(settings, [RISK_METRICS], "g", bytes)
+    second = Consumer(patient, [RISK_METRICS], "g", bytes)
     with first, second:
         while len(first.assignment()) < 4:
             first.poll(timeout_s=0.1)
-        while len(first.assignment()) != 2 or len(second.assignment()) != 2:
+        # Each knows what it had when it last asked: in the midst of a division both may name the same.
+        while [first.assignment(), second.assignment()] not in (HALVES, HALVES[::-1]):
             first.poll(timeout_s=0.05)
             second.poll(timeout_s=0.05)
-        assert not first.assignment() & second.assignment()
-        assert taken
-        assert len(taken[0][0]) == 4
-        assert taken[0][1] is False
+        assert (len(taken[0][0]), taken[0][1]) == (4, False)
 
 
 def test_a_snapshot_decides_where_an_assigned_partition_starts(settings, drain) -> None:

@@ -86,6 +86,7 @@ class Desk:
         by_strike, by_contract = (
             _stacked([getattr(b, n) for b in blocks]) for n in ("by_strike", "by_contract")
         )
+        sign = _join([b.sign for b in blocks], np.float64)
         return cls(
             holders=holders,
             blocks=tuple(blocks),
@@ -97,12 +98,9 @@ class Desk:
                 [b.strike_of + at for b, at in zip(blocks, rows.tolist(), strict=False)], np.int64
             ),
             is_call=_join([b.contracts["is_call"] for b in blocks], np.bool_),
-            shared=SharedRows(
-                *(rows, first_block_cell, cell, strikes.strike, _join([b.sign for b in blocks], np.float64)),
-                *by_strike,
-            ),
+            shared=SharedRows(rows, first_block_cell, cell, strikes.strike, sign, *by_strike),
             points=SharedPoints(
-                *(np.zeros(0, np.int64), np.zeros(0), contracts, *by_contract, owned, owned, gross)
+                np.zeros(0, np.int64), np.zeros(0), contracts, *by_contract, owned, owned, gross
             ),
             futures=_futures(stated, blocks, first_block_cell),
         )
@@ -145,22 +143,22 @@ def _block(
 
 
 def _strikes(stated: HeldDividends, blocks: Sequence[Block]) -> Contracts:
-    terms = [b.contracts[b.strikes] for b in blocks]
-    columns: dict[str, Any] = {name: _column(terms, name) for name in _STRIKE_TERMS}
-    underlying = np.repeat([b.slot for b in blocks], [len(one) for one in terms]).astype(np.int64)
+    columns: dict[str, Any] = {name: _column(blocks, name) for name in _STRIKE_TERMS}
+    underlying = np.repeat([b.slot for b in blocks], [len(b.strikes) for b in blocks]).astype(np.int64)
     if not len(stated):
         return Contracts(underlying=underlying, **columns)
-    place = stated.places(_column(terms, "dividends"))
-    return Contracts(underlying=underlying, **columns, dividends=stated, place=place)
+    return Contracts(
+        underlying=underlying, **columns, dividends=stated, place=stated.places(_column(blocks, "dividends"))
+    )
 
 
-def _column(terms: Sequence[NDArray[np.void]], name: str) -> NDArray[Any]:
-    return np.concatenate([one[name] for one in terms]) if terms else np.zeros(0)
+def _column(blocks: Sequence[Block], name: str) -> NDArray[Any]:
+    return np.concatenate([b.terms[name] for b in blocks]) if blocks else np.zeros(0)
 
 
 def _stacked(pairs: Sequence[Pairs]) -> tuple[Integers, NDArray[np.int32], Floats, Floats]:
     return (
-        _edges(_join([np.diff(one.first) for one in pairs], np.int64)),
+        _edges(_join([one.first[1:] - one.first[:-1] for one in pairs], np.int64)),
         _join([one.cell for one in pairs], np.int32),
         _join([one.weight for one in pairs], np.float64),
         _join([one.other for one in pairs], np.float64),

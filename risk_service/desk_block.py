@@ -133,6 +133,7 @@ class Block:
     contents: tuple[bytes, ...]  # what each cell holds
     contracts: NDArray[np.void]
     american: Integers  # contracts
+    terms: NDArray[np.void]  # of the strikes
     strike_of: Integers
     strikes: Integers  # the first contract of each
     sign: Floats  # of each strike: 1 where it is valued as a call, -1 as a put
@@ -148,7 +149,7 @@ class Block:
     def of(cls, name: str, slot: int, cells: Integers, holders: Sequence[tuple[Holder, int]]) -> Block:
         """Lays out what the holders have of it, each at a place of its own."""
         parts = [holder.options[holder.option_span(place)] for holder, place in holders]
-        positions = np.concatenate(parts)
+        positions = _stacked(parts, _POSITION)
         counts = np.array([len(part) for part in parts], np.int64)
         cell = np.repeat(np.arange(len(parts), dtype=np.int32), counts)
         columns = {term: np.ascontiguousarray(positions[term]) for term, _ in _TERMS}
@@ -175,7 +176,7 @@ class Block:
         contract_of = np.empty(len(order), np.int32)
         contract_of[order] = contract
         future_parts = [holder.futures[holder.future_span(place)] for holder, place in holders]
-        futures, future_counts = np.concatenate(future_parts), [len(part) for part in future_parts]
+        futures, future_counts = _stacked(future_parts, _FUTURE), [len(part) for part in future_parts]
         futures["cell"] = np.repeat(np.arange(len(future_parts)), future_counts)
         return cls(
             name=name,
@@ -184,6 +185,7 @@ class Block:
             contents=tuple(holder.contents[place] for holder, place in holders),
             contracts=contracts,
             american=np.flatnonzero(contracts["american"]),
+            terms=contracts[strikes],
             strike_of=strike_of,
             strikes=strikes,
             sign=np.where(has_call, 1.0, -1.0),
@@ -241,6 +243,16 @@ def _pairs(option: Integers, cell: NDArray[np.int32], weight: Floats, other: Flo
         return Pairs(np.zeros(options + 1, np.int64), cell, weight, other)
     first = _edges(np.bincount(option[start], minlength=options))
     return Pairs(first, cell[start], np.add.reduceat(weight, start), np.add.reduceat(other, start))
+
+
+def _stacked(parts: Sequence[NDArray[np.void]], kind: np.dtype[np.void]) -> NDArray[np.void]:
+    """The rows one after the other; where NumPy joins records it compares their fields part by part."""
+    whole = np.empty(sum(map(len, parts)), kind)
+    first = 0
+    for part in parts:
+        whole[first : first + len(part)] = part
+        first += len(part)
+    return whole
 
 
 def _cut(rows: NDArray[np.void], first: Integers) -> list[NDArray[np.void]]:

@@ -84,12 +84,15 @@ class Admission:
 
     def _expect_room(self, principal: str, cost: float) -> None:
         most = self.backlog_s_max * self.rate
+        share = most * self.share_max
         _, own = self._by_principal.get(principal, (0, 0.0))
+        # Beyond its share a principal's one large request is in its own way alone.
+        counted = sum(min(cost_in, share) for _, cost_in in self._by_principal.values())
         # One request alone is never too much: its own limit has let it through. So is the first of a
         # principal while there is room for anybody: a heavy caller must not keep the others out.
-        if self._in and self._in >= most:
+        if counted and counted >= most:
             self._refuse(f"{self.backlog_s:.2f} s of work wait already", self._in - most / 2.0)
-        if own and own + cost > most * self.share_max:
+        if own and own + cost > share:
             self._refuse(f"{own / self.rate:.2f} s of work of this principal wait already", own + cost - most)
 
     def _refuse(self, why: str, excess: float) -> None:

@@ -14,8 +14,11 @@ from risk_service.on_demand.sizing import PLAN_STEPS
 from risk_service.on_demand.tail import TailQuestion
 from risk_service.portfolios import HeldPortfolio
 
-# What is done once per position besides its scenarios: implied vol, Greeks, the way in and out.
-COST_PER_POSITION = 10
+# What is done once per position besides its scenarios: implied vol, Greeks, the way out; one that comes with
+# the request is read and checked too. The vol of an American option takes longer.
+COST_PER_POSITION = 400
+COST_PER_INLINE_POSITION = 2_500
+COST_PER_AMERICAN = 6_000
 # Tables of an American option with dividends, made once for all scenarios, and its vol, found on the grid.
 COST_PER_DIVIDEND_TABLE = 400_000
 # Hedges in whole lots try many combinations for each instrument; about this many revaluations each.
@@ -46,7 +49,7 @@ def expected_shortfall(
         + asked.stressed_window * max(0, count - asked.stressed_window)
     )
     if not vector_at_hand:
-        return positions * (count + COST_PER_POSITION) + beside
+        return positions * count + _made(held, request.inline_portfolio.positions) + beside
     return count + (positions * max(1, count // 20) if request.with_components else 0) + beside
 
 
@@ -58,8 +61,8 @@ def stress_test(
     positions = _positions(request.inline_portfolio.positions) if held is None else _held(held)
     times = 1 + request.by_group + request.by_position
     searched = REVERSE_SCENARIOS if request.HasField("reverse") else 0
-    tables = dividend_tables(held, request.inline_portfolio)
-    return positions * (count * times + searched + COST_PER_POSITION) + tables
+    made = _made(held, request.inline_portfolio.positions) + dividend_tables(held, request.inline_portfolio)
+    return positions * (count * times + searched) + made
 
 
 def what_if(
@@ -68,8 +71,8 @@ def what_if(
     """Cost of a what-if: the trade, and the book where its vector is not at hand."""
     rows = _positions(request.trade) + (0 if vector_at_hand else _held(held))
     count = scenarios_of(request, scenarios) if request.WhichOneof("scenarios") else _live(scenarios)
-    draws = _draws(request, len(held.underlyings))
-    return rows * (count + COST_PER_POSITION) + draws + dividend_tables(held)
+    made = _made(None, request.trade) + (0 if vector_at_hand else _made(held))
+    return rows * count + made + _draws(request, len(held.underlyings)) + dividend_tables(held)
 
 
 def hedge(
@@ -81,7 +84,7 @@ def hedge(
     if request.objective == wire.HedgeRequest.OBJECTIVE_MIN_EXPECTED_SHORTFALL:
         draws = _draws(request, len(held.underlyings))
         count = scenarios_of(request, scenarios) if request.WhichOneof("scenarios") else _live(scenarios)
-    book = _held(held) * (COST_PER_POSITION + (0 if vector_at_hand else count))
+    book = _made(held) + (0 if vector_at_hand else _held(held) * count)
     if request.plan_reach:
         book += _held(held) * 2 * PLAN_STEPS
     return book + instruments * (count + COST_PER_INSTRUMENT) + draws + dividend_tables(held)
@@ -90,6 +93,8 @@ def hedge(
 def dividend_tables(held: HeldPortfolio | None, inline: wire.Portfolio | None = None) -> int:
     """Cost of the American options whose underlying pays dividends."""
     if held is not None:
+        if not len(held.dividends):
+            return 0
         paying = np.isin(held.underlying_index, held.dividends.underlying)
         return COST_PER_DIVIDEND_TABLE * int(np.count_nonzero(paying & held.american & held.is_option))
     if inline is None or not inline.dividends.amount:
@@ -116,6 +121,15 @@ def _draws(request: TailRequest, underlyings: int) -> int:
 
 def _live(reader: ScenarioReader) -> int:
     return 0 if reader.history is None else min(reader.days, reader.history.days)
+
+
+def _made(held: HeldPortfolio | None, inline: wire.Positions | None = None) -> int:
+    """Cost of a book before its first scenario."""
+    if held is not None:
+        return COST_PER_POSITION * len(held) + COST_PER_AMERICAN * int(np.count_nonzero(held.american))
+    if inline is None:
+        return 0
+    return COST_PER_INLINE_POSITION * len(inline.symbol) + COST_PER_AMERICAN * _american(inline)
 
 
 def _held(held: HeldPortfolio) -> int:

@@ -87,6 +87,21 @@ def test_nobody_takes_more_than_his_share():
             pass
 
 
+def test_one_heavy_request_is_in_the_way_of_its_own_principal_alone():
+    admission = Admission(backlog_s_max=1.0, share_max=0.5, clock=Clock())
+    with admission.admitted("heavy", 100.0 * RATE_AT_FIRST):
+        with pytest.raises(QuotaExceeded, match="of this principal"), admission.admitted("heavy", 1.0):
+            pass
+        with admission.admitted("small", 1e6), admission.admitted("small", 1e6):
+            pass
+        with (
+            admission.admitted("another", 100.0 * RATE_AT_FIRST),
+            pytest.raises(QuotaExceeded, match="s of work wait already"),
+            admission.admitted("small", 1e6),
+        ):
+            pass
+
+
 def test_the_rate_is_measured_on_work_that_was_done():
     clock = Clock()
     admission = Admission(backlog_s_max=1.0, clock=clock)
@@ -115,15 +130,16 @@ def test_what_a_request_will_cost():
     drawn = wire.ExpectedShortfallRequest(
         portfolio="p", monte_carlo=wire.MonteCarloScenarios(scenarios=1_000)
     )
-    assert cost(inline, None, at_hand=False) == 2 * 310
-    assert cost(drawn, held, at_hand=False) == 2 * 1_010 + 1_000 * DRAWN_COST
+    sent, stored = 2 * costs.COST_PER_INLINE_POSITION, 2 * costs.COST_PER_POSITION
+    assert cost(inline, None, at_hand=False) == 2 * 300 + sent
+    assert cost(drawn, held, at_hand=False) == 2 * 1_000 + stored + 1_000 * DRAWN_COST
     assert cost(inline, held, at_hand=True) == 300
     message.positions.american.extend([True, False])
-    assert cost(inline, None, at_hand=False) == 2 * 310
+    assert cost(inline, None, at_hand=False) == 2 * 300 + sent
     marked = wire.ExpectedShortfallRequest(inline_portfolio=message, historical=inline.historical)
-    assert cost(marked, None, at_hand=False) == (2 + AMERICAN_COST) * 310
+    assert cost(marked, None, at_hand=False) == (2 + AMERICAN_COST) * 300 + sent + costs.COST_PER_AMERICAN
     named = wire.StressTestRequest(portfolio="p", named=["2020-03"], by_group=True)
-    assert costs.stress_test(named, held, reader) == 2 * 12
+    assert costs.stress_test(named, held, reader) == 2 * 2 + stored
     words = wire.StressTestRequest(
         portfolio="p",
         shocks=[wire.Shock()] * 2,
@@ -131,9 +147,10 @@ def test_what_a_request_will_cost():
         events=[wire.NamedEvent(name="2020-03")],
         historical=wire.HistoricalScenarios(window_days=300),
     )
-    assert costs.stress_test(words, held, reader) == 2 * (2 + 12 + 5 + 1 + 300 + 10)
+    assert costs.stress_test(words, held, reader) == 2 * (2 + 12 + 5 + 1 + 300) + stored
     trade = wire.WhatIfRequest(trade=portfolio(rows=rows[:1]).positions, monte_carlo=drawn.monte_carlo)
-    assert costs.what_if(trade, held, reader, vector_at_hand=False) == (1 + 2) * 1_010 + 1_000 * DRAWN_COST
+    made = costs.COST_PER_INLINE_POSITION + stored + 1_000 * DRAWN_COST
+    assert costs.what_if(trade, held, reader, vector_at_hand=False) == (1 + 2) * 1_000 + made
     plain = wire.HedgeRequest(portfolio="p")
     planned = wire.HedgeRequest(portfolio="p", plan_reach=0.2)
     beside = costs.hedge(planned, held, reader, False) - costs.hedge(plain, held, reader, False)

@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from protos.risk.v1.risk_pb2 import RiskMetrics
-from service_kit.errors import QuotaExceeded
+from service_kit.errors import QuotaExceeded, Unavailable
+
+# When to come again to a service that stands by.
+ELSEWHERE_RETRY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -24,6 +27,7 @@ class RiskBoard:
     _latest: dict[str, RiskMetrics] = field(default_factory=dict)
     _watchers: set[Watcher] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _suspended: str = ""
 
     def publish(self, metrics: RiskMetrics) -> None:
         """Replaces a portfolio's metrics and wakes who watches it."""
@@ -38,6 +42,18 @@ class RiskBoard:
         with self._lock:
             self._latest.pop(portfolio, None)
 
+    def suspend(self, why: str) -> None:
+        """Ends every watch, and refuses new ones, until `resume`: the numbers are told elsewhere."""
+        with self._lock:
+            self._suspended, watchers = why, tuple(self._watchers)
+        for watcher in watchers:
+            watcher.end(why)
+
+    def resume(self) -> None:
+        """Numbers come again."""
+        with self._lock:
+            self._suspended = ""
+
     def latest(self, portfolio: str) -> RiskMetrics | None:
         """The newest metrics of a portfolio, if there are any yet."""
         with self._lock:
@@ -48,6 +64,8 @@ class RiskBoard:
         """A watcher of the portfolios that `wanted` accepts; call from a running event loop."""
         watcher = Watcher(asyncio.get_running_loop(), wanted)
         with self._lock:
+            if self._suspended:
+                raise Unavailable(self._suspended, ELSEWHERE_RETRY_S)
             if len(self._watchers) >= self.watchers_max:
                 raise QuotaExceeded(f"{self.watchers_max} watchers are the most this service has", 5.0)
             self._watchers.add(watcher)
@@ -75,6 +93,13 @@ class Watcher:
     _changed: dict[str, None] = field(default_factory=dict)  # in the order of their first change
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ended: str = ""
+
+    def end(self, why: str) -> None:
+        """Nothing more comes. Safe from any thread."""
+        self._ended = why
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._woken.set)
 
     def tell(self, portfolio: str) -> None:
         """A portfolio has changed. Safe from any thread."""
@@ -87,9 +112,11 @@ class Watcher:
             self._loop.call_soon_threadsafe(self._woken.set)
 
     async def changed(self) -> list[str]:
-        """Waits for a change; then the names that changed, each once."""
+        """Waits for a change; then the names that changed, each once. Unavailable once the watch is ended."""
         while True:
             await self._woken.wait()
+            if self._ended:
+                raise Unavailable(self._ended, ELSEWHERE_RETRY_S)
             with self._lock:
                 self._woken.clear()
                 names, self._changed = list(self._changed), {}

@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 LAG_EVERY_S = 0.25
 # Longest time without numbers while more records wait than one poll takes in.
 BEHIND_S_MAX = 0.25
+# How long watches stay open while another process has the seat: after a break in the network it may return.
+WATCHED_S = 5.0
 
 
 class Seat(Protocol):
@@ -74,6 +76,7 @@ class LiveLoop:
     _silence: Silence = field(default_factory=Silence)
     _lag_due: float = 0.0
     _measured_at: float = 0.0
+    _watched_until: float = 0.0
 
     @property
     def caught_up(self) -> bool:
@@ -163,6 +166,10 @@ class LiveLoop:
         if self._catch_up is None or (self._term and self._term != before):
             # With all that another process has changed until now.
             self._catch_up = self.readers.catch_up()
+        if self._term or not self._caught_up:
+            self._watched_until = time.monotonic() + WATCHED_S
+        elif time.monotonic() >= self._watched_until:
+            self.teller.board.suspend(self.standing_by)
         if not self._tells and self._catch_up.done():
             self._caught_up = True
             self.desk.catching_up = False
@@ -178,6 +185,7 @@ class LiveLoop:
         for name in self.teller.alerts.unknown(self.state.books.books):
             self.teller.end_alerts(name, self.state.market)
         self.state.touch_all()
+        self.teller.board.resume()
         self._tells = True
 
     def _step_down(self) -> None:

@@ -20,7 +20,7 @@ from risk_service.on_demand.books import measured_book, stored_book
 from risk_service.settings import RiskSettings
 from risk_service.slow_risk import SlowRisk
 from service_kit.errors import BrokerUnreachable, Unavailable
-from service_kit.kafka.errors import DeliveryFailed
+from service_kit.kafka.errors import ConsumerFailed, DeliveryFailed
 from service_kit.kafka.records import Partition
 from service_kit.lifecycle import Stop
 
@@ -54,6 +54,24 @@ def test_catching_up_is_reaching_the_ends_that_were():
     behind.at = 3
     assert catching.done()
     behind.at = 0
+    assert catching.done()
+
+
+def test_logs_whose_ends_nobody_tells_are_not_caught_up_with(monkeypatch, caplog):
+    behind: Any = Reader(0, 3)
+    told = behind.ends
+
+    def refused(_: Any) -> Any:
+        raise ConsumerFailed("topic[0]: no leader")
+
+    behind.ends = refused
+    catching = CatchUp.of([behind])
+    assert not catching.done()
+    assert "nothing is told before they are: topic[0]: no leader" in caplog.text
+    monkeypatch.setattr(catching, "_ask_at", 0.0)
+    behind.ends = told
+    assert not catching.done()
+    behind.at = 3
     assert catching.done()
 
 

@@ -169,6 +169,35 @@ def test_who_watches_one_that_stands_by_is_told_so_and_all_is_told_anew_when_it_
     assert not service.loop.teller.board.latest("new").provenance.degraded
 
 
+def test_watches_end_where_numbers_are_told_by_another_for_good(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        serving(lambda: service.server(GrpcSettings(port=0))) as running,
+        grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel,
+    ):
+        watch = RiskServiceStub(channel).WatchRisk
+        seen = watch(risk.WatchRiskRequest(), timeout=60.0)
+        assert not next(seen).provenance.degraded
+        service.loop.seat.term = 0
+        service.loop.turn()
+        assert "stands by" in next(seen).provenance.degraded_reason
+        service.loop.seat.term = 2  # a break that was short: the same watch goes on
+        service.loop.turn()
+        assert not next(seen).provenance.degraded
+        service.loop.seat.term = 0
+        service.loop.turn()
+        monkeypatch.setattr(service.loop, "_watched_until", 0.0)
+        service.loop.turn()
+        for call in (seen, watch(risk.WatchRiskRequest(), timeout=60.0)):
+            with pytest.raises(grpc.RpcError, match="stands by: one risk_service publishes") as fault:
+                list(call)
+            assert fault.value.code() is grpc.StatusCode.UNAVAILABLE
+        service.loop.seat.term = 3
+        service.loop.turn()
+        assert not next(watch(risk.WatchRiskRequest(), timeout=60.0)).provenance.degraded
+
+
 def test_changes_go_through_the_one_that_publishes(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     service.loop.seat.term = 0
     service.loop.turn()

@@ -38,6 +38,7 @@ class BookNumbers:
     spots: Floats
     greeks: Floats  # (underlyings, 8) in the order of GREEKS
     historical_pnl: Floats  # none without history
+    historical_by_underlying: Floats  # (underlyings, scenarios), no copy: as long as the desk looks no more
     stress_pnl: Floats
     why_no_history: str
     faults: tuple[Fault, ...]
@@ -185,6 +186,7 @@ class DeskRisk:
             spots=self._spots[cells],
             greeks=points[:, 2:],
             historical_pnl=np.zeros(0) if why else total[:days],
+            historical_by_underlying=self.historical_by_cell(number, number + 1),
             stress_pnl=total[days:],
             why_no_history=why,
             faults=self._faults[number],
@@ -193,9 +195,10 @@ class DeskRisk:
             premium_time_ns=stated.oldest_ns,
         )
 
-    def pnl_by_underlying(self, number: int) -> Floats:
-        """P&L of a book per underlying and scenario, historical ones first, then the stresses."""
-        return self._pnl[self.desk.cells_of(number)]
+    def historical_by_cell(self, first: int, stop: int) -> Floats:
+        """P&L of books by number, per underlying of each and historical scenario; no copy."""
+        cells = self.desk.first_cell
+        return self._pnl[cells[first] : cells[stop], : self._days]
 
     def _prepared(self, values: DeskValues) -> list[tuple[Block, PremiumInputs]]:
         """The blocks that have premiums, and what these are read at."""

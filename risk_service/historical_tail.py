@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from gpu_kernels.tail_risk import INTEGER_TOLERANCE, THIN_TAIL
+from gpu_kernels.tail_risk import INTEGER_TOLERANCE, THIN_TAIL, tail_scenarios
 
 Floats = NDArray[np.float64]
 
@@ -19,6 +19,18 @@ class _Cut(NamedTuple):
     weight: Floats
 
 
+class BookTail(NamedTuple):
+    """A tail, and the scenarios that make it up with their weights."""
+
+    risk: gk.TailRisk
+    scenarios: NDArray[np.intp]
+    weight: Floats
+
+    def parts(self, pnl: Floats) -> Floats:
+        """Components of the ES, one per row of P&L (rows, S) that adds up to the book's."""
+        return np.asarray(-(pnl[:, self.scenarios] @ self.weight))
+
+
 @dataclass(slots=True)
 class HistoricalTail:
     """VaR and ES at one level; what depends on the number of scenarios only is worked out once."""
@@ -26,7 +38,7 @@ class HistoricalTail:
     level: float
     _cuts: dict[int, _Cut | None] = field(default_factory=dict)
 
-    def of(self, pnl: Floats) -> gk.TailRisk:
+    def of(self, pnl: Floats) -> BookTail:
         """The tail of these outcomes (S,); InvalidInput where one of them is beyond all numbers."""
         count = len(pnl)
         if count not in self._cuts:
@@ -34,15 +46,18 @@ class HistoricalTail:
         cut = self._cuts[count]
         # What needs a warning or a refusal gets it from gpu_kernels.
         if cut is None or not np.isfinite(pnl.sum()):
-            return gk.tail_risk(pnl, self.level)
-        worst = np.partition(pnl, cut.worst - 1)[: cut.worst]
-        worst.sort()
+            risk, tail = gk.tail_risk(pnl, self.level), tail_scenarios(pnl, self.level)
+            return BookTail(risk, tail.index, tail.weight)
+        index = np.argpartition(pnl, cut.worst - 1)[: cut.worst]
+        worst = pnl[index]
+        order = np.argsort(worst)
+        index, worst = index[order], worst[order]
         var, es = -float(worst[-1]), -float(np.dot(cut.weight, worst))
         mass, rest = 1.0 - self.level, var - es
         influence = np.maximum(-worst - var, 0.0) / mass + rest
         others = (count - cut.worst) * rest * rest
         error = float(np.sqrt(np.square(influence).sum() + others) / count)
-        return gk.TailRisk(self.level, "exact_tail", count, var, es, error)
+        return BookTail(gk.TailRisk(self.level, "exact_tail", count, var, es, error), index, cut.weight)
 
 
 def _cut(count: int, level: float) -> _Cut | None:

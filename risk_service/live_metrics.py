@@ -105,7 +105,7 @@ class MetricsWriter:
         metrics = RiskMetrics.FromString(self._fixed_part(book).with_columns(numbers, ages))
         metrics.value, metrics.gross_value = numbers.value, numbers.gross_value
         metrics.scenarios = len(numbers.historical_pnl) + len(STRESSES)
-        metrics.historical.append(self._tail(numbers))
+        self._add_tail(metrics, numbers)
         if numbers.faults:
             metrics.faults.extend(
                 RowFault(row=one.row, symbol=one.symbol, status=RowStatus.ValueType(one.status))
@@ -120,6 +120,9 @@ class MetricsWriter:
             if slow.time_ns:
                 metrics.monte_carlo_age_ns = market.clocks.source_time_ns - slow.time_ns
             metrics.component_es_by_underlying.extend(slow.component_es)
+            if slow.component_es_by_group:
+                metrics.group.extend(book.held.groups)
+                metrics.component_es_by_group.extend(slow.component_es_by_group)
         if positions is not None:
             self._filled.add_to(metrics, market, book, positions)
         return metrics
@@ -166,13 +169,17 @@ class MetricsWriter:
             known = self._fixed[book.held.name] = _Fixed.of(book, metrics.SerializeToString())
         return known
 
-    def _tail(self, numbers: BookNumbers) -> TailRisk:
+    def _add_tail(self, metrics: RiskMetrics, numbers: BookNumbers) -> None:
         if not numbers.historical_pnl.size:
-            warnings = [numbers.why_no_history]
-            return TailRisk(
-                level=self.level, value_at_risk=math.nan, expected_shortfall=math.nan, warnings=warnings
+            nan, warnings = math.nan, [numbers.why_no_history]
+            metrics.historical.add(
+                level=self.level, value_at_risk=nan, expected_shortfall=nan, warnings=warnings
             )
-        return tail_message(self._tails.of(numbers.historical_pnl))
+            return
+        tail = self._tails.of(numbers.historical_pnl)
+        metrics.historical.append(tail_message(tail.risk))
+        parts = tail.parts(numbers.historical_by_underlying)
+        packing.write(metrics, "historical_component_es_by_underlying", parts)
 
     def _add_provenance(self, metrics: RiskMetrics, market: MarketState, age_ns: int, method: str) -> None:
         provenance = metrics.provenance

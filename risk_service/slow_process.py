@@ -41,6 +41,7 @@ class _Question(NamedTuple):
 class _Found(NamedTuple):
     tail: bytes
     component_es: tuple[float, ...]
+    component_es_by_group: tuple[float, ...]
     time_ns: int
 
 
@@ -97,9 +98,7 @@ class SlowProcess:
                 return
             found: Sequence[_Found] = made.connection.recv()
             self.latest = {
-                book.held.name: SlowNumbers(
-                    book, TailRisk.FromString(one.tail), one.component_es, one.time_ns
-                )
+                book.held.name: SlowNumbers(book, TailRisk.FromString(one.tail), *one[1:])
                 for book, one in zip(books, found, strict=bool(found))
             }
             stop.wait(max(0.0, EVERY_S - (time.monotonic() - began)))
@@ -125,7 +124,12 @@ def _serve(connection: Connection, engine: str, history: Any, days: int, level: 
         with contextlib.suppress(BrokenPipeError):
             connection.send(
                 [
-                    _Found(one.tail.SerializeToString(), one.component_es, one.time_ns)
+                    _Found(
+                        one.tail.SerializeToString(),
+                        one.component_es,
+                        one.component_es_by_group,
+                        one.time_ns,
+                    )
                     for one in found
                     if one is not None
                 ]

@@ -19,6 +19,7 @@ import gpu_kernels as gk
 from gpu_kernels.tail_risk import tail_scenarios
 from protos.risk.v1.risk_pb2 import TailRisk
 from risk_service.analytics import Analytics, Result
+from risk_service.book_parts import BookParts
 from risk_service.desk import Desk
 from risk_service.desk_risk import DeskRisk
 from risk_service.live_risk import ScenarioSource, stress_scenarios, tail_message
@@ -36,6 +37,8 @@ SEED = 20_240
 EVERY_S = 0.8
 # Each takes 0.4 ms when its interpolant is made and 0.02 at each look, and 2 KB.
 AMERICAN_CONTRACTS_MAX = 20_000
+# Underlyings of groups, counted beyond those of the books: each is a number per scenario, 32 KiB.
+CELLS_MAX = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class SlowNumbers:
     book: Book
     tail: TailRisk
     component_es: tuple[float, ...]  # per underlying of the book; they add up to the ES
+    component_es_by_group: tuple[float, ...]  # the same per group; none where the book has none
     time_ns: int  # by the source's clock
 
 
@@ -94,6 +98,8 @@ class SlowRisk:
     latest: dict[str, SlowNumbers] = field(default_factory=dict)  # replaced as a whole
     _held: list[Book] = field(default_factory=list)
     _left_out: dict[str, str] = field(default_factory=dict)  # books held that are not measured, and why
+    _measured: list[BookParts] = field(default_factory=list)  # the others
+    _parts: dict[int, BookParts] = field(default_factory=dict)  # of the books held, by their id
     _said: set[str] = field(default_factory=set)
 
     @classmethod
@@ -143,43 +149,57 @@ class SlowRisk:
                 self._say(str(refusal))
         time_ns = snapshot.market.clocks.source_time_ns
         latest = {name: self._none(snapshot.books[name], why) for name, why in self._left_out.items()}
-        for number, book in enumerate(self.risk.desk.books):
+        first = 0
+        for one in self._measured:
+            book = one.book
             why = next((refused[name] for name in book.held.underlyings if name in refused), "")
-            latest[book.held.name] = self._none(book, why) if why else self._numbers(number, book, time_ns)
+            latest[book.held.name] = self._none(book, why) if why else self._numbers(first, one, time_ns)
+            first += len(one.parts)
         self.latest = latest
 
     def _hold(self, books: list[Book]) -> None:
         """Those with the fewest American contracts first, until there are too many."""
-        self.risk.hold(books)
+        self._parts = {id(book): self._parts.get(id(book)) or BookParts.by_group(book) for book in books}
+        held = _within_reason([self._parts[id(book)] for book in books])
         self._held, self._left_out = books, {}
-        too_many = _too_many(self.risk.desk)
+        self.risk.hold([part for one in held for part in one.parts])
+        too_many = _too_many(self.risk.desk, held)
         for number, count in too_many.items():
             self._left_out[books[number].held.name] = why = (
                 f"no Monte-Carlo risk: the book holds {count} American contracts, and with those of smaller "
                 f"books there are more than {AMERICAN_CONTRACTS_MAX}"
             )
             self._say(why)
+        self._measured = [one for number, one in enumerate(held) if number not in too_many]
         if too_many:
-            self.risk.hold([book for number, book in enumerate(books) if number not in too_many])
+            self.risk.hold([part for one in self._measured for part in one.parts])
 
-    def _numbers(self, number: int, book: Book, time_ns: int) -> SlowNumbers:
-        numbers = self.risk.numbers(number)
-        pnl = numbers.historical_pnl
-        if not pnl.size:
-            return self._none(book, numbers.why_no_history, time_ns)
+    def _numbers(self, first: int, held: BookParts, time_ns: int) -> SlowNumbers:
+        """Of the book whose parts are the desk's from number `first` on."""
+        book, why = held.book, self.risk.scenarios.why_none(held.book.held.underlyings)
+        if why:
+            return self._none(book, why, time_ns)
+        by_cell = self.risk.historical_by_cell(first, first + len(held.parts))
+        pnl = by_cell.sum(axis=0)
         try:
             tail = tail_scenarios(pnl, self.level)
         except gk.InvalidInput as refusal:
             # A position beyond all numbers takes the tail from its own book only.
             return self._none(book, f"no Monte-Carlo risk: {refusal}", time_ns)
-        inside = self.risk.pnl_by_underlying(number)[:, tail.index]
-        components = tuple((-(inside @ tail.weight)).tolist())
-        return SlowNumbers(book, tail_message(gk.tail_risk(pnl, self.level)), components, time_ns)
+        components = -(by_cell[:, tail.index] @ tail.weight)
+        message = tail_message(gk.tail_risk(pnl, self.level))
+        by_group: list[float] = []
+        if held is not self._parts[id(book)]:
+            message.warnings.append(f"no components by group: the live books have more than {CELLS_MAX:,}")
+        elif book.held.groups:
+            by_group = held.sums_by_group(components).tolist()
+        by_underlying = held.by_underlying(components).tolist()
+        return SlowNumbers(book, message, tuple(by_underlying), tuple(by_group), time_ns)
 
     def _none(self, book: Book, why: str, time_ns: int = 0) -> SlowNumbers:
         none = TailRisk(level=self.level, warnings=[why])
         none.value_at_risk = none.expected_shortfall = float("nan")
-        return SlowNumbers(book, none, (), time_ns)
+        return SlowNumbers(book, none, (), (), time_ns)
 
     def _say(self, why: str) -> None:
         """Once, not every second."""
@@ -188,11 +208,22 @@ class SlowRisk:
             LOG.warning("%s", why)
 
 
-def _too_many(desk: Desk) -> dict[int, int]:
+def _within_reason(held: list[BookParts]) -> list[BookParts]:
+    """Whole books in place of those whose groups would take too much memory: those that take most."""
+    left, found = CELLS_MAX, list(held)
+    for number in sorted(range(len(held)), key=lambda one: held[one].more_cells):
+        left -= held[number].more_cells
+        if left < 0 and len(held[number].parts) > 1:
+            found[number] = BookParts.whole(held[number].book)
+    return found
+
+
+def _too_many(desk: Desk, books: list[BookParts]) -> dict[int, int]:
     """Books that are left out, and how many American contracts each holds: those with the most."""
     if sum(len(block.american) for block in desk.blocks) <= AMERICAN_CONTRACTS_MAX:
         return {}
-    held = [_american(desk, number) for number in range(len(desk.holders))]
+    edges = np.concatenate(([0], np.cumsum([len(one.parts) for one in books])))
+    held = [_american(desk, *desk.first_cell[edges[n : n + 2]].tolist()) for n in range(len(books))]
     found, taken = {}, np.zeros(0, np.int64)
     for number in sorted(range(len(held)), key=lambda one: len(held[one])):
         more = np.union1d(taken, held[number])
@@ -203,15 +234,14 @@ def _too_many(desk: Desk) -> dict[int, int]:
     return found
 
 
-def _american(desk: Desk, book: int) -> NDArray[np.int64]:
-    """The American contracts that a book holds, each as a number."""
-    cells = desk.cells_of(book)
+def _american(desk: Desk, first: int, stop: int) -> NDArray[np.int64]:
+    """The American contracts that these cells hold, each as a number."""
     parts = [np.zeros(0, np.int64)]
-    for block, at in map(desk.where, range(cells.start, cells.stop)):
+    for block, at in map(desk.where, range(first, stop)):
         own = np.unique(block.contract_of[block.first_position[at] : block.first_position[at + 1]])
         own = own[block.contracts["american"][own]]
         parts.append(own + (block.slot << 32))
-    return np.concatenate(parts)
+    return np.unique(np.concatenate(parts))
 
 
 def _vol_betas(closes: NDArray[np.float64], vols: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -221,6 +221,20 @@ class Recomputed:
         after = self.worth(self.spots * np.exp(history.returns), history.vol_changes, DAY)
         return np.sort(self.worth(self.spots) - after)[::-1]
 
+    def components(self, history: History) -> list[float]:
+        """Mean loss of what hangs on each underlying, in the days of the tail."""
+        after = self.spots * np.exp(history.returns)
+        lost = np.array(
+            [
+                self.worth(self.spots, only=name) - self.worth(after, history.vol_changes, DAY, only=name)
+                for name in self.underlyings
+            ]
+        )
+        worst = np.argsort(-lost.sum(axis=0))
+        k = len(worst) * (1 - LEVEL)
+        weight = np.clip(k - np.arange(len(worst)), 0.0, 1.0) / k
+        return (lost[:, worst] @ weight).tolist()
+
     def stressed(self) -> list[float]:
         now = float(self.worth(self.spots))
         return [float(self.worth(self.spots * (1.0 + spot), vol)) - now for _, spot, vol in STRESSES]
@@ -249,6 +263,8 @@ def check(metrics: risk.RiskMetrics, book: Recomputed, history: History) -> None
     shortfall = (losses[:worst].sum() + part * losses[worst]) / (worst + part)
     assert tail.expected_shortfall == pytest.approx(shortfall, rel=1e-6, abs=1e-6 * gross)
     assert tail.value_at_risk == pytest.approx(losses[worst], rel=1e-6, abs=1e-6 * gross)
+    parts = metrics.historical_component_es_by_underlying
+    assert list(parts) == pytest.approx(book.components(history), rel=1e-6, abs=1e-6 * gross)
     assert list(metrics.stress_name) == [name for name, _, _ in STRESSES]
     stressed = book.stressed()
     assert list(metrics.stress_pnl) == pytest.approx(stressed, rel=1e-6, abs=1e-6 * gross)

@@ -2424,6 +2424,9 @@ class RiskMetrics(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     COMPONENT_ES_BY_UNDERLYING_FIELD_NUMBER: _builtins.int
     FILLED_FIELD_NUMBER: _builtins.int
+    HISTORICAL_COMPONENT_ES_BY_UNDERLYING_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    COMPONENT_ES_BY_GROUP_FIELD_NUMBER: _builtins.int
     portfolio: _builtins.str
     portfolio_version: _builtins.int
     value: _builtins.float
@@ -2470,6 +2473,18 @@ class RiskMetrics(_message.Message):
     def filled(self) -> Global___FilledPositions:
         """positions made of fills; their quantities are in the numbers above"""
 
+    @_builtins.property
+    def historical_component_es_by_underlying(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of the historical ES of this very message, in the order of greeks.underlying; adds up to it."""
+
+    @_builtins.property
+    def group(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the Monte-Carlo ES: groups as the portfolio names them, and "filled" after them where fills alone hold
+        something; adds up to it. None where the portfolio has no groups.
+        """
+
+    @_builtins.property
+    def component_es_by_group(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
@@ -2495,10 +2510,13 @@ class RiskMetrics(_message.Message):
         timing: Global___TickTiming | None = ...,
         component_es_by_underlying: _abc.Iterable[_builtins.float] | None = ...,
         filled: Global___FilledPositions | None = ...,
+        historical_component_es_by_underlying: _abc.Iterable[_builtins.float] | None = ...,
+        group: _abc.Iterable[_builtins.str] | None = ...,
+        component_es_by_group: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filled", b"filled", "greeks", b"greeks", "provenance", b"provenance", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_es_by_underlying", b"component_es_by_underlying", "faults", b"faults", "filled", b"filled", "greeks", b"greeks", "gross_value", b"gross_value", "hedge_quantity", b"hedge_quantity", "hedge_symbol", b"hedge_symbol", "historical", b"historical", "limits", b"limits", "monte_carlo", b"monte_carlo", "monte_carlo_age_ns", b"monte_carlo_age_ns", "pnl_realised", b"pnl_realised", "pnl_unrealised", b"pnl_unrealised", "portfolio", b"portfolio", "portfolio_version", b"portfolio_version", "positions", b"positions", "provenance", b"provenance", "scenarios", b"scenarios", "stress_name", b"stress_name", "stress_pnl", b"stress_pnl", "timing", b"timing", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_es_by_group", b"component_es_by_group", "component_es_by_underlying", b"component_es_by_underlying", "faults", b"faults", "filled", b"filled", "greeks", b"greeks", "gross_value", b"gross_value", "group", b"group", "hedge_quantity", b"hedge_quantity", "hedge_symbol", b"hedge_symbol", "historical", b"historical", "historical_component_es_by_underlying", b"historical_component_es_by_underlying", "limits", b"limits", "monte_carlo", b"monte_carlo", "monte_carlo_age_ns", b"monte_carlo_age_ns", "pnl_realised", b"pnl_realised", "pnl_unrealised", b"pnl_unrealised", "portfolio", b"portfolio", "portfolio_version", b"portfolio_version", "positions", b"positions", "provenance", b"provenance", "scenarios", b"scenarios", "stress_name", b"stress_name", "stress_pnl", b"stress_pnl", "timing", b"timing", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

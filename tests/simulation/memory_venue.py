@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -262,6 +263,11 @@ def truth(
     values: Sequence[bytes], part_bytes_max: int = PART_BYTES_MAX
 ) -> tuple[list[tuple[int, bytes]], Venue]:
     """What the output must hold, from a venue that nothing ever happened to."""
+    return _truth(tuple(values), part_bytes_max)
+
+
+@lru_cache(maxsize=4)  # one log is held against very many lives
+def _truth(values: tuple[bytes, ...], part_bytes_max: int) -> tuple[list[tuple[int, bytes]], Venue]:
     venue, found = Venue(LISTED, CONTROLS), []
     for offset, value in enumerate(values):
         try:

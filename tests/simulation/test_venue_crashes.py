@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from book_service.venue_partition import VenueUnrecoverable
 from service_kit.kafka.errors import ProducerFenced
 from tests.simulation.memory_venue import HOME, Crash, MemoryLog, Steps, World, take, truth
 from tests.simulation.order_flow import order_log
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes die here, never the machine: what was written is there, synced or not, unless it is cut."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def check(world: World, values: list[bytes], last_life) -> None:

@@ -53,41 +53,43 @@ STRESSES = (
 
 @dataclass(slots=True)
 class ScenarioSource:
-    """The scenarios of a portfolio, made once per set of underlyings: its history, then the stresses."""
+    """The scenarios of a portfolio: its history, then the stresses.
+
+    Those of single underlyings are kept: there are as many as the history has. Sets of them are as many as
+    portfolios come and go.
+    """
 
     history: PriceHistory | None
     days: int
-    _made: dict[tuple[str, ...], tuple[gk.Scenarios, int, str]] = field(default_factory=dict)
-    _historical: dict[tuple[str, ...], gk.Scenarios | None] = field(default_factory=dict)
+    _single: dict[str, gk.Scenarios] = field(default_factory=dict)
 
     def of(self, underlyings: tuple[str, ...]) -> tuple[gk.Scenarios, int, str]:
         """Scenarios, how many of them are historical, and why there are none where there are none."""
-        if underlyings not in self._made:
-            self._made[underlyings] = self._make(underlyings)
-        return self._made[underlyings]
+        stresses, historical = stress_scenarios(len(underlyings)), self.historical(underlyings)
+        if historical is None:
+            return stresses, 0, self.why_none(underlyings)
+        return gk.Scenarios.stacked([historical, stresses]), len(historical), ""
 
     def why_none(self, underlyings: tuple[str, ...]) -> str:
         """Why there are no historical scenarios of these together; empty where there are."""
-        sets: list[tuple[str, ...]] = [(name,) for name in underlyings]
-        sets = sets or [underlyings]
-        return next((why for one in sets if (why := self.of(one)[2])), "")
+        if self.history is None:
+            return "no price history is loaded"
+        missing = next((name for name in underlyings if name not in self.history.place), None)
+        return "" if missing is None else str(NoHistory(missing))
 
     def historical(self, underlyings: tuple[str, ...]) -> gk.Scenarios | None:
         """The historical part alone; None where there is none."""
-        if underlyings not in self._historical:
-            scenarios, count, _ = self.of(underlyings)
-            self._historical[underlyings] = scenarios.select(slice(count)) if count else None
-        return self._historical[underlyings]
+        if self.history is None or self.why_none(underlyings):
+            return None
+        if len(underlyings) != 1:
+            return self._make(self.history, underlyings)
+        (name,) = underlyings
+        if name not in self._single:
+            self._single[name] = self._make(self.history, underlyings)
+        return self._single[name]
 
-    def _make(self, underlyings: tuple[str, ...]) -> tuple[gk.Scenarios, int, str]:
-        stresses = stress_scenarios(len(underlyings))
-        if self.history is None:
-            return stresses, 0, "no price history is loaded"
-        try:
-            historical = self.history.scenarios(underlyings, self.days)
-        except NoHistory as missing:
-            return stresses, 0, str(missing)
-        return gk.Scenarios.stacked([historical, stresses]), len(historical), ""
+    def _make(self, history: PriceHistory, underlyings: tuple[str, ...]) -> gk.Scenarios:
+        return history.scenarios(underlyings, self.days)
 
 
 def stress_scenarios(underlyings: int) -> gk.Scenarios:

@@ -32,8 +32,7 @@ class Measured:
     engine: gk.Engine
     book: Book
     marks: VolMarks
-    scenarios: gk.Scenarios  # historical, without the stresses
-    pnl: NDArray[np.float64]  # one per scenario
+    pnl: NDArray[np.float64]  # one per historical scenario
     market: MarketState  # as it was measured at: the snapshot's prices, its own moment
     snapshot_id: str
     _valuation: Valuation | None = None
@@ -55,12 +54,10 @@ class LastNumber(NamedTuple):
     snapshot_id: str
     metrics: RiskMetrics  # as published
 
-    def at(
-        self, market: MarketState, marks: VolMarks, historical: gk.Scenarios, engine: gk.Engine
-    ) -> Measured:
+    def at(self, market: MarketState, marks: VolMarks, engine: gk.Engine) -> Measured:
         """As a snapshot tells it; none of its underlyings has ticked since."""
         seen = market.at(self.clocks)
-        return Measured(engine, self.book, marks, historical, self.pnl, seen, self.snapshot_id)
+        return Measured(engine, self.book, marks, self.pnl, seen, self.snapshot_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,12 +84,11 @@ class LiveState:
         """Copies of it all, with the last numbers of books that nothing has changed since."""
         market = self.market.copy()
         market.away, market.silent_ns = away, silent_ns
-        marks, source = self.marks.copy(), self.books.risk.scenarios
+        marks = self.marks.copy()
         measured: dict[str, Measured] = {}
         for name, number in last.items():
-            historical = source.historical(number.book.held.underlyings)
-            if historical is not None and not self.books.is_dirty(number.book) and not is_due(name):
-                measured[name] = number.at(market, marks, historical, self.books.risk.engine)
+            if len(number.pnl) and not self.books.is_dirty(number.book) and not is_due(name):
+                measured[name] = number.at(market, marks, self.books.risk.engine)
         return LiveSnapshot(
             market=market,
             marks=marks,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,10 @@ class PriceHistory:
     underlyings: tuple[str, ...]
     closes: NDArray[np.float64]
     vols: NDArray[np.float64]
+    place: Mapping[str, int] = field(init=False)  # of each underlying
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "place", {name: place for place, name in enumerate(self.underlyings)})
 
     @property
     def days(self) -> int:
@@ -80,9 +85,9 @@ class PriceHistory:
         return covariance_from_returns(returns, periods_per_year=BUSINESS_DAYS_PER_YEAR, shrinkage=shrinkage)
 
     def _column(self, underlying: str) -> int:
-        if underlying not in self.underlyings:
+        if underlying not in self.place:
             raise NoHistory(underlying)
-        return self.underlyings.index(underlying)
+        return self.place[underlying]
 
 
 def read(path: Path) -> PriceHistory:

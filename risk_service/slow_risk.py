@@ -22,9 +22,9 @@ from risk_service.analytics import Analytics, Result
 from risk_service.book_parts import BookParts
 from risk_service.desk import Desk
 from risk_service.desk_risk import DeskRisk
-from risk_service.live_risk import ScenarioSource, stress_scenarios, tail_message
+from risk_service.live_risk import ScenarioSource, tail_message
 from risk_service.live_snapshot import LiveSnapshot, NotYet, SnapshotDesk
-from risk_service.price_history import BUSINESS_DAYS_PER_YEAR
+from risk_service.price_history import BUSINESS_DAYS_PER_YEAR, PriceHistory
 from risk_service.valuation import Book
 from risk_service.wide_premiums import WidePremiums
 from service_kit.errors import QuotaExceeded, Unavailable
@@ -61,32 +61,24 @@ class MonteCarloSource(ScenarioSource):
 
     _joint: gk.Scenarios | None = None
 
-    def _make(self, underlyings: tuple[str, ...]) -> tuple[gk.Scenarios, int, str]:
-        stresses = stress_scenarios(len(underlyings))
-        if self.history is None:
-            return stresses, 0, "no price history is loaded"
-        every = self.history.underlyings
-        missing = [name for name in underlyings if name not in every]
-        if missing:
-            return stresses, 0, f"no price history of {missing[0]}"
+    def _make(self, history: PriceHistory, underlyings: tuple[str, ...]) -> gk.Scenarios:
         if self._joint is None:
-            days = min(self.days, self.history.days)
+            days = min(self.days, history.days)
             self._joint = gk.simulate_scenarios(
                 SCENARIOS,
-                mean=[0.0] * len(every),
-                cov=self.history.covariance(every, days).cov,
+                mean=[0.0] * len(history.underlyings),
+                cov=history.covariance(history.underlyings, days).cov,
                 seed=SEED,
                 horizon=1.0 / BUSINESS_DAYS_PER_YEAR,
-                vol_beta=_vol_betas(self.history.closes[-days - 1 :], self.history.vols[-days - 1 :]),
+                vol_beta=_vol_betas(history.closes[-days - 1 :], history.vols[-days - 1 :]),
             )
-        returns, columns = self._joint.spot_return, [every.index(name) for name in underlyings]
-        own = gk.Scenarios(
+        returns, columns = self._joint.spot_return, [history.place[name] for name in underlyings]
+        return gk.Scenarios(
             spot_return=returns[:, columns],
             # One column where no vol moves.
             vol_change=np.broadcast_to(self._joint.vol_change, returns.shape)[:, columns],
             elapsed=self._joint.elapsed,
         )
-        return gk.Scenarios.stacked([own, stresses]), SCENARIOS, ""
 
 
 @dataclass(slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from risk_service.live_metrics import MetricsWriter
 from risk_service.live_risk import STRESSES, RiskCalculator, ScenarioSource
 from risk_service.portfolios import check
 from risk_service.price_history import PriceHistory
+from risk_service.slow_risk import MonteCarloSource
 from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
 
@@ -262,3 +265,23 @@ def test_limits_are_judged_to_the_percent_and_the_worst_stress_is_the_worst(engi
         )
         metrics = measure(engine, priced_market(), portfolio(rows=ROWS, limits=limits), past)
         assert [one.breached for one in metrics.limits] == [breached] * 3
+
+
+@pytest.mark.parametrize("make", [ScenarioSource, MonteCarloSource])
+def test_scenarios_of_sets_of_underlyings_are_not_kept(make):
+    """Portfolios come and go with sets of their own; single ones are as many as the history has."""
+    names = ("A", "B", "C")
+    closes = SPOT * np.exp(np.cumsum(np.random.default_rng(1).normal(0.0, 0.01, (50, 3)), axis=0))
+    source = make(PriceHistory(names, closes, np.full(closes.shape, 0.2)), 30)
+    single = source.historical(("B",))
+    assert source.historical(("B",)) is single
+    both = source.historical(("C", "B"))
+    np.testing.assert_array_equal(both.spot_return[:, 1:], single.spot_return)
+    held = [weakref.ref(both), *(weakref.ref(source.of(one)[0]) for one in (("A", "B"), ("B",), ("A", "C")))]
+    del both
+    gc.collect()
+    assert [one() for one in held] == [None] * 4
+    for unknown in (("X",), ("A", "Y"), ("Y", "X")):
+        assert source.historical(unknown) is None
+        assert source.why_none(unknown) == f"no price history of {next(n for n in unknown if n in 'XY')}"
+    assert source.why_none(names) == source.why_none(()) == ""

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_kernels.american_book import AmericanBook
+from gpu_kernels.dividend_points import premium_points
+from gpu_kernels.dividend_premiums import DividendPremiums, dividend_premiums, lasts
 from gpu_kernels.engines.engine import Engine
 from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
@@ -60,6 +62,8 @@ class PremiumTable:
     by_vol: Singles  # (3, C, S): slope in vol, its change with log spot, half the curvature in vol
     today: Floats  # (N, 3, C, 9): at each spot and at vol less range, vol, vol plus range
     error: float  # bound of one premium, as a part of the spot; a P&L is the difference of two
+    # Years after its making until an ex-date is passed, today or at a scenario's horizon: premiums jump then.
+    lasts: float = np.inf
 
     def strain(self, spot: float, vol: Floats, rate: float, dividend_yield: float) -> float:
         """How far the market is from the anchor, as a part of the range; above 1 nothing may be read."""
@@ -103,6 +107,7 @@ def build_premium_table(engine: Engine, options: Options, scenarios: Scenarios) 
     The options have one spot, rate and yield. Scenarios may have any number of horizons.
     """
     book = Portfolio(options=options, quantity=np.ones(len(options)))
+    paying = _paying(engine, book, scenarios)
     nodes = (
         SPOT_RANGE
         * np.cos(np.pi * (np.arange(SPOT_NODES) + 0.5) / SPOT_NODES)
@@ -114,7 +119,7 @@ def build_premium_table(engine: Engine, options: Options, scenarios: Scenarios) 
     error = 0.0
     for horizon in np.unique(scenarios.elapsed):
         columns = np.flatnonzero(scenarios.elapsed == horizon)
-        made = _of_horizon(engine, book, scenarios.select(columns), nodes)
+        made = _of_horizon(engine, book, paying, scenarios.select(columns), nodes)
         in_scenarios[:, :, columns], by_vol[:, :, columns] = made.in_scenarios, made.by_vol
         error = max(error, made.error)
     most = np.abs(by_vol).max(axis=2)
@@ -131,7 +136,15 @@ def build_premium_table(engine: Engine, options: Options, scenarios: Scenarios) 
         by_vol=by_vol,
         today=_today(engine, book, nodes),
         error=error + (TOLERANCE if flat.any() else 0.0),
+        lasts=lasts(book, scenarios),
     )
+
+
+def _paying(engine: Engine, book: Portfolio, scenarios: Scenarios) -> DividendPremiums | None:
+    """Premiums of the options with dividends to come, from anywhere in the ranges of a table."""
+    if not book.paying.any():
+        return None
+    return dividend_premiums(engine, book.rows(book.paying), scenarios, SPOT_RANGE, VOL_RANGE)
 
 
 # For each node, the places of the others.
@@ -159,13 +172,15 @@ class _Made:
     error: float
 
 
-def _of_horizon(engine: Engine, book: Portfolio, scenarios: Scenarios, nodes: Floats) -> _Made:
+def _of_horizon(
+    engine: Engine, book: Portfolio, paying: DividendPremiums | None, scenarios: Scenarios, nodes: Floats
+) -> _Made:
     """Tables for scenarios of one horizon, and the error that they show off the nodes."""
     edge, spread = float(nodes[0]), VOL_RANGE
     at = [(float(node), 0.0) for node in nodes]
     at += [(move, sign * spread) for move in (0.0, edge, -edge) for sign in (1.0, -1.0)]
     at += [(move * SPOT_RANGE, change * spread) for move, change in _CHECKS]
-    found, interpolant_error = _premiums(engine, book, scenarios, at)
+    found, interpolant_error = _premiums(engine, book, paying, scenarios, at)
     count = len(nodes)
     base = found[:count]
     (up, down), (up_right, down_right), (up_left, down_left) = (
@@ -184,9 +199,33 @@ def _of_horizon(engine: Engine, book: Portfolio, scenarios: Scenarios, nodes: Fl
 
 
 def _premiums(
-    engine: Engine, book: Portfolio, scenarios: Scenarios, at: list[tuple[float, float]]
+    engine: Engine,
+    book: Portfolio,
+    paying: DividendPremiums | None,
+    scenarios: Scenarios,
+    at: list[tuple[float, float]],
 ) -> tuple[Floats, float]:
     """Premiums (A, C, S) with today's spot and vols moved as ``at`` says; error of their interpolants."""
+    if paying is None:
+        return _plain_premiums(engine, book, scenarios, at)
+    found = np.empty((len(at), len(book), len(scenarios)))
+    error, plain = 0.0, ~book.paying
+    if plain.any():
+        found[:, plain], error = _plain_premiums(engine, book.rows(plain), scenarios, at)
+    elapsed, moves, changes = (
+        float(scenarios.elapsed[0]),
+        scenarios.spot_return[:, 0],
+        scenarios.vol_change[:, 0],
+    )
+    for place, (move, change) in enumerate(at):
+        found[place, book.paying] = paying.premiums(elapsed, moves + move, changes + change)
+    return found, max(error, paying.error)
+
+
+def _plain_premiums(
+    engine: Engine, book: Portfolio, scenarios: Scenarios, at: list[tuple[float, float]]
+) -> tuple[Floats, float]:
+    """The same of options without dividends to come."""
     moved = [
         Scenarios(
             spot_return=scenarios.spot_return + move,
@@ -212,6 +251,16 @@ def _premiums(
 
 def _today(engine: Engine, book: Portfolio, nodes: Floats) -> Floats:
     """Premiums of value and Greeks at every node of spot and vol, (N, 3, C, 9)."""
+    out = np.empty((len(nodes), 3, len(book), len(POINT_FIELDS)))
+    if book.paying.any():
+        out[:, :, book.paying] = premium_points(engine, book.rows(book.paying), nodes, VOL_RANGE)
+    if not book.paying.all():
+        out[:, :, ~book.paying] = _plain_today(engine, book.rows(~book.paying), nodes)
+    return out
+
+
+def _plain_today(engine: Engine, book: Portfolio, nodes: Floats) -> Floats:
+    """The same of options without dividends to come."""
     count = len(book)
     spots = np.repeat(book.spot[None] * np.exp(nodes)[:, None], 3, axis=0).reshape(len(nodes), 3, count)
     vols = np.maximum(book.vol + VOL_RANGE * np.array([-1.0, 0.0, 1.0])[:, None], VOL_FLOOR)
@@ -229,9 +278,6 @@ def _options(book: Portfolio, spot: Floats, vol: Floats, *, american: bool) -> O
         name: np.ascontiguousarray(np.broadcast_to(getattr(book, name), shape))
         for name in ("strike", "expiry", "rate", "dividend_yield", "is_call")
     }
-    if book.dividends is not None:
-        place = np.broadcast_to(np.arange(book.options), shape).reshape(-1)
-        columns["dividends"] = book.dividends.rows(place, book.options)
     return Options(
         spot=np.ascontiguousarray(np.broadcast_to(spot, shape)),
         vol=np.ascontiguousarray(np.broadcast_to(vol, shape)),

@@ -82,6 +82,7 @@ class DeskBooks:
         """Works out what has changed; the books whose numbers are others now."""
         if market.valuation_time_ns != self._second:
             self._dirty = set(self._names())
+        self._dirty |= self.risk.awaited()
         # What is held of an underlying may have changed for one book: the others are told when it ticks.
         ticked = self._dirty
         if self._stale:

@@ -1,7 +1,8 @@
 """The early exercise premiums of a desk: one table per underlying, made anew before the market leaves it.
 
 Tables are made elsewhere (`table_process`). Where there is none that fits, at the start or after a jump, wide
-interpolants are read meanwhile: nobody waits for a table.
+interpolants are read meanwhile: nobody waits for a table. Only contracts with cash dividends to come do: they
+have no such interpolants, and are left out until their table is there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import gpu_kernels as gk
 from gpu_kernels.premium_sums import PremiumSums
 from gpu_kernels.premium_tables import PremiumTable, build_premium_table
 from risk_service.desk_block import Block
-from risk_service.premium_inputs import PremiumInputs, Stated
+from risk_service.premium_inputs import PremiumInputs, Stated, until_ns
 from risk_service.wide_premiums import WidePremiums
 
 Floats = NDArray[np.float64]
@@ -71,7 +72,11 @@ class _Held:
 
     def fits(self, now: PremiumInputs) -> bool:
         """Whether anything may be read at all."""
-        return np.array_equal(self.rows, now.rows) and abs(now.time_ns - self.time_ns) <= AGE_NS_MAX
+        return (
+            np.array_equal(self.rows, now.rows)
+            and abs(now.time_ns - self.time_ns) <= AGE_NS_MAX
+            and now.time_ns < until_ns(self.time_ns, self.table.lasts)
+        )
 
     def strain(self, now: PremiumInputs) -> float:
         return self.table.strain(now.spot, now.vol, now.rate, now.dividend_yield)
@@ -88,6 +93,7 @@ class DeskPremiums:
     _held: dict[int, _Held] = field(default_factory=dict)
     _coming: dict[int, _Coming] = field(default_factory=dict)
     _read_wide: set[int] = field(default_factory=set)  # slots without a table that fits
+    _stated: dict[frozenset[int], Stated] = field(default_factory=dict)  # until another table is read
 
     def __post_init__(self) -> None:
         self._wide = WidePremiums(self.engine)
@@ -98,19 +104,33 @@ class DeskPremiums:
         self._coming = {slot: coming for slot, coming in self._coming.items() if slot in slots}
         self._wide.keep(slots)
         self._read_wide &= slots
+        self._stated.clear()
 
     def reweigh(self, slots: set[int]) -> None:
         """The weights of these underlyings have changed."""
         for slot in slots & self._held.keys():
             self._held[slot].sums = None
 
-    def prepare(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> None:
+    def prepare(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> bool:
         """Asks for a table where none fits or one is worn, and sees to wide interpolants meanwhile."""
-        if self._fitting(slot, now, scenarios) is not None:
+        held = self._fitting(slot, now, scenarios)
+        if held is not None and slot not in self._read_wide:
+            return True
+        self._stated.clear()
+        if held is not None:
             self._read_wide.discard(slot)
-            return
+            return True
         self._read_wide.add(slot)
-        self._wide.prepare(slot, now, scenarios)
+        plain = ~now.paying
+        if plain.all():
+            return self._wide.prepare(slot, now, scenarios)
+        if plain.any():
+            self._wide.prepare(slot, now.those(plain), scenarios)
+        return False
+
+    def awaited(self, slots: set[int]) -> set[int]:
+        """Those whose table has come."""
+        return {slot for slot in slots if slot in self._coming and self._coming[slot].table.done()}
 
     def add(self, block: Block, now: PremiumInputs, points: Floats, pnl: Floats) -> None:
         """Adds premiums to the numbers of the block's cells."""
@@ -122,6 +142,12 @@ class DeskPremiums:
 
     def stated(self, slots: frozenset[int]) -> Stated:
         """Of the tables and interpolants in use for these underlyings."""
+        known = self._stated.get(slots)
+        if known is None:
+            known = self._stated[slots] = self._worst(slots)
+        return known
+
+    def _worst(self, slots: frozenset[int]) -> Stated:
         wide = self._wide.stated(slots & self._read_wide)
         held = [self._held[slot] for slot in slots if slot in self._held and slot not in self._read_wide]
         times = [one.time_ns for one in held] + ([] if wide.oldest_ns is None else [wide.oldest_ns])
@@ -137,8 +163,7 @@ class DeskPremiums:
         if self.tables is None:
             if strain > 1.0:
                 table = build_premium_table(self.engine, now.options(), scenarios())
-                held = self._held[slot] = _Held(table, now.rows, now.time_ns)
-                self.built += 1
+                held = self._hold(slot, table, now.rows, now.time_ns)
             return held
         if slot not in self._coming and (held is None or _worn(held, strain, now)):
             made = self.tables(now.options(), scenarios(), urgent=strain > 1.0)
@@ -151,8 +176,13 @@ class DeskPremiums:
             table = coming.table.result()
         except TableLost:
             return  # it is asked for again
-        self._held[slot] = _Held(table, coming.rows, coming.time_ns)
+        self._hold(slot, table, coming.rows, coming.time_ns)
+
+    def _hold(self, slot: int, table: PremiumTable, rows: NDArray[np.int64], time_ns: int) -> _Held:
+        self._stated.clear()
         self.built += 1
+        held = self._held[slot] = _Held(table, rows, time_ns)
+        return held
 
 
 def _worn(held: _Held, strain: float, now: PremiumInputs) -> bool:

@@ -39,6 +39,8 @@ class DeskValues:
     fields: Floats  # (contracts, 9) in the order of POINT_FIELDS
     shared: SharedInputs
     points: SharedPoints
+    strike_of: Integers  # of each contract, among the strikes of the chosen blocks
+    paying: NDArray[np.bool_]  # which contracts have dividends to come
     futures: LiveFutures
     quoted_ns: Integers  # per strike: moment of the quote that tells its vol; NO_QUOTE where none does
     time_ns: int
@@ -59,7 +61,7 @@ class DeskValues:
         counts = np.diff(desk.shared.first_row)[chosen]
         vols, told_by = marks.marked(engine, market, strikes)
         known = np.isfinite(np.repeat(spots, counts)) & np.isfinite(vols)
-        status = option_status(strikes, known, time_ns, live=True)
+        status = option_status(strikes, known, time_ns)
         vols = np.where(status == gk.Status.OK, vols, np.nan)
         quoted_ns = np.where(np.isfinite(vols), market.quote_times_ns(told_by), NO_QUOTE)
         years = years_between(time_ns, strikes.expiry_time_ns)
@@ -98,6 +100,8 @@ class DeskValues:
             *(status, options, fields),
             SharedInputs(chosen, spots, rates, yields, years, vols, points.linear, dividends),
             futures.joined(points),
+            strike_of,
+            paying[strike_of],
             futures,
             *(quoted_ns, time_ns),
         )
@@ -116,21 +120,32 @@ class DeskValues:
             return None
         at = rows + part.start
         # The options are kept by reference: a table is seldom made.
-        given = self.options
+        given, paying = self.options, self.paying[at]
+        any_pays = bool(paying.any())
 
         def options() -> gk.Options:
             columns = {name: np.asarray(given.column(name))[at] for name in _OPTION_COLUMNS}
-            return gk.Options(**columns, american=True)
+            paid = given.dividends.rows(at, given.size) if given.dividends is not None and any_pays else None
+            return gk.Options(**columns, american=True, dividends=paid)
 
         return PremiumInputs(
             rows=rows,
             options=options,
+            paying=paying,
             spot=float(self.spots[place]),
             vol=np.asarray(given.column("vol"))[at],
             rate=float(self.shared.rate[place]),
             dividend_yield=float(self.shared.dividend_yield[place]),
             time_ns=self.time_ns,
         )
+
+    def leave_out(self, place: int, rows: Integers) -> None:
+        """Takes contracts with dividends to come, `rows` of a block, out of the numbers: each is a strike."""
+        at = rows + self.part(place).start
+        self.status[at] = gk.Status.NOT_VALUED_LIVE
+        self.fields[at] = 0.0
+        strikes = self.strike_of[at]
+        self.shared.vol[strikes], self.quoted_ns[strikes] = np.nan, NO_QUOTE
 
 
 def _some(contracts: Contracts, rows: Integers) -> Contracts:

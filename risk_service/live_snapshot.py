@@ -41,7 +41,7 @@ class Measured:
     def valuation(self) -> Valuation:
         """The positions with their inputs, collected when first asked for: most never are."""
         if self._valuation is None:
-            self._valuation = value(self.engine, self.market, self.book, self.marks.copy(), live=True)
+            self._valuation = value(self.engine, self.market, self.book, self.marks.copy())
         return self._valuation
 
 

@@ -31,7 +31,7 @@ _COLUMNS = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_cal
 
 
 class _Wanted(NamedTuple):
-    options: dict[str, np.ndarray]  # gk.Options cannot be sent
+    options: dict[str, Any]  # gk.Options cannot be sent
     scenarios: gk.Scenarios
     table: Future[PremiumTable]
 
@@ -46,7 +46,8 @@ class TableProcess:
 
     def make(self, options: gk.Options, scenarios: gk.Scenarios, *, urgent: bool) -> Future[PremiumTable]:
         """The table of American options on one underlying; a refusal of the engine is the future's."""
-        columns = {name: np.asarray(options.column(name)) for name in _COLUMNS}
+        columns: dict[str, Any] = {name: np.asarray(options.column(name)) for name in _COLUMNS}
+        columns["dividends"] = options.dividends
         wanted = _Wanted(columns, scenarios, Future())
         self._wanted.put((0 if urgent else 1, next(self._numbers), wanted))
         return wanted.table

@@ -98,18 +98,13 @@ class Valuation:
         return np.where(self.futures, 0.0, self.linear_exposure)
 
 
-def value(
-    engine: gk.Engine, market: MarketState, book: Book, marks: VolMarks, *, live: bool = False
-) -> Valuation:
-    """Collects today's inputs of every position; what is over or without market data is left out and named.
-
-    So is, with `live`, an American option with dividends to come: the live desk does not value it.
-    """
+def value(engine: gk.Engine, market: MarketState, book: Book, marks: VolMarks) -> Valuation:
+    """Today's inputs of every position; what is over or without market data is left out and named."""
     held, now_ns = book.held, market.valuation_time_ns
     spots = market.spots(book.underlying_slots)
     vols, told_by = marks.marked(engine, market, book.contracts)
     priced = np.isfinite(vols) & np.isfinite(spots[held.underlying_index[book.option_rows]])
-    why = option_status(book.contracts, priced, now_ns, live=live)
+    why = option_status(book.contracts, priced, now_ns)
     expiry_ns, place = held.expiry_time_ns[book.linear_rows], held.underlying_index[book.linear_rows]
     is_future = held.kind[book.linear_rows] == INSTRUMENT_KIND_FUTURE
     linear_why = linear_status(np.isfinite(spots[place]), is_future & is_over(expiry_ns, now_ns))
@@ -150,15 +145,9 @@ def is_over(expiry_time_ns: NDArray[np.int64], now_ns: int) -> NDArray[np.bool_]
     return over
 
 
-def option_status(
-    contracts: Contracts, priced: NDArray[np.bool_], now_ns: int, *, live: bool
-) -> NDArray[np.uint8]:
+def option_status(contracts: Contracts, priced: NDArray[np.bool_], now_ns: int) -> NDArray[np.uint8]:
     """Why each contract is not in the numbers, OK where it is; `priced` says which have their market data."""
-    status = linear_status(priced, is_over(contracts.expiry_time_ns, now_ns))
-    if live:
-        unknown = contracts.american & (contracts.last_ex_ns > now_ns) & (status != gk.Status.EXPIRED)
-        status[unknown] = gk.Status.NOT_VALUED_LIVE
-    return status
+    return linear_status(priced, is_over(contracts.expiry_time_ns, now_ns))
 
 
 def linear_status(priced: NDArray[np.bool_], over: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
 from gpu_kernels.american_book import AmericanBook
+from gpu_kernels.dividend_premiums import DividendPremiums, dividend_premiums, lasts
 from gpu_kernels.premium_tables import POINT_FIELDS
 from gpu_kernels.scenario_line import ScenarioLine
 from risk_service.desk_block import Block, Weights
-from risk_service.premium_inputs import PremiumInputs, Stated
+from risk_service.premium_inputs import PremiumInputs, Stated, until_ns
 
 Floats = NDArray[np.float64]
 
@@ -36,18 +37,56 @@ AGE_NS_MAX = 600_000_000_000
 PIECE = 2_048
 
 
+@dataclass(frozen=True, slots=True)
+class _Contracts:
+    """Interpolants of contracts without dividends to come and of those with some."""
+
+    paying: NDArray[np.bool_]
+    plain: AmericanBook | None
+    dividends: DividendPremiums | None
+
+    @classmethod
+    def of(cls, engine: gk.Engine, book: gk.Portfolio, scenarios: gk.Scenarios) -> _Contracts:
+        paying, plain = book.paying, None
+        if not paying.all():
+            plain = AmericanBook(engine, book.rows(~paying), _around(scenarios), tolerance=TOLERANCE)
+        if not paying.any():
+            return cls(paying, plain, None)
+        rows = book.rows(paying)
+        return cls(paying, plain, dividend_premiums(engine, rows, scenarios, SPOT_REACH, VOL_REACH))
+
+    @property
+    def error(self) -> float:
+        return max(0.0 if one is None else one.error for one in (self.plain, self.dividends))
+
+    def moved(self, spot: float, vol: Floats) -> _Contracts:
+        plain = None if self.plain is None else self.plain.moved([spot], vol[~self.paying])
+        paying = None if self.dividends is None else self.dividends.moved([spot], vol[self.paying])
+        return _Contracts(self.paying, plain, paying)
+
+    def premium_pnl(self, scenarios: gk.Scenarios) -> Floats:
+        """What the right of early exercise adds to the P&L of every contract, (C, S)."""
+        if self.dividends is None and self.plain is not None:
+            return self.plain.premium_pnl(scenarios)
+        out = np.empty((len(self.paying), len(scenarios)))
+        if self.plain is not None:
+            out[~self.paying] = self.plain.premium_pnl(scenarios)
+        if self.dividends is not None:
+            out[self.paying] = self.dividends.premium_pnl(scenarios)
+        return out
+
+
 class _Horizon(NamedTuple):
     columns: NDArray[np.intp]  # of the scenarios
     scenarios: gk.Scenarios
-    book: AmericanBook
+    book: _Contracts
     line: ScenarioLine | None
 
     @classmethod
     def of(cls, engine: gk.Engine, book: gk.Portfolio, scenarios: gk.Scenarios, horizon: float) -> _Horizon:
         columns = np.flatnonzero(scenarios.elapsed == horizon)
         part = scenarios.select(columns)
-        wide = AmericanBook(engine, book, _around(part), tolerance=TOLERANCE)
-        return cls(columns, part, wide, ScenarioLine.through(part))
+        return cls(columns, part, _Contracts.of(engine, book, part), ScenarioLine.through(part))
 
 
 @dataclass(slots=True)
@@ -60,6 +99,7 @@ class _Wide:
     rate: float
     dividend_yield: float
     time_ns: int
+    until_ns: int
     count: int  # scenarios
     horizons: tuple[_Horizon, ...]
     line_error: float = 0.0  # of one premium at the last look, as a part of the spot
@@ -68,8 +108,15 @@ class _Wide:
     def of(cls, engine: gk.Engine, now: PremiumInputs, scenarios: gk.Scenarios) -> _Wide:
         book = gk.Portfolio(options=now.options(), quantity=np.ones(len(now.rows)))
         return cls(
-            *(now.rows, now.spot, now.vol, now.rate, now.dividend_yield, now.time_ns, len(scenarios)),
-            tuple(_Horizon.of(engine, book, scenarios, one) for one in np.unique(scenarios.elapsed)),
+            rows=now.rows,
+            spot=now.spot,
+            vol=now.vol,
+            rate=now.rate,
+            dividend_yield=now.dividend_yield,
+            time_ns=now.time_ns,
+            until_ns=until_ns(now.time_ns, lasts(book, scenarios)),
+            count=len(scenarios),
+            horizons=tuple(_Horizon.of(engine, book, scenarios, one) for one in np.unique(scenarios.elapsed)),
         )
 
     @property
@@ -82,6 +129,7 @@ class _Wide:
         return (
             np.array_equal(self.rows, now.rows)
             and abs(now.time_ns - self.time_ns) <= AGE_NS_MAX
+            and now.time_ns < self.until_ns
             and (self.rate, self.dividend_yield) == (now.rate, now.dividend_yield)
             and abs(np.log(now.spot / self.spot)) <= SPOT_REACH
             and bool((np.abs(now.vol - self.vol) <= VOL_REACH).all())
@@ -92,7 +140,7 @@ class _Wide:
         out = np.empty((weights.shape[0], self.count))
         self.line_error = 0.0
         for one in self.horizons:
-            moved = one.book.moved([now.spot], now.vol)
+            moved = one.book.moved(now.spot, now.vol)
             if one.line is not None:
                 found = moved.premium_pnl(one.line.looks)
                 error = float(one.line.errors(found).max(initial=0.0)) / now.spot
@@ -122,12 +170,17 @@ class WidePremiums:
     def reweigh(self, slots: set[int]) -> None:
         """The weights of these underlyings have changed: they are read at each look."""
 
-    def prepare(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> None:
+    def prepare(self, slot: int, now: PremiumInputs, scenarios: Callable[[], gk.Scenarios]) -> bool:
         """Makes interpolants where those at hand do not cover this moment of the market."""
         held = self._held.get(slot)
         if held is None or not held.covers(now):
             self._held[slot] = _Wide.of(self.engine, now, scenarios())
             self.built += 1
+        return True
+
+    def awaited(self, slots: set[int]) -> set[int]:
+        """Nothing is: what is missing is made at once."""
+        return set()
 
     def add(self, block: Block, now: PremiumInputs, points: Floats, pnl: Floats) -> None:
         """Adds premiums to the numbers of the block's cells; today's are worked out in full."""
@@ -135,7 +188,8 @@ class WidePremiums:
         pnl[block.cells] += self._held[block.slot].changes(now, weights)
         if self.with_points:
             options = now.options()
-            american, european = self.engine.greeks(options), self.engine.greeks(_europeans(options))
+            european = self.engine.greeks(options.replace(american=False))
+            american = self.engine.greeks(options)
             today = np.stack(
                 [getattr(american, name) - getattr(european, name) for name in POINT_FIELDS], axis=-1
             )
@@ -161,9 +215,3 @@ def _around(scenarios: gk.Scenarios) -> gk.Scenarios:
         vol_change=np.stack((least - VOL_REACH, most + VOL_REACH)),
         elapsed=float(scenarios.elapsed[0]),
     )
-
-
-def _europeans(options: gk.Options) -> gk.Options:
-    names = ("spot", "strike", "expiry", "vol", "rate", "dividend_yield", "is_call")
-    columns: dict[str, Any] = {name: np.asarray(options.column(name)) for name in names}
-    return gk.Options(**columns)

@@ -20,7 +20,6 @@ from risk_service.vol_marks import VolMarks
 LEFT_OUT_NAMED_MAX = 20
 _WHY = {
     gk.Status.NO_MARKET_DATA: "no market data",
-    gk.Status.NOT_VALUED_LIVE: "live numbers do not hold American options with dividends to come",
     gk.Status.EXPIRED: "it has expired",
 }
 

@@ -193,12 +193,11 @@ def test_what_has_expired_is_named_and_counts_for_nothing(engine, source):
     assert all(np.isfinite(usage.used) for usage in metrics.limits)
 
 
-def paying(name, amounts, *, american=False, extra=()):
+def paying(name, amounts, *, extra=()):
     """Calls and puts at four strikes on a stock that pays within days, within the year and after expiry."""
     rows = [option(strike, call, 10.0 - 3 * call) for strike in (80.0, 90.0, 100.0, 110.0) for call in (0, 1)]
     rows += [option(50.0, True, 4.0, underlying="ABC", place=1), spot_position(20.0), *extra]
     made = portfolio(name, rows=rows, underlyings=("IDX", "ABC"))
-    packing.write(made.positions, "american", [american] + [False] * (len(rows) - 1))
     when = NOW_NS + np.array([DAY_NS // 2, YEAR_NS // 4, YEAR_NS])
     packing.write(made.dividends, "underlying_index", np.zeros(3, np.uint32))
     packing.write(made.dividends, "ex_time_ns", when)
@@ -239,15 +238,6 @@ def test_european_options_with_dividends_are_in_the_live_numbers(engine, source)
     for book in books.measure(state, VolMarks()):
         measurement = RiskCalculator(engine, source, 0.975).measurement(state, book, VolMarks())
         agree(books.numbers(book.held.name), measurement.metrics, measurement)
-
-
-def test_an_american_option_with_dividends_is_left_out_by_name_and_leaves_no_limit_measured(engine, source):
-    state = two_stocks()
-    _, book, numbers = live(engine, source, paying("a", [0.5, 2.0, 9.0], american=True), state)
-    assert [(f.row, f.status) for f in numbers.faults] == [(0, gk.Status.NOT_VALUED_LIVE)]
-    metrics = MetricsWriter(engine, 0.975).write(state, book, numbers)
-    assert metrics.limits
-    assert all(np.isnan(usage.used) and not usage.breached for usage in metrics.limits)
 
 
 def arrays(thing):

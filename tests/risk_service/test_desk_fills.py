@@ -148,6 +148,9 @@ def test_numbers_after_fills_are_those_of_a_start(engine, history, american):
         Fill(0, osi("ABC", "C", 50.0), 4.0, 3.0),
         Fill(1, "ABC", 15.0, 50.0),
         Fill(2, osi("IDX", "P", 80.0), 6.0, 1.0),  # it had no position in this one
+        Fill(0, osi("IDX", "C", 130.0), 2.0, 1.0),  # nobody quotes it
+        Fill(1, osi("IDX", "C", 100.0), 3.0, 5.0),
+        Fill(0, osi("ABC", "C", 50.0), 4.0, 3.0),
     ]
     for offset, fill in enumerate(fills):
         live.filled(positions.apply([fill], 0, offset))
@@ -166,7 +169,14 @@ def test_numbers_after_fills_are_those_of_a_start(engine, history, american):
         np.testing.assert_allclose(numbers.greeks, exact.greeks, **tolerance)
         np.testing.assert_allclose(numbers.historical_pnl, exact.historical_pnl, **tolerance)
         np.testing.assert_allclose(numbers.stress_pnl, exact.stress_pnl, **tolerance)
-        assert numbers.faults == exact.faults
+        for name, other in wanted.items():
+            assert live.numbers(name).faults == other.faults
+            assert live.numbers(name).oldest_quote_ns == other.oldest_quote_ns
+    assert [fault.symbol for fault in live.numbers("book-0").faults] == [osi("IDX", "C", 130.0)]
+    state.apply(quotes([osi("IDX", "C", 130.0)], [1.5]), "IDX", 0, 99)
+    live.touch("IDX")
+    live.measure(state, marks)
+    assert not live.numbers("book-0").faults
 
 
 def test_a_fill_that_changes_no_risk_is_told_and_costs_the_others_nothing(engine, history):

@@ -18,6 +18,7 @@ from service_kit.errors import PortTaken, SettingError
 from service_kit.grpc_server.certificates import Certificates
 from service_kit.grpc_server.guard import Guard, Translate
 from service_kit.grpc_server.settings import GrpcSettings
+from service_kit.scheduling import answer_soon
 from service_kit.telemetry.logs import logger
 from service_kit.telemetry.metrics import GrpcMetrics
 from service_kit.telemetry.traces import Traces
@@ -67,6 +68,8 @@ class GrpcServer:
 
     async def start(self) -> Self:
         """Listen; raises PortTaken or SettingError. Afterwards `port` is the real one."""
+        # The event loop's thread, and through it those of the core: a call must not wait for what computes.
+        answer_soon()
         self._server = grpc.aio.server(
             options=_options(self.settings), maximum_concurrent_rpcs=_hard_limit(self)
         )

@@ -14,4 +14,4 @@ class Status(IntEnum):
     NOT_CONVERGED = 5
     NO_TIME_VALUE = 6  # a price equal to intrinsic to the last digit: no volatility is implied
     NO_MARKET_DATA = 7  # set by services that fill columns from a market
-    NOT_VALUED_LIVE = 8  # set by services: an option with cash dividends to come is left out of live numbers
+    NOT_VALUED_LIVE = 8  # set by services: American with dividends to come, and its table is still being made

@@ -27,7 +27,7 @@ class RowStatus(IntEnum):
     NOT_CONVERGED = wire.ROW_STATUS_NOT_CONVERGED
     NO_TIME_VALUE = wire.ROW_STATUS_NO_TIME_VALUE
     NO_MARKET_DATA = wire.ROW_STATUS_NO_MARKET_DATA
-    NOT_VALUED_LIVE = wire.ROW_STATUS_NOT_VALUED_LIVE  # of live numbers: it has cash dividends
+    NOT_VALUED_LIVE = wire.ROW_STATUS_NOT_VALUED_LIVE  # of live numbers: its table is being made
 
 
 @dataclass(frozen=True, slots=True)

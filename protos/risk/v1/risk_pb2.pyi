@@ -35,7 +35,9 @@ class _RowStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RowStatus.V
     ROW_STATUS_NO_TIME_VALUE: _RowStatus.ValueType  # 6
     ROW_STATUS_NO_MARKET_DATA: _RowStatus.ValueType  # 7
     ROW_STATUS_NOT_VALUED_LIVE: _RowStatus.ValueType  # 8
-    """An American option with cash dividends to come: left out of live numbers, valued in full on request."""
+    """An American option with cash dividends to come, of which the live numbers have no table yet: it is out of them for
+    seconds, and valued in full on request.
+    """
 
 class RowStatus(_RowStatus, metaclass=_RowStatusEnumTypeWrapper):
     """What became of one row. The numbers are those of gpu_kernels.Status."""
@@ -50,7 +52,9 @@ ROW_STATUS_NOT_CONVERGED: RowStatus.ValueType  # 5
 ROW_STATUS_NO_TIME_VALUE: RowStatus.ValueType  # 6
 ROW_STATUS_NO_MARKET_DATA: RowStatus.ValueType  # 7
 ROW_STATUS_NOT_VALUED_LIVE: RowStatus.ValueType  # 8
-"""An American option with cash dividends to come: left out of live numbers, valued in full on request."""
+"""An American option with cash dividends to come, of which the live numbers have no table yet: it is out of them for
+seconds, and valued in full on request.
+"""
 Global___RowStatus: _TypeAlias = RowStatus  # noqa: Y015
 
 class _AmericanMethod:

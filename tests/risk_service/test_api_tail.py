@@ -72,6 +72,28 @@ def test_an_inline_portfolio_is_valued_like_a_stored_one(client):
     assert "inline" not in [one.portfolio for one in client.list_portfolios()]
 
 
+@pytest.mark.parametrize(
+    ("scenarios", "how"),
+    [
+        ({"horizon_days": 10}, {}),
+        ({"weighting": "age"}, {}),
+        ({"weighting": "filtered_ewma"}, {}),
+        ({}, {"engine": "reference"}),
+    ],
+)
+def test_the_live_vector_is_of_one_day_weighed_alike_by_the_serving_engine(client, scenarios, how):
+    """A book sent along has no vector at hand."""
+    live = client.expected_shortfall("desk", risk_client.historical(500), with_pnl=True)
+    asked, inline = risk_client.historical(500, **scenarios), portfolio("", rows=ROWS, groups=GROUPS)
+    stored = client.expected_shortfall("desk", asked, with_pnl=True, **how)
+    sent = client.expected_shortfall(inline, asked, with_pnl=True, **how)
+    np.testing.assert_allclose(stored.pnl, sent.pnl, rtol=1e-9, atol=1e-9)
+    es = stored.tail[0].expected_shortfall
+    assert es == pytest.approx(sent.tail[0].expected_shortfall, rel=1e-9)
+    assert stored.provenance.engine == how.get("engine", live.provenance.engine)
+    assert es != live.tail[0].expected_shortfall
+
+
 def test_inline_symbols_leave_no_trace_in_the_market(client, service):
     before = dict(service.loop.state.market._slots)
     book = portfolio("", rows=(*ROWS, option(95.0, True)), groups=GROUPS)

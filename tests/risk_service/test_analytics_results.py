@@ -156,3 +156,23 @@ def test_what_is_no_price_or_quantity_counts_for_nothing(absurd):
     (result,) = both.results()
     assert result.moving_average_fast == 10.0
     assert math.isnan(result.vwap)
+
+
+def test_a_bars_price_is_its_last_quote_and_a_trades_only_where_there_is_none():
+    bars = BarBook()
+    bars.take("AAA", trade("AAA", 90.0, 2.0, NOW_NS))
+    bars.take("AAA", trade("AAA", 95.0, 1.0, NOW_NS + 1))
+    bars.take("BBB", quotes(["BBB"], [50.0], time_ns=NOW_NS + 2))
+    bars.take("BBB", trade("BBB", 60.0, 3.0, NOW_NS + 3))
+    bars.take("CCC", trade("CCC", 70.0, 1.0, NOW_NS + 4))
+    bars.take("CCC", quotes(["CCC"], [71.0], time_ns=NOW_NS + 5))
+    bars.take("AAA", quotes(["AAA"], [1.0], time_ns=NOW_NS + SECOND_NS))
+    history = bars.history()
+    (bar,) = history.bars
+    assert dict(zip(history.names, bar.price.tolist(), strict=True)) == {
+        "AAA": 90.0,
+        "BBB": 50.0,
+        "CCC": 71.0,
+    }
+    assert bar.volume.tolist() == [3.0, 3.0, 1.0]
+    assert bar.turnover.tolist() == [275.0, 180.0, 70.0]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gpu_kernels.dividend_schedules import chosen_rows, due, due_slope
 from gpu_kernels.engines.columns import Columns
+from gpu_kernels.engines.escrowed_search import searched
 from gpu_kernels.errors import InvalidInput
 from gpu_kernels.formulas import american_implied_vol
 from gpu_kernels.formulas.cash_dividends import (
@@ -150,9 +151,25 @@ def implied_vol(
         lines = chosen_rows(left.schedule, part.place)
         american_prices(engine, few, lines, got.price, got.status)
 
-    american_implied_vol.implied_vol(left.terms(options), wanted, method, found, priced)
+    terms = left.terms(options)
+    # The European vol is above the American one, and close to it out of the money.
+    guess = np.asarray(out.vol).reshape(-1)[rows]
+    hints = _searched(engine, left, terms, wanted, guess)
+    american_implied_vol.implied_vol(terms, wanted, method, found, priced, hints)
     out.vol.reshape(-1)[rows], out.status.reshape(-1)[rows] = found.vol, found.status
     return out
+
+
+def _searched(engine: Engine, left: Left, terms: Terms, wanted: Floats, guess: Floats) -> Floats:
+    lines = chosen_rows(left.schedule, left.american)
+    rest = np.asarray(left.options.column("spot"))[left.american]
+
+    def value(rows: Rows, vol: Floats) -> Floats:
+        got, status = np.empty(rows.size), np.empty(rows.size, np.uint8)
+        american_prices(engine, terms.rows(rows)._replace(vol=vol), chosen_rows(lines, rows), got, status)
+        return got
+
+    return searched(Columns(rest, *terms[1:-1]), wanted, guess, value)
 
 
 def american_prices(

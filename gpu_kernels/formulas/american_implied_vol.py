@@ -32,8 +32,12 @@ def implied_vol(
     method: str,
     out: ImpliedVolResult,
     price: Callable[[Any, str, PriceResult], None],
+    known: Any = None,
 ) -> None:
-    """Write volatility and status of each row; columns are full length."""
+    """Write volatility and status of each row; columns are full length.
+
+    Rows that have a volatility in `known` are not searched.
+    """
     size = out.status.size
     prices = np.broadcast_to(prices, (size,))
     out.vol[:] = np.nan
@@ -56,6 +60,9 @@ def implied_vol(
         out.status[sane & (prices < least - LEAST_TIME_VALUE * scale)] = Status.BELOW_INTRINSIC
         out.status[sane & (np.abs(prices - least) <= LEAST_TIME_VALUE * scale)] = Status.NO_TIME_VALUE
         out.status[sane & (prices >= top)] = Status.ABOVE_MAXIMUM
+    if known is not None:
+        found = (out.status == Status.NOT_CONVERGED) & np.isfinite(known)
+        out.vol[found], out.status[found] = known[found], Status.OK
     rows = everything[out.status == Status.NOT_CONVERGED]
     if rows.size:
         _search(rows, prices[rows], scale[rows], np.sqrt(columns.expiry[rows]), value, out)

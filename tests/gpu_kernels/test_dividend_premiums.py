@@ -9,7 +9,9 @@ from dividend_tree import american as tree
 import gpu_kernels as gk
 from gpu_kernels.dividend_points import premium_points
 from gpu_kernels.dividend_premiums import dividend_premiums, lasts
-from gpu_kernels.dividend_schedules import CashDividends
+from gpu_kernels.dividend_schedules import CashDividends, due
+from gpu_kernels.engines.columns import Columns
+from gpu_kernels.engines.escrowed_search import searched
 from gpu_kernels.formulas.cash_dividends import ESCROWED, Schedule
 from gpu_kernels.premium_tables import POINT_FIELDS, SPOT_RANGE, VOL_RANGE, build_premium_table
 from gpu_kernels.revaluation import position_pnl
@@ -170,3 +172,31 @@ def test_a_row_of_grids_is_the_same_alone_and_among_others_and_tells_moments_on_
         shorter = (*part[:2], part[2] - 0.1, *part[3:])
         then = module.solve(shorter, american[one], later, ESCROWED, spacing[one], 200, 100)
         np.testing.assert_allclose(whole[1, row], then[0], atol=5e-3)
+
+
+def test_vols_of_quotes_out_of_the_money_take_few_evaluations(cpu):
+    given = terms() | {"is_call": terms()["strike"] > SPOT}
+    paid = CashDividends.same(PAID, COUNT)
+    option = gk.Options(spot=SPOT, vol=VOL, american=True, dividends=paid, **given)
+    carry = np.full(COUNT, RATE - YIELD)
+    left = SPOT - due(paid.within(given["expiry"]), carry)
+    columns = Columns(
+        left, given["strike"], given["expiry"], np.full(COUNT, np.nan), np.full(COUNT, RATE),
+        np.full(COUNT, YIELD), given["is_call"],
+    )  # fmt: skip
+    asked = []
+
+    def value(rows, vol):
+        asked.extend(rows.tolist())
+        return cpu.price(option.replace(vol=_placed(vol, rows))).price[rows]
+
+    def _placed(vol, rows):
+        every = VOL.copy()
+        every[rows] = vol
+        return every
+
+    found = searched(columns, cpu.price(option).price, np.full(COUNT, np.nan), value)
+    np.testing.assert_allclose(found, VOL, rtol=1e-7)
+    assert len(asked) <= 6 * COUNT
+    # A price that no vol has is found by nobody.
+    assert np.isnan(searched(columns, np.full(COUNT, 1e3), np.full(COUNT, np.nan), value)).all()

@@ -12,6 +12,7 @@ import pytest
 from worlds import SPOT, option, portfolio, priced_market, quotes, spot_position
 
 import gpu_kernels as gk
+from gpu_kernels.dividend_schedules import CashDividends
 from gpu_kernels.premium_tables import build_premium_table
 from protos import packing
 from risk_service.desk_books import DeskBooks
@@ -148,9 +149,11 @@ def test_monte_carlo_of_american_books_is_that_of_the_engine_within_its_error(en
 
 
 def test_tables_of_another_process_are_the_same_to_the_bit_and_one_that_dies_is_replaced(engine):
+    paid = CashDividends.shared([[(0.1, 1.0)], []], [0, 1])
     options = gk.Options(
-        spot=100.0, strike=[95.0, 105.0], expiry=0.5, vol=0.2, rate=0.05, is_call=False, american=True
-    )
+        spot=100.0, strike=[95.0, 105.0], expiry=0.5, vol=0.2, rate=0.05, is_call=False, american=True,
+        dividends=paid,
+    )  # fmt: skip
     scenarios = gk.Scenarios([[-0.02], [0.0], [0.01]], [[0.01], [0.0], [-0.01]], elapsed=1 / 252)
     wanted = build_premium_table(engine, options, scenarios)
     process, stop = TableProcess(), Stop()
@@ -160,6 +163,7 @@ def test_tables_of_another_process_are_the_same_to_the_bit_and_one_that_dies_is_
         found = process.make(options, scenarios, urgent=True).result(PATIENCE_S)
         assert np.array_equal(found.in_scenarios, wanted.in_scenarios)
         assert np.array_equal(found.today, wanted.today)
+        assert found.lasts == wanted.lasts < 0.5
         assert found.error == wanted.error
         bad = gk.Options(spot=[100.0, 101.0], strike=95.0, expiry=0.5, vol=[0.2, np.nan], is_call=False)
         with pytest.raises(gk.GpuKernelsError, match="vol"):

@@ -18,6 +18,7 @@ import numpy as np
 
 from gpu_kernels.american_book import AmericanBook
 from gpu_kernels.analytics import series_figures
+from gpu_kernels.dividend_schedules import CashDividends
 from gpu_kernels.engines.choose import engine
 from gpu_kernels.engines.cpu import american, american_rows
 from gpu_kernels.engines.cpu.american_solver import LANES
@@ -27,7 +28,8 @@ from gpu_kernels.formulas.american_tables import GREEK_RULE, SCHEMES
 from gpu_kernels.options import Options
 from gpu_kernels.portfolio import Portfolio
 from gpu_kernels.premium_sums import Holdings, PremiumSums
-from gpu_kernels.premium_tables import PremiumTable
+from gpu_kernels.premium_tables import PremiumTable, build_premium_table
+from gpu_kernels.revaluation import position_pnl
 from gpu_kernels.scenarios import Scenarios
 from gpu_kernels.shared_book import (
     ScenarioTable,
@@ -61,6 +63,7 @@ def _revaluation() -> None:
     moves = np.array([[-0.01], [0.01]])
     cpu.revalue(_book(False), Scenarios(spot_return=moves))
     cpu.revalue(_book(False), Scenarios(spot_return=moves, vol_change=moves, rate_change=0.01))
+    position_pnl(cpu, _book(False), Scenarios(spot_return=moves))
 
 
 def _shared_books() -> None:
@@ -103,6 +106,7 @@ def _american_values() -> None:
     state = np.zeros((1, american_rows.STATE + premium, LANES))
     status = np.zeros(size, np.uint8)
     rule = american._premium((premium, 1))
+    american_rows.move_spots(tuple(rows), state.copy())
     american_rows.price_rows(tuple(rows), state, rule, np.zeros(size), status)
     rule = american._premium(GREEK_RULE)
     state = np.zeros((1, american_rows.STATE + GREEK_RULE[0], LANES))
@@ -124,7 +128,9 @@ def _american_implied_vol() -> None:
 
 def _american_interpolants() -> None:
     scenarios = _many_moves()
-    AmericanBook(engine("cpu"), _book(True), scenarios).revalue(scenarios)
+    book = AmericanBook(engine("cpu"), _book(True), scenarios)
+    book.revalue(scenarios)
+    book.premium_pnl(scenarios)
 
 
 def _american() -> None:
@@ -147,8 +153,17 @@ def _analytics() -> None:
     series_figures(engine("cpu"), [[1.0]], [[1.0]], bars_per_year=1.0)
 
 
+def _dividends() -> None:
+    cpu, paid = engine("cpu"), CashDividends.same([(0.5, 1.0)], 1)
+    moves = Scenarios(spot_return=np.array([[-0.01], [0.01]]))
+    for early in (False, True):
+        cpu.revalue(Portfolio(options=_option(early).replace(dividends=paid), quantity=[1.0]), moves)
+    build_premium_table(cpu, _option(True).replace(dividends=paid), moves)
+
+
 def _american_fast() -> None:
     engine("cpu").price(_option(True), american_method="fast")
+    engine("cpu").implied_vol(_option(True), 8.0, american_method="fast")
 
 
 # What a service needs before it can answer; this process compiles the first, which takes longest.
@@ -160,12 +175,14 @@ FIRST: dict[str, Callable[[], None]] = {
     "premium_sums": _premium_sums,
     "american_values": _american_values,
     "american_implied_vol": _american_implied_vol,
+    # A live book needs them where interpolants are not good enough.
+    "american_moves": _american_moves,
 }
 # What is asked for now and then. Of the kernels above it needs only those that are compiled by then.
 LATER: dict[str, Callable[[], None]] = {
     "american_fast": _american_fast,
-    "american_moves": _american_moves,
     "analytics": _analytics,
+    "dividends": _dividends,
 }
 # Who compiles beside this process makes way for it, and most of all who compiles what nobody waits for.
 _NICE_FIRST, _NICE_LATER = 5, 10
@@ -221,6 +238,7 @@ def _kernel_of(part: str) -> Any:
         american_implied_vol,
         american_moves,
         analytics,
+        dividend_premiums,
         implied_vol,
         premium_sums,
         revaluation,
@@ -229,7 +247,7 @@ def _kernel_of(part: str) -> Any:
 
     return {
         "european": implied_vol.implied_vol_rows,
-        "revaluation": revaluation._add_rows,
+        "revaluation": revaluation._write_rows,
         "shared_books": shared_book.write_points,
         "premium_sums": premium_sums.add_premiums,
         "american_values": american_rows.slopes_rows,
@@ -237,6 +255,7 @@ def _kernel_of(part: str) -> Any:
         "american_fast": american_rows.fast_boundaries,
         "american_moves": american_moves._under_moves,
         "analytics": analytics.write_figures,
+        "dividends": dividend_premiums.read_rows,
     }[part]
 
 

@@ -12,9 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from gpu_kernels.hedging import delta_hedge
 from risk_cli.answers import Form, money, plain_table, show
 from risk_cli.engine_choice import engine_for
+from risk_cli.hedge_sizing import (
+    Sizing,
+    banded,
+    expect_one_linear_each,
+    kelly,
+    plan_body,
+    plan_tables,
+)
 from risk_cli.refusals import DONE, BadInput, CannotDo
 from risk_cli.server_options import Server
 from risk_cli.servers import named_engine, risk_server
@@ -27,10 +34,11 @@ from risk_cli.stress.scenario_file import Past, Simulation
 from risk_cli.stress.shocks import build_past, build_simulation
 from risk_cli.wire_positions import instruments_message
 from risk_client.columns import Texts
+from risk_client.sizing import kelly as kelly_message
 
 Floats = NDArray[np.float64]
 
-OBJECTIVES = ("delta", "delta_gamma_vega", "min_expected_shortfall")
+OBJECTIVES = ("delta", "delta_gamma_vega", "min_expected_shortfall", "kelly")
 # What makes Greeks comparable: what each loses in a move of this size, as in risk_service.
 SPOT_MOVE = 0.01  # of the spot
 VOL_MOVE = 0.01  # absolute
@@ -56,6 +64,7 @@ class Request:
     monte_carlo: int
     seed: int
     sample: bool
+    sizing: Sizing
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,8 @@ class Answer:
     measure: str
     made_with: str
     notes: Sequence[str] = ()
+    band: Floats | None = None
+    plan: Sequence[Any] = ()
 
 
 def run_hedge(request: Request, form: Callable[[], Form]) -> int:
@@ -84,6 +95,7 @@ def run_hedge(request: Request, form: Callable[[], Form]) -> int:
     ):
         if not low <= value <= 1e12:
             raise BadInput(f"--{name}: must be from {low:g} to 1e12, not {value:g}")
+    request.sizing.check(request.objective)
     if request.instruments is None and request.objective != "delta":
         raise BadInput(f"--instruments: is missing; {request.objective} needs to know what may be traded")
     answer = _of_server(request) if request.server else _of_this_machine(request)
@@ -100,10 +112,17 @@ def _of_server(request: Request) -> Answer:
     if not request.name:
         raise BadInput("--name: is missing: the portfolio that the server keeps")
     with risk_server(request.server) as client:
-        instruments = None
+        instruments, sizing, kelly = None, request.sizing, None
         if request.instruments is not None:
-            held = client.get_portfolio(request.name)
-            instruments = instruments_message(_instruments(request.instruments), tuple(held.underlyings))
+            held, traded = client.get_portfolio(request.name), _instruments(request.instruments)
+            instruments = instruments_message(traded, tuple(held.underlyings))
+            if request.objective == "kelly":
+                kelly = kelly_message(
+                    sizing.returns_of(traded),
+                    sizing.capital,
+                    fraction=sizing.fraction,
+                    leverage=sizing.leverage,
+                )
         came = client.hedge(
             request.name,
             request.objective,  # type: ignore[arg-type]
@@ -111,12 +130,16 @@ def _of_server(request: Request) -> Answer:
             lot_size=request.lot_size,
             cost_per_lot=request.cost_per_lot,
             budget=request.budget,
+            cost_rate=sizing.cost_rate or (),
+            risk_aversion=sizing.risk_aversion,
+            plan_reach=sizing.plan_reach,
+            kelly=kelly,
             engine=named_engine(request.engine),
         )
     made_with = f"{came.provenance.engine}, live at {request.server}"
     return Answer(
         came.symbols, came.trade, came.cost, came.risk_before, came.risk_after, came.measure, made_with,
-        came.warnings,
+        came.warnings, came.band, came.plan,
     )  # fmt: skip
 
 
@@ -137,15 +160,30 @@ def _of_this_machine(request: Request) -> Answer:
     book = at_market(arrange(both(desk, _units(traded))), market)
     limit = traded.positions.quantity
     tail = request.objective == "min_expected_shortfall"
+    band: Floats | None = None
+    plan: Sequence[Any] = ()
     engine = engine_for(request.engine, book.portfolio, TAIL_COST if tail else GREEKS_COST)
     if tail:
         hedge, notes = _least_tail(engine, book, market, request, limit)
+    elif request.objective == "kelly":
+        hedge, notes = _kelly(engine, book, market, request, traded)
+    elif request.instruments is None and not request.budget:
+        rows = _places(book.layout) < 0
+        hedge, band, plan = banded(
+            engine, book, rows, _sums(engine, book), request.sizing, request.lot_size, request.cost_per_lot
+        )
+        notes = ()
     else:
+        if request.sizing != Sizing():
+            option = "--instruments" if request.instruments else "--budget"
+            raise BadInput(
+                f"{option}: a band and a plan are of the underlyings alone, unless a server makes them"
+            )
         hedge, notes = _greeks(engine, book, request, limit), ()
     labels = [traded[row].label for row in range(len(traded))]
     return Answer(
         labels, hedge.trades, hedge.costs, hedge.risk_before, hedge.risk_after,
-        hedge.measure, f"{engine.name}, {engine.device}; market {market.file}", notes,
+        hedge.measure, f"{engine.name}, {engine.device}; market {market.file}", notes, band, plan,
     )  # fmt: skip
 
 
@@ -177,19 +215,41 @@ def _places(layout: Layout) -> NDArray[np.int64]:
     return names.spread(np.array(numbers, np.int64))
 
 
+def _sums(engine: gk.Engine, book: Book) -> Floats:
+    """Delta, gamma and vega (3, U) of the desk's own rows by underlying."""
+    layout, rows = book.layout, _row_greeks(engine, book)
+    desk = _places(layout) < 0
+    return np.array(
+        [np.bincount(layout.underlying[desk], row[desk], len(layout.underlyings)) for row in rows]
+    )
+
+
+def _kelly(
+    engine: gk.Engine, book: Book, market: Market, request: Request, traded: Desk
+) -> tuple[Any, Sequence[str]]:
+    """Trades towards fractional Kelly's holdings; for what the desk holds counts its delta."""
+    expect_one_linear_each(traded, "--objective kelly")
+    place = _places(book.layout)
+    rows = np.flatnonzero(place >= 0)
+    given = {
+        "mean": request.sizing.returns_of(traded),
+        "limit": np.minimum(traded.positions.quantity, 1e12),
+        "lot_size": request.lot_size,
+        "cost_per_lot": request.cost_per_lot,
+        "budget": request.budget,
+    }
+    delta = _sums(engine, book)[0]
+    return kelly(book, market, rows[np.argsort(place[rows])], delta, request.sizing, given)
+
+
 def _greeks(engine: gk.Engine, book: Book, request: Request, limit: Floats) -> Any:
     """Trades that make the Greeks of every underlying small."""
     from gpu_kernels.optimise.greek_hedge import greek_hedge
 
-    rows = _row_greeks(engine, book)
+    rows, exposure = _row_greeks(engine, book), _sums(engine, book)
     layout, place = book.layout, _places(book.layout)
     count, spots = len(layout.underlyings), book.spots
     desk = place < 0
-    exposure = [np.bincount(layout.underlying[desk], row[desk], minlength=count) for row in rows]
-    if request.instruments is None and not request.budget:
-        return delta_hedge(
-            exposure[0], spot=spots, lot_size=request.lot_size, cost_per_lot=request.cost_per_lot
-        )
     used = 1 if request.objective == "delta" else 3
     matrix = np.zeros((used, count, len(limit)))
     matrix[:, layout.underlying[~desk], place[~desk]] = rows[:used, ~desk]
@@ -273,6 +333,11 @@ def _show(answer: Answer, form: Form) -> None:
         "notes": list(answer.notes),
         "trades": rows,
     }
+    plans = plan_body(answer.labels, answer.plan) if answer.plan else []
+    if plans:
+        body["plan"] = plans
+    if answer.band is not None and np.any(answer.band):
+        body["band"] = [float(one) for one in answer.band]
     cells = [
         (label, "buy" if trade > 0 else "sell" if trade < 0 else "", f"{abs(trade):,.10g}", money(cost))
         for label, trade, cost in zip(answer.labels, answer.trades, answer.costs, strict=True)
@@ -285,6 +350,7 @@ def _show(answer: Answer, form: Form) -> None:
     tables: list[Any] = [
         plain_table(f"Trades   ({answer.made_with})", ("instrument", "", "units", "cost"), cells, left=2),
         plain_table(f"Risk: {answer.measure}", ("", " "), risk),
+        *plan_tables(plans),
         *(f"note: {note}" for note in answer.notes),
     ]
     show(form, "hedge", tables, body, rows, ("instrument", "trade", "cost"))

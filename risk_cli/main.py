@@ -239,13 +239,26 @@ def hedge(
     ] = None,
     market: Annotated[Path | None, InFile(help="Spots, vols, rates, TOML.")] = None,
     objective: Annotated[
-        str, typer.Option(help="delta, delta_gamma_vega or min_expected_shortfall.")
+        str, typer.Option(help="delta, delta_gamma_vega, min_expected_shortfall or kelly.")
     ] = "delta",
     lot_size: Annotated[float, typer.Option(help="Units that are traded at once.")] = 1.0,
     cost_per_lot: Annotated[float, typer.Option(help="Currency.")] = 0.0,
     budget: Annotated[float, typer.Option(help="The most that trades may cost; 0: any.")] = 0.0,
     monte_carlo: Annotated[int, typer.Option(help="Simulate so many moves; 0: history.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Of the simulation.", min=0)] = 1,
+    cost_rate: Annotated[float, typer.Option(help="delta: cost as a part of the traded value.")] = 0.0,
+    risk_aversion: Annotated[
+        float, typer.Option(help="delta: per unit of currency; leaves alone what is not worth the cost.")
+    ] = 0.0,
+    plan_reach: Annotated[
+        float, typer.Option(help="delta: the next trades within this part of the spot; 0: none.")
+    ] = 0.0,
+    expected_return: Annotated[
+        list[str] | None, typer.Option(help="kelly: SYMBOL=PER_YEAR beyond the rate; may be repeated.")
+    ] = None,
+    capital: Annotated[float, typer.Option(help="kelly: currency.")] = 0.0,
+    fraction: Annotated[float, typer.Option(help="kelly: part of it; 0: a half.")] = 0.0,
+    leverage: Annotated[float, typer.Option(help="kelly: most, in capitals; 0: any.")] = 0.0,
     name: Annotated[str, typer.Option(help="A portfolio that the server keeps.")] = "",
     engine: Engine = "auto",
     sample: Annotated[bool, typer.Option("--sample", help="The sample desk instead of files.")] = False,
@@ -261,10 +274,14 @@ def hedge(
     def work() -> int:
         from risk_cli.answers import Form
         from risk_cli.hedge import Request, run_hedge
+        from risk_cli.hedge_sizing import Sizing
 
+        sizing = Sizing(
+            tuple(expected_return or ()), capital, fraction, leverage, cost_rate, risk_aversion, plan_reach
+        )
         request = Request(
             portfolio, instruments, market, name, server, engine, objective, lot_size, cost_per_lot, budget,
-            monte_carlo, seed, sample,
+            monte_carlo, seed, sample, sizing,
         )  # fmt: skip
         return run_hedge(request, lambda: Form(json, csv, parquet))
 

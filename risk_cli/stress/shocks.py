@@ -208,7 +208,7 @@ def build_simulation(simulation: Simulation, symbols: Sequence[str], market: Mar
     """Simulated moves with the covariance of the history, or of the market's vols where there is none."""
     from gpu_kernels.simulated_scenarios import simulate_scenarios
 
-    covariance, origin, notes = _covariance(symbols, market)
+    covariance, origin, notes = covariance_of(symbols, market)
     scenarios = _refused_by(
         simulation.section,
         lambda: simulate_scenarios(
@@ -231,7 +231,7 @@ def build_simulation(simulation: Simulation, symbols: Sequence[str], market: Mar
     return Draws(simulation.name, what, scenarios, labels, (*notes, *scenarios.notes))
 
 
-def _covariance(symbols: Sequence[str], market: Market) -> tuple[Floats, str, tuple[str, ...]]:
+def covariance_of(symbols: Sequence[str], market: Market) -> tuple[Floats, str, tuple[str, ...]]:
     """Per year; where it comes from; and what had to be assumed."""
     from gpu_kernels.covariance import covariance_from_returns
 

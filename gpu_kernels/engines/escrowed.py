@@ -48,6 +48,9 @@ LEAST_TOTAL_VOL = 1e-4
 LEAST_LEFT = 1e-6
 MOST_TOTAL_VOL = 8.0
 
+# Numbers too large for a float are no reason for a warning: their row gets its status.
+beyond_floats = np.errstate(over="ignore", invalid="ignore")
+
 
 class Terms(NamedTuple):
     """American rows, their columns full length; `place` is their row in `schedule`."""
@@ -112,6 +115,7 @@ def left_of(options: Options) -> Left:
     return Left(plain, schedule, live, nothing, american)
 
 
+@beyond_floats
 def price(engine: Engine, options: Options, method: AmericanMethod, out: PriceResult) -> PriceResult:
     """Value of each option, in the currency of its spot."""
     left = left_of(options)
@@ -121,6 +125,7 @@ def price(engine: Engine, options: Options, method: AmericanMethod, out: PriceRe
     return out
 
 
+@beyond_floats
 def greeks(engine: Engine, options: Options, method: AmericanMethod, out: GreeksResult) -> GreeksResult:
     """Value and eight derivatives; ex-dates come nearer as time passes, in theta and charm."""
     left = left_of(options)
@@ -133,6 +138,7 @@ def greeks(engine: Engine, options: Options, method: AmericanMethod, out: Greeks
     return out
 
 
+@beyond_floats
 def implied_vol(
     engine: Engine, options: Options, prices: Any, method: AmericanMethod, out: ImpliedVolResult
 ) -> ImpliedVolResult:

@@ -324,6 +324,23 @@ def test_bad_rows_have_their_status_and_bad_schedules_are_refused() -> None:
         cash_dividends.price(options, paid)
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_floats_are_the_status_of_their_row_and_no_warning() -> None:
+    engine = gk.engine("reference")
+    options = gk.Options(
+        spot=[np.inf, 100.0, 100.0, 100.0, 100.0],
+        strike=100.0,
+        expiry=[1.0, 1.0, 1.0, 1e6, 1.0],
+        vol=0.2,
+        rate=[0.02, 1e307, np.inf, -1.0, 0.02],
+        dividend_yield=[0.0, 0.0, 1e299, 0.0, 0.0],
+        dividends=CashDividends.per_option([[(0.5, 1.0)]] * 3 + [[(9e5, 1.0)]] + [[(0.5, 1.0)]]),
+    )
+    for result in (engine.price(options), engine.greeks(options), engine.implied_vol(options, 9.0)):
+        assert (result.status[[0, 2]] == gk.Status.INVALID_INPUT).all()
+        assert result.status[-1] == gk.Status.OK
+
+
 def test_options_keep_their_dividends_when_cut_and_spread() -> None:
     engine = gk.engine("cpu")
     options, _ = random_rows(fresh_rng(), 6, False)

@@ -1,10 +1,15 @@
 """Ten times the sustainable cost offered: what is still answered, how soon the rest is refused.
 
-    python -m benchmarks.overload
+    python -m benchmarks.overload [phases]
 
 Half of the calls are Monte Carlo ES of a whole book, half are Greeks of American options. Work is counted in
 seconds: an answer counts as much as one of its kind takes alone, so that answering the cheaper kind only
 would not look like goodput.
+
+A machine that others share is faster in one second than in the next. So peak and overload are measured in
+turn, some seconds each, several times, and each overload is held against the peaks right before and after it.
+Each begins with seconds that are not counted, in which the service fills up, and is counted from one answer
+to another while it is full: what is still in when the offers end is answered by fewer and fewer threads.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 import grpc
@@ -32,13 +38,16 @@ from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
 
 BOOK = 10_000
 SCENARIOS = 4_096
-SECONDS = 8.0
+PHASES = 6  # of overload, each between two of the peak
+FILLING_S = 1.5  # of each that are not counted
+COUNTED_S = 5.0
 SATURATING = 4  # callers that keep two cores busy
 TIMES = 10
 WATCHERS = 200
 CHANGES = 200  # of some kilobytes each
 CHANGED_ROWS = 20
 AMERICAN_ROWS = 10_000
+SPOTS = 40
 ALONE = 5
 DEADLINE_S = 30.0
 
@@ -61,14 +70,20 @@ def expected_shortfall(stub: Any, number: int) -> Awaitable[object]:
 
 
 def greeks(stub: Any, number: int) -> Awaitable[object]:
-    """Greeks of many American options of one underlying; every one at another spot."""
+    """Greeks of many American options of one underlying."""
+    called: Awaitable[object] = stub.Greeks(_american_options(number % SPOTS), timeout=DEADLINE_S)
+    return called
+
+
+@cache
+def _american_options(number: int) -> wire.GreeksRequest:
+    """At another spot for each number. Kept: to make it takes time of the cores that are to be kept busy."""
     columns = wire.OptionColumns(rate=[0.04], dividend_yield=[0.02], is_call=[False], american=[True])
-    packing.write(columns, "spot", [100.0 + 1e-3 * (number % 1_000)])
+    packing.write(columns, "spot", [100.0 + 1e-3 * number])
     packing.write(columns, "strike", np.linspace(60.0, 140.0, AMERICAN_ROWS))
     packing.write(columns, "expiry", np.linspace(0.1, 2.0, AMERICAN_ROWS))
     packing.write(columns, "vol", [0.25])
-    called: Awaitable[object] = stub.Greeks(wire.GreeksRequest(options=columns), timeout=DEADLINE_S)
-    return called
+    return wire.GreeksRequest(options=columns)
 
 
 KINDS = (Kind("ES", expected_shortfall), Kind("Greeks", greeks))
@@ -76,16 +91,39 @@ KINDS = (Kind("ES", expected_shortfall), Kind("Greeks", greeks))
 
 @dataclass
 class Tally:
-    """What became of the calls."""
+    """What became of the calls of one phase."""
 
-    answered: dict[str, int] = field(default_factory=lambda: {kind.name: 0 for kind in KINDS})
-    refused_ms: dict[str, list[float]] = field(default_factory=lambda: {kind.name: [] for kind in KINDS})
+    answered: list[tuple[float, str]] = field(default_factory=list)  # when, by the clock; the kind
+    refused_ms: list[tuple[str, float]] = field(default_factory=list)
     other: int = 0
     memory: list[int] = field(default_factory=list)
+    began: float = field(default_factory=time.perf_counter)
 
-    def work_s(self, alone_s: dict[str, float]) -> float:
-        """Seconds of work in the answers."""
-        return sum(alone_s[name] * count for name, count in self.answered.items())
+    @property
+    def ends(self) -> float:
+        """When the phase ends, by the clock."""
+        return self.began + FILLING_S + COUNTED_S
+
+    def counted(self) -> list[tuple[float, str]]:
+        """The answers that came while the service was full, in their order."""
+        found = sorted(one for one in self.answered if self.began + FILLING_S <= one[0] <= self.ends)
+        if len(found) < 2:
+            raise RuntimeError(f"{len(found)} answers in {COUNTED_S:g} s: the machine has no time to measure")
+        return found
+
+    def work_s_per_s(self, alone_s: dict[str, float]) -> float:
+        """Seconds of work answered in a second: from the first answer counted to the last."""
+        (first, _), *others = self.counted()
+        return sum(alone_s[kind] for _, kind in others) / (others[-1][0] - first)
+
+    def as_dict(self, alone_s: dict[str, float]) -> dict[str, Any]:
+        """For the result file."""
+        counted = self.counted()
+        return {
+            "work_s_per_s": self.work_s_per_s(alone_s),
+            "answers_per_s": (len(counted) - 1) / (counted[-1][0] - counted[0][0]),
+            "answered": {one.name: sum(kind == one.name for _, kind in counted) for one in KINDS},
+        }
 
 
 async def alone(stub: Any, kind: Kind) -> float:
@@ -98,45 +136,42 @@ async def alone(stub: Any, kind: Kind) -> float:
     return statistics.median(times[1:])
 
 
-async def peak(stub: Any) -> tuple[Tally, float]:
-    """What a few callers get that ask one thing after another, the kinds in turn; and the seconds it took."""
+async def peak(stub: Any) -> Tally:
+    """What a few callers get that ask one thing after another, the kinds in turn."""
     tally, numbers = Tally(), itertools.count()
-    start = time.perf_counter()
 
     async def caller() -> None:
-        while time.perf_counter() < start + SECONDS:
+        while time.perf_counter() < tally.ends:
             await _one(stub, next(numbers), tally)
 
     await asyncio.gather(*(caller() for _ in range(SATURATING)))
-    return tally, time.perf_counter() - start
+    return tally
 
 
-async def offered(stub: Any, per_second: float, service: psutil.Process) -> tuple[Tally, float]:
-    """Calls begun at a steady rate whatever becomes of them; and the seconds until the last ended."""
+async def offered(stub: Any, per_second: float, service: psutil.Process) -> Tally:
+    """Calls begun at a steady rate whatever becomes of them; ends when all have ended."""
     tally, calls = Tally(), set()
-    start = time.perf_counter()
-    count = int(per_second * SECONDS)
-    for number in range(count):
-        due = start + number / per_second
+    for number in range(int(per_second * (FILLING_S + COUNTED_S))):
+        due = tally.began + number / per_second
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
         call = asyncio.create_task(_one(stub, number, tally))
         calls.add(call)
         call.add_done_callback(calls.discard)
-        if number % max(1, count // 20) == 0:
+        if number % int(per_second) == 0:
             tally.memory.append(service.memory_info().rss)
     await asyncio.gather(*calls)
-    return tally, time.perf_counter() - start
+    return tally
 
 
 async def _one(stub: Any, number: int, tally: Tally) -> None:
     start, kind = time.perf_counter(), KINDS[number % len(KINDS)]
     try:
         await kind.call(stub, number)
-        tally.answered[kind.name] += 1
+        tally.answered.append((time.perf_counter(), kind.name))
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            tally.refused_ms[kind.name].append((time.perf_counter() - start) * 1e3)
+            tally.refused_ms.append((kind.name, (time.perf_counter() - start) * 1e3))
         else:
             tally.other += 1
 
@@ -172,43 +207,57 @@ async def _churn(port: int) -> None:
             await stub.PutPortfolio(wire.PutPortfolioRequest(portfolio=book), timeout=30)
 
 
-async def run(port: int, service: psutil.Process) -> dict[str, Any]:
+async def run(port: int, service: psutil.Process, overload_phases: int) -> dict[str, Any]:
     """All measurements."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", OPTIONS) as channel:
         stub: Any = RiskServiceStub(channel)
         alone_s = {kind.name: await alone(stub, kind) for kind in KINDS}
         # First: the room that the overload leaves behind would hide what watchers take.
         watchers_bytes = await stalled_watchers(port, service)
-        most, took_s = await peak(stub)
-        answered_per_s = sum(most.answered.values()) / took_s
+        peaks, overloads = [], []
         before = service.memory_info().rss
-        tally, lasted_s = await offered(stub, TIMES * answered_per_s, service)
+        peaks.append(await peak(stub))
+        for _ in range(overload_phases):
+            per_second = peaks[-1].as_dict(alone_s)["answers_per_s"]
+            overloads.append(await offered(stub, TIMES * per_second, service))
+            peaks.append(await peak(stub))
         after = service.memory_info().rss
+    refused = [one for tally in overloads for one in tally.refused_ms]
     return {
         "alone_s": alone_s,
-        "peak": {"per_second": answered_per_s, "work_s_per_s": most.work_s(alone_s) / took_s},
-        "offered_per_second": TIMES * answered_per_s,
-        "answered": tally.answered,
-        "work_s_per_s": tally.work_s(alone_s) / lasted_s,
-        "refused_ms": {name: sorted(times) for name, times in tally.refused_ms.items()},
-        "ended_otherwise": tally.other,
-        "memory_bytes": {"before": before, "most": max(tally.memory), "after": after},
+        "peaks": [tally.as_dict(alone_s) for tally in peaks],
+        "overloads": [tally.as_dict(alone_s) for tally in overloads],
+        "refused_ms": {kind.name: sorted(ms for name, ms in refused if name == kind.name) for kind in KINDS},
+        "ended_otherwise": sum(tally.other for tally in overloads),
+        "memory_bytes": {
+            "before": before,
+            "most": max(max(tally.memory) for tally in overloads),
+            "after": after,
+        },
         "watchers_bytes": watchers_bytes,
     }
 
 
 def table(result: dict[str, Any]) -> str:
     """The result in words."""
-    memory, most = result["memory_bytes"], result["peak"]
-    mib, alone_s = 1 / 2**20, result["alone_s"]
-    part = result["work_s_per_s"] / most["work_s_per_s"]
+    memory, alone_s, mib = result["memory_bytes"], result["alone_s"], 1 / 2**20
+    peaks, overloads = result["peaks"], result["overloads"]
+    parts = [
+        2.0 * over["work_s_per_s"] / (earlier["work_s_per_s"] + later["work_s_per_s"])
+        for over, (earlier, later) in zip(overloads, itertools.pairwise(peaks), strict=True)
+    ]
+    per_second = statistics.median(one["answers_per_s"] for one in peaks)
+    answered = ", ".join(
+        f"{sum(one['answered'][kind.name] for one in overloads)} {kind.name}" for kind in KINDS
+    )
     rows = [
         ("ES of 10,000 options under 4,096 draws, alone", f"{alone_s['ES'] * 1e3:.0f} ms"),
         (f"Greeks of {AMERICAN_ROWS:,} American options, alone", f"{alone_s['Greeks'] * 1e3:.0f} ms"),
-        ("peak, the two in turn", f"{most['per_second']:.1f} answers/s"),
-        ("offered", f"{result['offered_per_second']:.0f} calls/s"),
-        ("work answered of that", f"{part:.0%} of peak"),
-        ("answered", ", ".join(f"{count} {name}" for name, count in result["answered"].items())),
+        ("peak, the two in turn", f"{per_second:.1f} answers/s"),
+        ("offered", f"{TIMES * per_second:.0f} calls/s"),
+        ("work answered of that, median", f"{statistics.median(parts):.0%} of peak"),
+        ("in each phase", ", ".join(f"{part:.0%}" for part in parts)),
+        ("answered", answered),
     ]
     for name, times in result["refused_ms"].items():
         worst = f"p50 {statistics.median(times):.1f} ms, p99 {times[int(0.99 * len(times))]:.1f} ms"
@@ -225,7 +274,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows), ""])
 
 
-def main() -> None:
+def main(overload_phases: int) -> None:
     """Measures, prints and keeps the result."""
 
     with serving_book(BOOK, 500, "never") as port:
@@ -234,9 +283,9 @@ def main() -> None:
             for child in psutil.Process().children()
             if any(one.laddr.port == port for one in child.net_connections("tcp"))
         ]
-        result = asyncio.run(run(port, service))
+        result = asyncio.run(run(port, service, overload_phases))
     measure.write("overload", {"machine": measure.machine(), **result}, table(result))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else PHASES)

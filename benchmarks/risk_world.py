@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,7 +49,7 @@ def _serve(control: Connection, rows: int, days: int, process: str, settings: di
     from service_kit.grpc_server import GrpcSettings
     from service_kit.telemetry.logs import LogSettings, start_logs
 
-    # Both as `risk serve` does: without a level every call would print a line.
+    # As `risk serve` does, threads and all: without a level every call would print a line.
     prepare_process()
     start_logs(LogSettings(), "risk")
     wanted: Any = process
@@ -64,6 +65,7 @@ def _serve(control: Connection, rows: int, days: int, process: str, settings: di
     )
     with Service(price_history(days), engine=engines.live, risk=risk) as service:
         service.engines = engines
+        service.executor = ThreadPoolExecutor(thread_name_prefix="compute")
         service.open_market()
         with serving(lambda: service.server(grpc_settings)) as server:
             _put(server.port, rows)

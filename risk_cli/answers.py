@@ -141,6 +141,14 @@ def check_writable(option: str, path: Path | None) -> None:
         raise CannotDo(f"{option}: {path} cannot be written")
 
 
+def expect_apart(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
+    """Refuses to write over a file that is read."""
+    for option, path in outputs.items():
+        for other, given in inputs.items():
+            if path and given and path.exists() and given.exists() and path.samefile(given):
+                raise BadInput(f"{option}: {path} is {other}, and would be written over")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A file beside `path` to write, which takes its place when it is whole; else CannotDo names the file."""

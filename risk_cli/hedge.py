@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpu_kernels as gk
-from risk_cli.answers import Form, money, plain_table, show
+from risk_cli.answers import Form, expect_apart, money, plain_table, show
 from risk_cli.engine_choice import engine_for
 from risk_cli.hedge_sizing import (
     Sizing,
@@ -96,6 +96,12 @@ def run_hedge(request: Request, form: Callable[[], Form]) -> int:
         if not low <= value <= 1e12:
             raise BadInput(f"--{name}: must be from {low:g} to 1e12, not {value:g}")
     request.sizing.check(request.objective)
+    read = {
+        "--portfolio": request.portfolio,
+        "--instruments": request.instruments,
+        "--market": request.market,
+    }
+    expect_apart({"--parquet": shape.parquet}, read)
     if request.instruments is None and request.objective != "delta":
         raise BadInput(f"--instruments: is missing; {request.objective} needs to know what may be traded")
     answer = _of_server(request) if request.server else _of_this_machine(request)

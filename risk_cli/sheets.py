@@ -194,6 +194,11 @@ def _parquet(path: Path, command: str) -> Sheet:
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:
-        raise BadInput(f"{path.name}: is not a Parquet file: {error}") from error
+        raise BadInput(f"{path.name}: is not a Parquet file of one table: {error}") from error
+    for field in table.schema:
+        if pa.types.is_nested(field.type):
+            raise BadInput(
+                f"{path.name}, column {field.name!r}: has {field.type} in its cells, not one value"
+            )
     columns, rows = columns_of(table)
     return Sheet(path.name, columns, np.arange(1, rows + 1), "row")

@@ -209,6 +209,8 @@ def _check_limits(limits: Limits) -> None:
     for descriptor, value in limits.ListFields():
         if not (np.isfinite(value) and value >= 0.0):
             raise InvalidRequest(f"limits.{descriptor.name}", "must be a number that is not negative")
+    if limits.hysteresis >= 1.0:
+        raise InvalidRequest("limits.hysteresis", "must be below 1, or a breach would never end")
 
 
 def _refuse(field_name: str, bad: NDArray[np.bool_], why: str) -> None:

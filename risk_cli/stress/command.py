@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from risk_cli.answers import Form, check_writable, show
+from risk_cli.answers import Form, check_writable, expect_apart, show
 from risk_cli.progress_bar import progress_bar
 from risk_cli.refusals import DONE, LIMIT_BREACHED, BadInput, CannotDo
 from risk_cli.server_options import Server
@@ -39,6 +39,10 @@ def run_stress(request: Request, form: Callable[[], Form]) -> int:
     shape = form()
     portfolio, scenarios, market_file = _files(request)
     check_writable("--report", request.report)
+    expect_apart(
+        {"--report": request.report, "--parquet": shape.parquet},
+        {"--portfolio": portfolio, "--scenarios": scenarios, "--market": market_file},
+    )
     desk = read_portfolio(portfolio, "stress")
     plan = read_scenarios(scenarios)
     outcome = _worked_out(request, desk, plan, market_file)

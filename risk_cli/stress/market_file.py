@@ -110,7 +110,7 @@ def dividends_in(section: Section) -> Dividends:
 def market_of(section: Section) -> Market:
     """The market of a file's top level, or of a [market] table in a scenario file."""
     section.only("date", "rate", "history", "correlation", "underlying")
-    rate = section.number("rate", 0.0)
+    rate = section.number("rate", 0.0, low=-1.0, high=1.0)
     table = section.section("underlying")
     if not table.values:
         raise section.fault("underlying", "is missing: give a table [underlying.SYMBOL] for each")
@@ -154,13 +154,17 @@ def _moment(section: Section, history: History | None) -> tuple[datetime, tuple[
 def _quote(section: Section, rate: float) -> Quote:
     section.only(*_KEYS)
     exercise = section.text("exercise", "listed", ("E", "A", "listed"))
+    spot, dividends = section.number("spot", above=0.0), _dividends(section)
+    for day, amount in dividends:
+        if amount >= spot:
+            raise section.fault("dividends", f"{amount:g} on {day} is not below the spot, {spot:g}")
     return Quote(
-        spot=section.number("spot", above=0.0),
+        spot=spot,
         vol=_vol(section),
         rate=section.number("rate", rate, low=-1.0, high=1.0),
         dividend_yield=section.number("dividend_yield", 0.0, low=-1.0, high=1.0),
         american=None if exercise == "listed" else exercise == "A",
-        dividends=_dividends(section),
+        dividends=dividends,
     )
 
 

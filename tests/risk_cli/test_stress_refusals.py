@@ -7,6 +7,8 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from desk_files import MARKET, PORTFOLIO, SCENARIOS, run, stress, write
 from hypothesis import given, settings
@@ -80,6 +82,12 @@ BAD_MARKETS = {
     ),
     "no vol": (MARKET.replace("vol = 0.18\n", ""), "line 3, underlying.SPX.vol", "missing"),
     "vol in per cent": (MARKET.replace("0.18", "18"), "line 5, underlying.SPX.vol", "at most 10"),
+    "rate in per cent": (MARKET.replace("rate = 0.04", "rate = 4"), "line 2, rate", "at most 1"),
+    "dividend above the spot": (
+        MARKET.replace("vol = 0.18", "vol = 0.18\ndividends = [{date = 2026-12-01, amount = 6000}]"),
+        "underlying.SPX.dividends",
+        "6000 on 2026-12-01 is not below the spot, 5000",
+    ),
     "unknown key": (MARKET.replace("dividend_yield", "yield"), "line 6, underlying.SPX.yield", "unknown"),
     "no date": (MARKET.replace("date = 2026-11-20\n", ""), "market.toml, date", "missing"),
     "text for number": (MARKET.replace("0.04\n", '"0.04"\n', 1), "line 2, rate", "must be a number"),
@@ -120,6 +128,29 @@ def test_bad_input_is_told_in_one_line(option: str, text: str, words: list[str],
     assert result.stderr.count("\n") == 1
     for word in words:
         assert word in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--report", "--parquet"])
+def test_no_input_is_written_over(option: str, tmp_path: Path) -> None:
+    files = write(tmp_path)
+    (tmp_path / "link").symlink_to(files["scenarios"])
+    for path in (*files.values(), str(tmp_path / "link")):
+        before = Path(path).read_bytes()
+        result = stress(files, option, path)
+        assert (result.exit_code, "would be written over" in result.stderr) == (2, True)
+        assert Path(path).read_bytes() == before
+    result = run(
+        "hedge", "--portfolio", files["portfolio"], "--market", files["market"], "--parquet", files["market"]
+    )
+    assert (result.exit_code, "--parquet: " in result.stderr) == (2, True)
+
+
+def test_a_parquet_column_of_lists_is_named(tmp_path: Path) -> None:
+    files = write(tmp_path)
+    files["portfolio"] = str(tmp_path / "desk.parquet")
+    pq.write_table(pa.table({"symbol": ["NVDA"], "quantity": [[1.0, 2.0]]}), files["portfolio"])
+    result = stress(files)
+    assert (result.exit_code, "column 'quantity': has list<" in result.stderr) == (2, True), result.stderr
 
 
 def test_every_exit_status(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ TWO_INDICES = portfolio(
         (TWO_INDICES, "positions.underlying_index[1]"),
         (risk.Portfolio(portfolio="p", limits=risk.Limits(var_fraction=-0.1)), "limits.var_fraction"),
         (risk.Portfolio(portfolio="p", limits=risk.Limits(stress_loss=math.inf)), "limits.stress_loss"),
+        (risk.Portfolio(portfolio="p", limits=risk.Limits(hysteresis=1.0)), "limits.hysteresis"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_row(message, where):

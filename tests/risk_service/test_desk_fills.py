@@ -6,10 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from worlds import SPOT, option, osi, portfolio, priced_market, quotes, reference, spot_position
+from worlds import (
+    NOW_NS,
+    SPOT,
+    option,
+    osi,
+    portfolio,
+    priced_market,
+    quotes,
+    record,
+    reference,
+    spot_position,
+)
 
 import gpu_kernels as gk
 from protos import packing
+from protos.market.v1.market_pb2 import EVENT_KIND_TRADE
 from risk_service.desk import Desk
 from risk_service.desk_books import DeskBooks
 from risk_service.desk_premiums import DeskPremiums
@@ -177,6 +189,18 @@ def test_numbers_after_fills_are_those_of_a_start(engine, history, american):
     live.touch("IDX")
     live.measure(state, marks)
     assert not live.numbers("book-0").faults
+
+
+def test_a_trade_makes_no_quote_younger(engine, history):
+    state, positions = market(), Positions(RULE)
+    live = DeskBooks(DeskRisk(engine, ScenarioSource(history, 100), DeskPremiums(engine)))
+    live.take([check(message(0, american=False))], positions, state)
+    for later in (NOW_NS + 5_000_000_000, NOW_NS + 9_000_000_000):
+        trade = record(EVENT_KIND_TRADE, [osi("IDX", "C", 100.0)], price=6.0, time_ns=later)
+        state.apply(trade, "IDX", 0, 50 + later // 1_000_000_000)
+        live.touch("IDX")
+        live.measure(state, VolMarks())
+        assert live.numbers("book-0").oldest_quote_ns == NOW_NS
 
 
 def test_a_fill_that_changes_no_risk_is_told_and_costs_the_others_nothing(engine, history):

@@ -136,6 +136,16 @@ def test_a_deep_option_is_marked_by_its_strikes_other_side(engine):
     assert metrics.value == pytest.approx(plain_value(SPOT), rel=1e-10)
 
 
+def test_out_of_the_money_is_by_the_forward(engine):
+    # At 3 % less 1 % the forward of half a year is above 100.9: the put at 100.9 is out of the money.
+    market, strike = priced_market(), 100.9
+    for vol, is_call in ((0.2, False), (0.4, True)):
+        price = float(black_scholes(SPOT, strike, 0.5, vol, is_call))
+        market.apply(quotes([option(strike, is_call)[0]], [price]), "IDX", 0, 9)
+    metrics = measure(engine, market, portfolio(rows=(option(strike, True, 1.0),)))
+    assert metrics.value == pytest.approx(float(black_scholes(SPOT, strike, 0.5, 0.2, True)), rel=1e-8)
+
+
 def test_where_only_one_side_is_quoted_it_marks(engine):
     market = priced_market()
     only_call = portfolio(rows=(option(130.0, False, 1.0),))

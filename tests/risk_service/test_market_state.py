@@ -62,6 +62,10 @@ def test_an_option_without_a_bid_is_worth_half_its_ask():
     assert spot(state, "OPT") == 0.025
     state.apply(record(market.EVENT_KIND_QUOTE, ["OPT"], bid=0.05), "IDX", 0, 1)
     assert spot(state, "OPT") == 0.025
+    # Among several of one record, too; but an underlying that nobody bids for has no price.
+    state.apply(record(market.EVENT_KIND_QUOTE, ["OPT", "NEXT", "IDX"], ask=0.09), "IDX", 0, 2)
+    assert (spot(state, "OPT"), spot(state, "NEXT")) == (0.045, 0.045)
+    assert np.isnan(spot(state))
 
 
 def test_changed_symbols_are_named():

@@ -194,13 +194,13 @@ def test_numbers_after_fills_are_those_of_a_start(engine, history, american):
 def test_a_trade_makes_no_quote_younger(engine, history):
     state, positions = market(), Positions(RULE)
     live = DeskBooks(DeskRisk(engine, ScenarioSource(history, 100), DeskPremiums(engine)))
-    live.take([check(message(0, american=False))], positions, state)
+    live.take([check(portfolio("book", rows=[option(90.0, False, 1.0)]))], positions, state)
     for later in (NOW_NS + 5_000_000_000, NOW_NS + 9_000_000_000):
-        trade = record(EVENT_KIND_TRADE, [osi("IDX", "C", 100.0)], price=6.0, time_ns=later)
+        trade = record(EVENT_KIND_TRADE, [osi("IDX", "P", 90.0)], price=2.0, time_ns=later)
         state.apply(trade, "IDX", 0, 50 + later // 1_000_000_000)
         live.touch("IDX")
         live.measure(state, VolMarks())
-        assert live.numbers("book-0").oldest_quote_ns == NOW_NS
+        assert live.numbers("book").oldest_quote_ns == NOW_NS
 
 
 def test_a_fill_that_changes_no_risk_is_told_and_costs_the_others_nothing(engine, history):

@@ -1,7 +1,8 @@
 """What RiskService answers per second, and how soon, beside a bare grpc.aio echo of the same run.
 
 The service is whole but for Kafka: real servicer, guard and live loop, topics in memory, one process; the
-clients share the machine with it. python -m benchmarks.grpc_load [always|never]
+clients share the machine with it, and are as they come: none keeps its memory.
+python -m benchmarks.grpc_load [always|never]
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from benchmarks import measure
 from protos import packing
 from protos.risk.v1 import risk_pb2 as wire
 from protos.risk.v1.risk_pb2_grpc import RiskServiceStub
-from risk_client import AsyncRiskClient, keep_memory
+from risk_client import AsyncRiskClient
 
 ROUNDS = 5
 SIDE_BY_SIDE = 32
@@ -152,8 +153,6 @@ def main(process: str) -> None:
     """Measures, prints and keeps the result."""
     from benchmarks.risk_world import serving_book
 
-    # As docs/client.md advises whoever calls often.
-    keep_memory()
     command = [sys.executable, "-c", ECHO_SERVER, str(ANSWER_BYTES)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
         try:

@@ -37,6 +37,7 @@ SEED = 20_240
 EVERY_S = 0.8
 # Each takes 0.4 ms when its interpolant is made and 0.02 at each look, and 2 KB.
 AMERICAN_CONTRACTS_MAX = 20_000
+SAID_MAX = 100  # reasons that are remembered, not to be logged every second
 # Underlyings of groups, counted beyond those of the books: each is a number per scenario, 32 KiB.
 CELLS_MAX = 8_192
 
@@ -196,6 +197,8 @@ class SlowRisk:
     def _say(self, why: str) -> None:
         """Once, not every second."""
         if why not in self._said:
+            if len(self._said) >= SAID_MAX:
+                self._said.clear()
             self._said.add(why)
             LOG.warning("%s", why)
 

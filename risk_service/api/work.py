@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,15 +43,15 @@ class Work:
     executor: Executor
     admission: Admission = field(default_factory=_unlimited)
 
-    @contextmanager
-    def admitted(self, cost: float) -> Iterator[None]:
+    def admitted(self, cost: float) -> AbstractContextManager[None]:
         """Room for work of this cost (revaluations) of the present caller; QuotaExceeded where there is none.
 
         The smallest ask for none: refusing them would cost as much.
         """
-        if cost <= FREE_COST:
-            yield
-            return
+        return nullcontext() if cost <= FREE_COST else self._admitted(cost)
+
+    @contextmanager
+    def _admitted(self, cost: float) -> Iterator[None]:
         with self.admission.admitted(current_call().principal, cost) as room:
             token = _ROOM.set(room)
             try:

@@ -8,7 +8,7 @@ import ctypes
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # Bytes. What is larger than the first is given back at once.
 # 50,000 rows of Greeks, a part of a stream, are less.
-_MMAP_FROM, _TRIM_FROM = 4 << 20, 64 << 20
+_MMAP_FROM, _TRIM_FROM = 4 << 20, 16 << 20
 
 
 def keep_memory() -> bool:
@@ -17,7 +17,7 @@ def keep_memory() -> bool:
     By itself a process may give the memory of every large message back to the system and have it zeroed and
     mapped anew for the next, page by page. It is a choice of the whole process, so the clients leave it to
     whoever calls them; the services make it for themselves. Buffers above 4 MiB are not kept, nor more than
-    64 MiB that are free at the end of a heap.
+    16 MiB that are free at the end of a heap.
     """
     # A C library without it has no such name.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

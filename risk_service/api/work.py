@@ -12,9 +12,11 @@ from functools import partial
 from typing import TypeVar
 
 import gpu_kernels as gk
+from gpu_kernels.engines.cpu.threads import available_cores
 from risk_service.admission import Admission, Room
 from risk_service.engines import Engines
 from risk_service.on_demand.patience import Patience, under
+from risk_service.on_demand.turns import Turns
 from risk_service.worker.supervisor import EngineLost
 from service_kit.grpc_server.call import current_call
 from service_kit.scheduling import compute_long
@@ -40,8 +42,9 @@ def _unlimited() -> Admission:
 class Work:
     """Runs the computations of calls."""
 
-    executor: Executor
+    executor: Executor  # of more threads than cores: those whose turn it is not wait
     admission: Admission = field(default_factory=_unlimited)
+    turns: Turns = field(default_factory=lambda: Turns(available_cores()))
 
     def admitted(self, cost: float) -> AbstractContextManager[None]:
         """Room for work of this cost (revaluations) of the present caller; QuotaExceeded where there is none.
@@ -91,7 +94,7 @@ class Work:
         seconds: float,
     ) -> Answer:
         """Runs work on the engine for so long at most; where its process is lost, whole on the spare one."""
-        patience = Patience(seconds)
+        patience = Patience(seconds, self.turns)
         try:
             return await self.patiently(partial(work, engine), patience)
         except EngineLost as lost:
@@ -121,8 +124,9 @@ class Work:
 
 def _begun(work: Callable[[Patience], Answer], patience: Patience) -> Answer:
     # The call may have ended while its work waited for a thread.
-    patience.check()
+    patience.expect()
     # The event loop started this thread, and is not to wait for it.
     compute_long()
-    with under(patience):
+    with patience.turn(), under(patience):
+        patience.expect()
         return work(patience)

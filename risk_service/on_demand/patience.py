@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from risk_service.on_demand.turns import Turns
 from service_kit.errors import DeadlinePassed
 
 
@@ -20,6 +21,7 @@ class Patience:
     """Asked between the blocks of a long computation. Safe to cancel from another thread."""
 
     seconds: float
+    turns: Turns | None = None  # which the thread that computes has one of
     _ends: float = field(init=False)
     _cancelled: bool = field(init=False, default=False)
 
@@ -36,7 +38,21 @@ class Patience:
         self._cancelled = True
 
     def check(self) -> None:
-        """Ends the computation, by an exception, once it is cancelled or too late."""
+        """Ends the computation, by an exception, once it is cancelled or too late; others have their turn."""
+        self.expect()
+        if self.turns is not None and self.turns.pass_on():
+            self.expect()
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Within, this thread has a turn; waits for it."""
+        return nullcontext() if self.turns is None else self.turns.held()
+
+    def elsewhere(self) -> AbstractContextManager[None]:
+        """Within, another process computes, and this thread only waits."""
+        return nullcontext() if self.turns is None else self.turns.elsewhere()
+
+    def expect(self) -> None:
+        """As `check`, and goes on at once."""
         if self._cancelled:
             raise NobodyWaits
         if time.monotonic() >= self._ends:

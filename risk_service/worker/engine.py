@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any, Literal, cast
 
@@ -129,8 +130,9 @@ class WorkerEngine(Engine):
 
     def _ask(self, task: OptionTask | BookTask | Hold, answer_bytes: int) -> Answer:
         patience = current_patience()
-        look, ends_at = (_nothing, math.inf) if patience is None else (patience.check, _end_of(patience))
-        answer = self._supervisor.ask(task, answer_bytes=answer_bytes, look=look, ends_at=ends_at)
+        look, ends_at = (_nothing, math.inf) if patience is None else (patience.expect, _end_of(patience))
+        with nullcontext() if patience is None else patience.elsewhere():
+            answer = self._supervisor.ask(task, answer_bytes=answer_bytes, look=look, ends_at=ends_at)
         if answer.ended is Ended.INVALID:
             raise gk.InvalidInput(*answer.value)
         if answer.ended is Ended.UNAVAILABLE:

@@ -15,6 +15,9 @@ from risk_service.positions import Positions, with_fills
 from risk_service.valuation import Book
 from risk_service.vol_marks import VolMarks
 
+# Symbols from which on the market is looked through for those that no portfolio names any more.
+SYMBOLS_MIN = 4_096
+
 
 @dataclass(slots=True)
 class DeskBooks:
@@ -30,6 +33,7 @@ class DeskBooks:
     _new: set[str] = field(default_factory=set)  # books of which nothing has been told
     _stale: bool = False  # the desk does not hold the books at hand
     _second: int = -1
+    _symbols_max: int = SYMBOLS_MIN
 
     def touch(self, underlying: str) -> None:
         """An underlying, or an option on it, has changed."""
@@ -60,7 +64,14 @@ class DeskBooks:
                     name, with_fills(portfolio, quantities) if quantities else portfolio, market, same
                 )
         self._filled.clear()
+        self._free_slots(market)
         return gone
+
+    def _free_slots(self, market: MarketState) -> None:
+        """Symbols that portfolios named once, and of which the market never spoke, must not pile up."""
+        if market.symbols > self._symbols_max:
+            market.free(slots for book in self.books.values() for slots in book.slots())
+            self._symbols_max = max(SYMBOLS_MIN, 2 * market.symbols)
 
     def _take_book(self, name: str, held: HeldPortfolio, market: MarketState, same: bool) -> None:
         """A book's positions as they are now."""

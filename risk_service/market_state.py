@@ -90,6 +90,7 @@ class MarketState:
     # How long, by the host's clock, nothing has been heard: of a copy only, and only for ages.
     silent_ns: int = 0
     away: str = ""  # of a copy only: why nothing can be heard at all
+    _free: list[int] = field(default_factory=list)  # slots without a symbol
 
     def __post_init__(self) -> None:
         self._hold(self._data)
@@ -182,6 +183,21 @@ class MarketState:
         """Slots of the symbols, made where nothing was said of one yet; MISSING for the empty name."""
         return np.array([self._slot(symbol) if symbol else MISSING for symbol in symbols], np.int64)
 
+    @property
+    def symbols(self) -> int:
+        """How many have a slot."""
+        return len(self._slots)
+
+    def free(self, held: Iterable[NDArray[np.int64]]) -> None:
+        """Frees the slots that are not held and of whose symbols nothing was said: other symbols get them."""
+        columns = self._columns
+        silent = np.isnan(columns["mid"]) & np.isnan(columns["last"]) & (columns["time_ns"] == 0)
+        silent &= (columns["rate"] == 0.0) & (columns["dividend_yield"] == 0.0)
+        for slots in held:
+            silent[slots[slots != MISSING]] = False
+        for symbol in [symbol for symbol, slot in self._slots.items() if silent[slot]]:
+            self._free.append(self._slots.pop(symbol))
+
     def find(self, symbols: Iterable[str]) -> NDArray[np.int64]:
         """Slots of the symbols, MISSING for one of which nothing was said; makes none."""
         return np.array([self._slots.get(symbol, MISSING) for symbol in symbols], np.int64)
@@ -195,11 +211,13 @@ class MarketState:
             self.clocks,
             silent_ns=self.silent_ns,
             away=self.away,
+            _free=self._free.copy(),
         )
 
     def parts(self) -> tuple[list[str], NDArray[np.void], dict[int, int], Clocks]:
         """What `of_parts` makes it of again: symbols by slot, slots, next offsets, clocks."""
-        return list(self._slots), self._data[: len(self._slots)], dict(self._next_offsets), self.clocks
+        slots = np.fromiter(self._slots.values(), np.int64, len(self._slots))
+        return list(self._slots), self._data[slots], dict(self._next_offsets), self.clocks
 
     @classmethod
     def of_parts(
@@ -247,9 +265,12 @@ class MarketState:
         return np.where(np.isnan(mid), self.column("last", slots), mid)
 
     def _slot(self, symbol: str) -> int:
-        slot = self._slots.setdefault(symbol, len(self._slots))
-        if slot >= len(self._data):
-            self._hold(np.concatenate((self._data, _empty(slot))))
+        slot = self._slots.get(symbol)
+        if slot is None:
+            # Where none is free all slots have a symbol.
+            slot = self._slots[symbol] = self._free.pop() if self._free else len(self._slots)
+            if slot >= len(self._data):
+                self._hold(np.concatenate((self._data, _empty(slot))))
         return slot
 
     def _hold(self, data: NDArray[np.void]) -> None:

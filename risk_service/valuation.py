@@ -32,6 +32,11 @@ class Book:
         """Ties the portfolio to the market, which gets a slot for every symbol."""
         return cls._tied(held, market.slots)
 
+    def slots(self) -> tuple[NDArray[np.int64], ...]:
+        """All places that it is tied to."""
+        contracts = self.contracts
+        return self.underlying_slots, contracts.underlying, contracts.call, contracts.put
+
     @classmethod
     def for_once(cls, held: HeldPortfolio, market: MarketState) -> Book:
         """Ties the portfolio to a market that learns nothing from it: a caller's symbols must not pile up."""

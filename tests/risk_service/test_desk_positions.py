@@ -272,3 +272,17 @@ def test_a_desk_takes_what_its_positions_do_however_many_books_and_contracts_the
     # Written out, 600 books of these contracts would be 6 tables of 19 MB.
     assert together - alone < 600 * 3_000
     assert alone < 4_000 * 400
+
+
+def test_symbols_of_replaced_portfolios_do_not_pile_up(engine):
+    state = priced_market()
+    books = DeskBooks(DeskRisk(engine, ScenarioSource(None, 500), DeskPremiums(engine)))
+    for number in range(10):
+        rows = [option(200.0 + number + strike / 1_000, True) for strike in range(1_000)]
+        books.take([check(portfolio(rows=rows))], NOBODY, state)
+        assert state.symbols < 9_000
+    (book,) = books.measure(state, VolMarks())
+    assert len(book.held.symbols) == 1_000
+    assert np.array_equal(state.find(book.held.symbols), book.contracts.call)
+    # The market's own are all there.
+    assert np.isfinite(state.spots(state.find(["IDX", osi("IDX", "C", 100.0)]))).all()

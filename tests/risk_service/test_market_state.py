@@ -173,3 +173,34 @@ def test_a_record_that_is_no_batch_is_refused():
     broken = market.NormalizedBatch(symbols=["A"], symbol_index=[3], kind=[1])
     with pytest.raises(ValueError, match="symbol_index"):
         market_events.decode(broken.SerializeToString())
+
+
+def test_slots_that_nobody_holds_go_to_other_symbols_and_what_was_said_stays():
+    state = MarketState()
+    state.apply(quotes(["IDX"], [100.0]), "IDX", 0, 0)
+    state.apply(reference("RATED", rate=0.05), "RATED", 0, 1)
+    held = state.slots(["HELD"])
+    state.slots([f"OLD{number}" for number in range(500)])
+    state.free([held, np.array([MISSING])])
+    assert state.symbols == 3
+    assert state.find(["HELD"]).tolist() == held.tolist()
+    assert state.find(["OLD7"]).tolist() == [MISSING]
+    copied = state.copy()
+    for one in (state, copied):
+        fresh = one.slots([f"NEW{number}" for number in range(501)])
+        known = one.slots(["IDX", "RATED", "HELD"])
+        assert sorted([*fresh.tolist(), *known.tolist()]) == list(range(504))
+        one.apply(quotes(["NEW7", "NEW500"], [7.0, 500.0]), "IDX", 0, 2)
+        assert [spot(one, name) for name in ("IDX", "NEW7", "NEW500")] == [100.0, 7.0, 500.0]
+        assert np.isnan(spot(one, "HELD"))
+        assert np.isnan(spot(one, "NEW6"))
+
+
+def test_a_state_with_free_slots_is_the_same_from_its_parts():
+    state = MarketState()
+    state.slots(["FIRST", "SECOND"])
+    state.apply(quotes(["IDX", "OTHER"], [100.0, 50.0]), "IDX", 0, 0)
+    state.free([])
+    again = MarketState.of_parts(*state.parts())
+    assert [spot(again, name) for name in ("IDX", "OTHER")] == [100.0, 50.0]
+    assert np.isnan(spot(again, "THIRD"))

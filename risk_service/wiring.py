@@ -42,6 +42,7 @@ from service_kit.kafka.producer import Producer
 from service_kit.kafka.seat import Seat
 from service_kit.lifecycle import Stop
 from service_kit.memory import keep_memory
+from service_kit.spare_memory import give_back_by_itself
 from service_kit.telemetry.metrics import MetricsExporter, process_registry
 from service_kit.telemetry.traces import Traces
 
@@ -108,6 +109,7 @@ async def serve(
         # First, so that a start that takes long, as where kernels are compiled, is seen to be alive.
         exporter = MetricsExporter(settings.metrics, registry)
         resources.add("metrics", exporter.close)
+        resources.add("memory", give_back_by_itself(stop).join)
         shared = _shared(settings, registry, resources)
         tables = live_wiring.start_tables(stop, resources)
         engines = await asyncio.to_thread(Engines.start, settings.risk.engine, settings.risk.engine_process)

@@ -1,7 +1,7 @@
 """What RiskService answers per second, and how soon, beside a bare grpc.aio echo of the same run.
 
 The service is whole but for Kafka: real servicer, guard and live loop, topics in memory, one process; the
-clients share the machine with it, and are as they come: none keeps its memory.
+clients share the machine with it, and are as they come.
 python -m benchmarks.grpc_load [always|never]
 """
 

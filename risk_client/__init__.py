@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from risk_client.scenario_tables import scenarios_of
     from risk_client.scenarios import historical, monte_carlo, shocks, vol_shock_surface
     from risk_client.sizing import kelly
-    from service_kit.memory import keep_memory
 
 _LAZY = {
     "Columns": "risk_client.answers",
@@ -48,7 +47,6 @@ _LAZY = {
     "BookClient": "risk_client.book_client",
     "RiskClient": "risk_client.client",
     "tls": "risk_client.connection",
-    "keep_memory": "service_kit.memory",
     "portfolio_of": "risk_client.portfolios",
     "scenarios_of": "risk_client.scenario_tables",
     "historical": "risk_client.scenarios",
@@ -83,7 +81,6 @@ __all__ = [
     "Violation",
     "WhatIf",
     "historical",
-    "keep_memory",
     "kelly",
     "monte_carlo",
     "portfolio_of",

@@ -18,6 +18,8 @@ DEADLINE_S = 10.0  # of a call that names none
 CHUNK_ROWS = 50_000
 PARTS_UNDER_WAY = 2  # of one job; the service computes one while the next one travels
 TRIES_MAX = 4  # of one call, the first included
+# As large as what a call of many rows takes in all. glibc learns from buffers up to 32 MiB.
+LARGE_BYTES = 16 << 20
 BACKOFF_S, BACKOFF_S_MAX = 0.1, 2.0
 KEEPALIVE_S = 60.0
 
@@ -95,6 +97,7 @@ def open_channel(
     library: Any, target: str, credentials: grpc.ChannelCredentials | None, token: object
 ) -> Any:
     """A channel of `grpc` or `grpc.aio`; a token may not cross a network in the clear."""
+    _expect_large_answers()
     if credentials is not None:
         return library.secure_channel(target, credentials, channel_options())
     if token is not None and not _on_this_machine(target):
@@ -102,6 +105,16 @@ def open_channel(
             f"a token for {target} would travel in the clear; give credentials=risk_client.tls(...)"
         )
     return library.insecure_channel(target, channel_options())
+
+
+def _expect_large_answers() -> None:
+    """Lets the C library see that a buffer of this size comes and goes in this process.
+
+    glibc then keeps the memory of answers for the next ones; until it has seen one, it gives each back to the
+    system and takes it anew, page by page. No page of the buffer is touched, and what the process has chosen
+    by itself stays.
+    """
+    bytearray(LARGE_BYTES)
 
 
 def tls(

@@ -15,8 +15,7 @@ def keep_memory() -> bool:
     """Keeps the memory of large messages for the next ones; False where the C library is another than glibc.
 
     By itself a process may give the memory of every large message back to the system and have it zeroed and
-    mapped anew for the next, page by page. It is a choice of the whole process, so the clients leave it to
-    whoever calls them; the services make it for themselves. Buffers above 4 MiB are not kept, nor more than
+    mapped anew for the next, page by page. Buffers above 4 MiB are not kept, nor more than
     16 MiB that are free at the end of a heap.
     """
     # A C library without it has no such name.

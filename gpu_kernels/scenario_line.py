@@ -22,8 +22,9 @@ NODES = 32
 WORTH = 4
 # How far a vol change may be from the line: rounding.
 STRAIGHT = 1e-12
-# The error is taken for so many times the largest that was measured.
-SAFETY = 2.0
+# The error is taken for so many times the largest that was measured. The worst there is, a kink, was off by
+# up to 2.43 times as much, wherever it lay (20 draws of 4,096 returns, 1,500 places of the kink in each).
+SAFETY = 3.0
 
 
 @dataclass(frozen=True)
